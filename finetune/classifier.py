@@ -1,0 +1,295 @@
+"""The friendly face for scripts: a classifier with a few short methods.
+
+data = ft.ImageFolder("data/vehicles").split(val=0.15, test=0.15, seed=0)
+clf = ft.Classifier("timm/resnet50.a1_in1k", classes=data.classes, unfreeze={"head": 0, "layer4": 3})
+clf.fit(data, epochs=8)
+clf.evaluate(data.test).per_class
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import DataError
+from finetune.recipe.schema import TrainConfig
+
+if TYPE_CHECKING:
+    from finetune.data.folder import Dataset, ImageSet
+    from finetune.deliver.predict import Prediction
+    from finetune.evaluate.metrics import Metrics
+    from finetune.model.network import Network
+    from finetune.model.plan import FreezePlan
+    from finetune.train.checkpoints import Checkpoints
+    from finetune.train.trainer import Tick, Trainer
+KEEP_BELOW = 5000
+"""Training images below which BatchNorm statistics of thawed layers are kept by default."""
+
+
+class Classifier:
+    """An image classifier on a backbone that has already learned.
+
+    Args:
+        backbone: timm/NAME, torchvision/NAME, a card, a bundle or a run folder.
+        classes: their names, in the order of the outputs.
+        weights: default (the published ones, or the card's), none, or a file.
+        unfreeze: layer pattern → epoch at which it starts to learn; by default the head with weights, all without.
+        freeze: layer patterns that never learn; they win over `unfreeze`.
+        head: linear, or {hidden: [128], activation: relu, dropout: 0.2}.
+        options: passed to the architecture.
+        preprocess: size, mean, std, interpolation, crop, where they differ from the weights' own.
+        in_chans: 3 for colour, 1 for grey.
+        seed: of the new head, data order, augmentation and dropout.
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: of training: auto, fp32, bf16 or fp16. Judging is in fp32.
+
+    Raises:
+        UsageError: an unknown backbone or option.
+        ArtefactError: weights that are broken, unsafe or of another architecture.
+        ResourceError: published weights that cannot be fetched, a device that is not there.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        classes: Sequence[str],
+        *,
+        weights: str = "default",
+        unfreeze: Mapping[str, int] | None = None,
+        freeze: Sequence[str] = (),
+        head: str | Mapping[str, Any] = "linear",
+        options: Mapping[str, Any] | None = None,
+        preprocess: Mapping[str, Any] | None = None,
+        in_chans: int = 3,
+        seed: int = 0,
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> None:
+        from finetune.model.backbones import build
+
+        network = build(
+            backbone,
+            list(classes),
+            weights=weights,
+            options=dict(options or {}),
+            preprocess=dict(preprocess or {}),
+            in_chans=in_chans,
+            head=head if isinstance(head, str) else dict(head),
+            seed=seed,
+        )
+        self._take(network, seed, device, precision)
+        self.unfreeze = dict(unfreeze) if unfreeze is not None else default_unfreeze(network)
+        self.freeze = tuple(freeze)
+
+    @classmethod
+    def of(cls, network: Network, *, seed: int = 0, device: str = "auto", precision: str = "auto") -> Classifier:
+        """A classifier around a network that is there already."""
+        classifier = cls.__new__(cls)
+        classifier._take(network, seed, device, precision)
+        classifier.unfreeze, classifier.freeze = {"head": 0}, ()
+        return classifier
+
+    def _take(self, network: Network, seed: int, device: str, precision: str) -> None:
+        from finetune.device import choose
+
+        self.network = network
+        self.compute = choose(device, precision, convolutional=network.convolutional)
+        self.seed = seed
+        self.history_: list[dict[str, Any]] = []
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, in the order of the outputs."""
+        return self.network.classes
+
+    def plan(self, epochs: int = 10, **train: Any) -> FreezePlan:
+        """What learns when and how fast; printable.
+
+        Args:
+            epochs: of the run.
+            **train: other keys of a recipe's `train`, such as lr, backbone_lr, layer_decay.
+        """
+        return self._plan(train_config(epochs=epochs, **train))
+
+    def _plan(self, train: TrainConfig) -> FreezePlan:
+        from finetune.model.plan import make_plan
+
+        return make_plan(
+            self.network.groups,
+            self.network.parameters,
+            unfreeze=self.unfreeze,
+            freeze=self.freeze,
+            epochs=train.epochs,
+            lr=train.lr,
+            backbone_lr=backbone_lr(train, self.network.pretrained),
+            layer_decay=train.layer_decay,
+        )
+
+    def fit(self, data: Dataset, epochs: int = 10, *, augment: str = "light", **train: Any) -> Classifier:
+        """Train on `data.train`, keep the epoch that is best on `data.val`; returns itself.
+
+        Args:
+            data: split images.
+            epochs: passes over the training images.
+            augment: none, light or strong.
+            **train: other keys of a recipe's `train`: batch_size, lr, optimizer, schedule, early_stop, ….
+
+        Raises:
+            DataError: its classes are not those of the classifier, or an image changed meanwhile.
+            DivergedError: the loss is not finite.
+        """
+        config = train_config(epochs=epochs, **train)
+        trainer = self.trainer(data, config, augment=augment)
+        self.history_ = list(trainer)
+        self.network.module.load_state_dict(trainer.best_state())
+        return self
+
+    def trainer(
+        self,
+        data: Dataset,
+        train: TrainConfig,
+        *,
+        augment: str = "light",
+        class_weights: str = "none",
+        workers: int | None = None,
+        checkpoints: Checkpoints | None = None,
+        extra: Mapping[str, Any] | None = None,
+        stop: Callable[[], int | None] = lambda: None,
+        tick: Tick | None = None,
+    ) -> Trainer:
+        """The iterator over epochs that `fit` runs through; see `finetune.train.trainer.Trainer`."""
+        from finetune.data.load import Images
+        from finetune.train.trainer import Trainer
+
+        self._require_classes(data)
+        settings = make_settings(train, data.train, augment, class_weights, self.seed, self.network.pretrained)
+        train_images, val_images = (Images(part, self.network.preprocess, workers) for part in (data.train, data.val))
+        return Trainer(
+            self.network,
+            self._plan(train),
+            train_images,
+            val_images,
+            settings,
+            self.compute,
+            checkpoints=checkpoints,
+            extra=extra,
+            stop=stop,
+            tick=tick,
+        )
+
+    def evaluate(self, images: ImageSet) -> Metrics:
+        """Metrics on labelled images, in fp32; `.per_class` is a pandas DataFrame.
+
+        Raises:
+            DataError: the images have a class that the classifier does not know.
+        """
+        from finetune.data.folder import ImageSet
+        from finetune.data.load import Images
+        from finetune.evaluate.judge import judge_images
+
+        images = ImageSet(images.root, images.table, self.classes)  # labels by name, in this classifier's order
+        loaded, network = Images(images, self.network.preprocess), self.network
+        return judge_images(network, loaded, self.compute.in_fp32(), loss=network.loss).metrics
+
+    def predict(self, source: str | Path | Sequence[str | Path]) -> Prediction | list[Prediction]:
+        """The label and confidence of one image file, or a list of them for several (folders and globs, too)."""
+        from finetune.deliver.predict import find_images, predict
+
+        single = isinstance(source, (str, Path)) and not Path(source).is_dir()
+        paths = find_images([source] if isinstance(source, (str, Path)) else list(source))
+        found = list(predict(self.network, paths, self.compute.in_fp32(), loss=self.network.loss))
+        if single and len(found) == 1:
+            if found[0].error:
+                raise DataError(f"{found[0].path}: {found[0].error}", "give a readable image")
+            return found[0]
+        return found
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a model bundle (`model.safetensors`, `model.json`) that `load` and every command take."""
+        from finetune.model.bundle import save_bundle
+
+        save_bundle(Path(folder), self.network, {})
+        return Path(folder)
+
+    def _require_classes(self, data: Dataset) -> None:
+        if list(data.classes) != self.classes:
+            raise DataError(
+                f"{data.root}: its classes {data.classes} are not the classifier's {self.classes}",
+                "make the classifier with classes=data.classes",
+            )
+
+
+def load(folder: str | Path) -> Classifier:
+    """The classifier of a model bundle or of a finished run.
+
+    Raises:
+        UsageError: there is none.
+        ArtefactError: it is broken or of a newer version.
+    """
+    from finetune.model.bundle import load_bundle
+
+    return Classifier.of(load_bundle(Path(folder)))
+
+
+def train_config(**values: Any) -> TrainConfig:
+    """A checked `train` section.
+
+    Raises:
+        UsageError: unknown keys or wrong values, all at once.
+    """
+    from finetune.recipe.load import from_mapping
+
+    whole = {"data": {"folder": "."}, "model": {"backbone": "timm/any"}, "train": values}
+    return from_mapping(whole, "fit").train
+
+
+def default_unfreeze(network: Network) -> dict[str, int]:
+    """The head where the backbone has learned already, everything where it has not."""
+    return {"head": 0} if network.pretrained else {"all": 0}
+
+
+def backbone_lr(train: TrainConfig, pretrained: bool) -> float:
+    """A tenth of `lr` for what has learned already; from scratch there is nothing to be careful with."""
+    if train.backbone_lr is not None:
+        return train.backbone_lr
+    return train.lr / 10 if pretrained else train.lr
+
+
+def keep_statistics(train: TrainConfig, images: int, pretrained: bool) -> bool:
+    """Whether BatchNorm statistics of thawed layers stay: few images or small batches give poor ones."""
+    if train.batchnorm != "auto":
+        return train.batchnorm == "keep"
+    return pretrained and (images < KEEP_BELOW or train.batch_size < 32)
+
+
+def warmup_epochs(train: TrainConfig) -> float:
+    """A twentieth of the run, at most one epoch, where nothing else is said."""
+    return train.warmup_epochs if train.warmup_epochs is not None else min(1.0, train.epochs / 20)
+
+
+def make_settings(
+    train: TrainConfig, images: ImageSet, augment: str, class_weights: str, seed: int, pretrained: bool
+) -> Any:
+    """The trainer's settings from a recipe's `train` section and the training images."""
+    import numpy as np
+
+    from finetune.data.augment import Augment
+    from finetune.train.state import Settings
+
+    weights = None
+    if class_weights == "balanced":
+        counts = np.bincount(images.labels, minlength=len(images.classes))
+        weights = tuple((len(images) / (len(counts) * counts)).tolist())
+    shared = ("batch_size", "accumulate", "optimizer", "weight_decay", "momentum", "schedule", "loss")
+    more = ("label_smoothing", "clip_norm", "ema", "early_stop", "select")
+    times = ("every_epochs", "every_minutes", "every_steps")
+    return Settings(
+        **{name: getattr(train, name) for name in (*shared, *more)},
+        **{name: getattr(train.checkpoint, name) for name in times},
+        warmup_epochs=warmup_epochs(train),
+        class_weights=weights,
+        keep_statistics=keep_statistics(train, len(images), pretrained),
+        augment=Augment(augment),
+        seed=seed,
+    )

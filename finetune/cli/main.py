@@ -1,0 +1,119 @@
+"""The entry point: the list of commands, and how each error ends the process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from importlib import import_module
+from typing import Any
+
+import click
+
+import finetune
+from finetune.errors import FinetuneError, ResourceError, from_os_error
+from finetune.files import visible
+
+COMMANDS = {
+    "run": "finetune.cli.training",
+    "resume": "finetune.cli.training",
+    "plan": "finetune.cli.before",
+    "check": "finetune.cli.before",
+    "init": "finetune.cli.before",
+    "layers": "finetune.cli.catalogue",
+    "recipes": "finetune.cli.catalogue",
+    "sample": "finetune.cli.catalogue",
+    "evaluate": "finetune.cli.using",
+    "predict": "finetune.cli.using",
+    "verify": "finetune.cli.using",
+}
+"""Command → module that has it, in the order of the help; a module is imported when its command is named."""
+
+SUMMARIES = {
+    "run": "Do the whole job that a recipe describes.",
+    "resume": "Go on where a run stopped, to the same bits.",
+    "plan": "Show what learns when and how fast.",
+    "check": "Audit a recipe and its images; train nothing.",
+    "init": "Write a commented recipe for a folder of images.",
+    "layers": "List the layer groups of a backbone.",
+    "recipes": "List the recipes that are at hand.",
+    "sample": "Write built-in sample images as a folder.",
+    "evaluate": "Judge a run's network on images.",
+    "predict": "Label images.",
+    "verify": "Check that what a run published is whole.",
+}
+
+
+class Commands(click.Group):
+    """Commands by name, each loaded when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, from its module."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list for `--help`, without importing the commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUMMARIES.items()))
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(finetune.__version__, prog_name="finetune")
+def cli() -> None:
+    """Fine-tune image classifiers.
+
+    Freeze what should stay, train the rest, survive whatever happens, and say class by class how good the result is.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with the code of what happened."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # an ASCII terminal is no error
+    sys.exit(_exit_code(arguments))
+
+
+def _exit_code(arguments: list[str] | None) -> int:
+    try:
+        result: Any = cli.main(args=arguments, prog_name="finetune", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except FinetuneError as error:
+        _show(error)
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; so may what is buffered
+        return 0
+    except MemoryError:
+        _show(ResourceError("memory: there is not enough of it", "use a smaller train.batch_size or image size"))
+        return ResourceError.exit_code
+    except OSError as error:
+        _show(from_os_error(error, error.filename or "the system"))
+        return ResourceError.exit_code
+    except Exception:
+        traceback.print_exc()
+        click.echo("this is a bug in finetune: please report it with the lines above", err=True)
+        return 1
+
+
+def _show(error: FinetuneError) -> None:
+    """One line a problem, then what to do."""
+    for problem in error.problems:
+        click.echo(f"error: {visible(problem)}", err=True)
+    for line in error.remedy.splitlines():
+        click.echo(f"remedy: {visible(line)}", err=True)

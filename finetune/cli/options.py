@@ -1,0 +1,57 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from finetune.files import to_json
+
+if TYPE_CHECKING:
+    from finetune.recipe.schema import Recipe
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+json_flag = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+device = click.option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
+run_argument = click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+
+
+def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """RECIPE and everything that changes it."""
+    options: list[Decorator] = [
+        click.argument("recipe", metavar="RECIPE", type=click.Path(path_type=Path)),
+        click.option("-o", "overrides", metavar="KEY=VALUE", multiple=True, help="Replace the value of a key, whole."),
+        click.option("--unfreeze", metavar="PATTERN[@EPOCH]", multiple=True, help="Let these layers learn, too."),
+        click.option("--freeze", metavar="PATTERN", multiple=True, help="Keep these layers frozen throughout; wins."),
+        click.option("--epochs", type=int, metavar="N", help="Same as -o train.epochs=N."),
+        click.option("--seed", type=int, metavar="N", help="Same as -o seed=N."),
+        device,
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def read_recipe(
+    recipe: Path,
+    overrides: tuple[str, ...],
+    unfreeze: tuple[str, ...],
+    epochs: int | None,
+    seed: int | None,
+    device: str | None,
+) -> Recipe:
+    """The resolved recipe with the flags in it; all that is wrong is said before torch is imported."""
+    from finetune.recipe.flags import overrides_of, with_unfreeze
+    from finetune.recipe.load import load, resolve
+
+    loaded = load(recipe, overrides_of(epochs, seed, device, overrides))
+    return resolve(with_unfreeze(loaded, unfreeze), Path.cwd())
+
+
+def print_json(value: Any) -> None:
+    """The one JSON object of a command's `--json`."""
+    click.echo(to_json(value, indent=2))

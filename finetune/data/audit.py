@@ -1,0 +1,147 @@
+"""What is wrong, or worth knowing, about a scanned folder before anything is trained on it."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from finetune.data.listing import SPLITS
+from finetune.data.scan import Scan
+from finetune.errors import DataError
+from finetune.files import visible
+
+FEW = 20
+"""A class with fewer images is too small to learn or to judge reliably."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found: its kind, how grave it is, and a line for people that names the culprit."""
+
+    kind: str
+    severity: Literal["error", "warning", "note"]
+    message: str
+
+
+def audit(scan: Scan, splits: pd.Series[str] | None = None) -> list[Finding]:
+    """All findings on a folder, gravest first.
+
+    Kinds: `name collision`, `class only in val or test`, `empty class`, `one class`, `single image`, `empty split`
+    (errors); `unreadable`, `class missing`, `duplicates across splits`, `duplicates across classes`, `few images`
+    (warnings); `duplicates` (a note).
+
+    Args:
+        scan: what `finetune.data.scan.scan` found.
+        splits: the split of each row of `scan.table`; None for the folder's own, if it has one.
+    """
+    table = scan.table if splits is None else scan.table.assign(split=splits)
+    found = [*_names(scan), *_counts(scan), *_own_split(scan), *_unreadable(scan), *_duplicates(table)]
+    return sorted(found, key=lambda finding: ("error", "warning", "note").index(finding.severity))
+
+
+def require_usable(findings: Iterable[Finding]) -> None:
+    """Refuse data with errors.
+
+    Raises:
+        DataError: all findings of severity "error", one line each.
+    """
+    problems = [finding.message for finding in findings if finding.severity == "error"]
+    if problems:
+        raise DataError(problems, "mend the folder, or name the classes to use with data.classes")
+
+
+def _names(scan: Scan) -> Iterator[Finding]:
+    """Class names that are one name to some file system, font or reader."""
+    alike: dict[str, set[str]] = {}
+    for folders in scan.folders.values():
+        for name in folders:
+            key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+            alike.setdefault(key, set()).add(name)
+    for names in alike.values():
+        if len(names) > 1:
+            listed = " and ".join(_exactly(name, names) for name in sorted(names))
+            yield Finding("name collision", "error", f"{listed}: class names that differ only in case or code points")
+
+
+def _exactly(name: str, names: set[str]) -> str:
+    """A name that can be told from those it collides with: code points where they look the same."""
+    composed = [unicodedata.normalize("NFC", other) for other in names]
+    return ascii(name) if composed.count(unicodedata.normalize("NFC", name)) > 1 else repr(visible(name))
+
+
+def _counts(scan: Scan) -> Iterator[Finding]:
+    learning = scan.table[scan.table["split"] == "train"] if scan.split_layout else scan.table
+    where = "train/ has" if scan.split_layout else "has"
+    counts = learning["class"].value_counts()
+    if len(scan.classes) == 1:
+        message = f"{_root(scan)}: one class only, {_quoted(scan.classes[0])}: there is nothing to tell apart"
+        yield Finding("one class", "error", message)
+    if not scan.classes:
+        yield Finding("empty split", "error", f"{_root(scan)}/train: no class folders")
+    for name in scan.classes:
+        count = int(counts.get(name, 0))
+        if count == 0:
+            yield Finding("empty class", "error", f"class {_quoted(name)}: {where} no images of it")
+        elif count == 1 and not scan.split_layout:
+            yield Finding("single image", "error", f"class {_quoted(name)}: a single image, which cannot be split")
+    few = [f"{visible(name)} ({counts[name]})" for name in scan.classes if 0 < counts.get(name, 0) < FEW]
+    if few:
+        message = f"fewer than {FEW} images, too few to learn from reliably: {', '.join(few)}"
+        yield Finding("few images", "warning", message)
+
+
+def _own_split(scan: Scan) -> Iterator[Finding]:
+    """How the classes of val/ and test/ fit those of train/."""
+    learnt = set(scan.table.loc[scan.table["split"] == "train", "class"])
+    for split in [split for split in SPLITS[1:] if split in scan.folders]:
+        for name in sorted(set(scan.folders[split]) - set(scan.classes)):
+            message = f"class {_quoted(name)}: is in {split}/ but not in train/, so it could never be learnt"
+            yield Finding("class only in val or test", "error", message)
+        there = set(scan.table.loc[scan.table["split"] == split, "class"])
+        if not there:
+            yield Finding("empty split", "error", f"{_root(scan)}/{split}: no images in class folders")
+            continue
+        for name in [name for name in scan.classes if name in learnt - there]:
+            message = f"class {_quoted(name)}: {split}/ has no images of it, so its metrics there stay empty"
+            yield Finding("class missing", "warning", message)
+
+
+def _unreadable(scan: Scan) -> Iterator[Finding]:
+    for path, reason in scan.bad:
+        yield Finding("unreadable", "warning", f"{visible(path)}: {reason}; left out")
+
+
+def _duplicates(table: pd.DataFrame) -> Iterator[Finding]:
+    """Files with exactly the same bytes."""
+    twins = table[table["sha256"].duplicated(keep=False)]
+    for _, rows in sorted(twins.groupby("sha256"), key=lambda group: str(group[1]["path"].iloc[0])):
+        across_classes, across_splits = rows["class"].nunique() > 1, rows["split"].nunique() > 1
+        if across_classes:
+            message = f"the same image in several classes: {_paths(rows, 'class')}"
+            yield Finding("duplicates across classes", "warning", message)
+        if across_splits:
+            labels = ", ".join(split for split in SPLITS if split in set(rows["split"]))
+            message = f"the same image in {labels}: {_paths(rows, 'split')}"
+            yield Finding("duplicates across splits", "warning", message)
+        if not across_classes and not across_splits:
+            yield Finding("duplicates", "note", f"the same image {len(rows)} times: {_paths(rows, 'path')}")
+
+
+def _paths(rows: pd.DataFrame, column: str) -> str:
+    """The paths of a group of duplicates, one of each value of `column` first, at most four."""
+    firsts = rows.drop_duplicates(column)
+    ordered: Sequence[str] = [*firsts["path"], *rows.drop(firsts.index)["path"]]
+    more = f" and {len(ordered) - 4} more" if len(ordered) > 4 else ""
+    return ", ".join(visible(path) for path in ordered[:4]) + more
+
+
+def _quoted(name: str) -> str:
+    return f"'{visible(name)}'"
+
+
+def _root(scan: Scan) -> str:
+    return visible(str(scan.root))

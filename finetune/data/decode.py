@@ -1,0 +1,249 @@
+"""The one function that turns a file into an image: for training, judging, predicting and serving alike."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from finetune.errors import BadImage, ResourceError, from_os_error
+from finetune.files import visible
+
+MAX_BYTES = 256 * 1024**2
+"""Largest file that is read, in bytes."""
+
+MAX_PIXELS = 100_000_000
+"""Largest image that is decoded, in pixels: 300 MB in RGB. More is an error, read off the header."""
+
+BACKGROUND = (255, 255, 255, 255)
+"""What shows through transparent pixels. White: cut-outs and drawings are made for white pages."""
+
+# Importing the plugins here registers them once, before any thread decodes; Pillow would else do so lazily.
+_PLUGINS = (
+    JpegImagePlugin.JpegImageFile,
+    PngImagePlugin.PngImageFile,
+    WebPImagePlugin.WebPImageFile,
+    BmpImagePlugin.BmpImageFile,
+    TiffImagePlugin.TiffImageFile,
+    PpmImagePlugin.PpmImageFile,
+)
+FORMATS = tuple(str(plugin.format) for plugin in _PLUGINS)
+"""The formats that are decoded, whatever the file's name says."""
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_LOOKS_LIKE = {
+    b"GIF8": "it looks like a GIF",
+    b"%!PS": "it looks like PostScript",
+    b"\xc5\xd0\xd3\xc6": "it looks like PostScript",
+    b"%PDF": "it looks like a PDF",
+    b"PK\x03\x04": "it looks like a ZIP archive",
+    b"<svg": "it looks like an SVG",
+    b"<": "it looks like HTML or XML",
+}
+_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a file says of its image: upright size in pixels, Pillow mode, format, more than one frame."""
+
+    width: int
+    height: int
+    mode: str
+    format: str
+    animated: bool
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a regular file, at most `MAX_BYTES`; a FIFO or a device is never opened.
+
+    Raises:
+        BadImage: missing, unreadable (the error's name is given), not regular, empty or too large.
+        ResourceError: the machine is out of file descriptors or memory.
+    """
+    try:
+        _require_regular(os.stat(path))
+        # O_NONBLOCK: should a FIFO take the file's place between the two calls, opening it must not hang.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with open(descriptor, "rb") as file:
+            _require_regular(os.fstat(descriptor))
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        if error.errno in _MACHINE:
+            raise from_os_error(error, visible(str(path)), "read") from error
+        name = errno.errorcode.get(error.errno or 0, "OSError")
+        raise BadImage(f"cannot be read: {error.strerror or error} [{name}]") from error
+    if not data:
+        raise BadImage("empty file (0 bytes)")
+    if len(data) > MAX_BYTES:
+        raise BadImage(f"file too large: over {MAX_BYTES:,} bytes")
+    return data
+
+
+def _require_regular(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise BadImage("not a regular file")
+    if status.st_size > MAX_BYTES:
+        raise BadImage(f"file too large: {status.st_size:,} bytes, more than {MAX_BYTES:,}")
+
+
+def decode(source: Path | bytes, mode: Literal["RGB", "L"], draft: tuple[int, int] | None = None) -> Image.Image:
+    """One image, whole, upright, 8 bits a channel; of several frames the first.
+
+    16-bit and float images are scaled to 8 bits, transparent pixels show `BACKGROUND`, EXIF orientation is applied.
+
+    Args:
+        source: a path, or the bytes of a file. The content decides the format, not the name.
+        mode: "RGB" or "L" (grey).
+        draft: (width, height) in pixels, upright, at least 1: a JPEG may be decoded at 1/2, 1/4 or 1/8 scale, never
+            below this size. Much faster where a small image is wanted.
+
+    Raises:
+        BadImage: the file is no image, is cut short, breaks a cap or cannot be read; the problem says why, without
+            the path.
+        ResourceError: not enough memory or file descriptors.
+    """
+    data = read(source) if isinstance(source, Path) else source
+    with _reasons(source):
+        image, _ = _load(data, draft)
+        return _plain(image, mode)
+
+
+def inspect(data: bytes) -> Facts:
+    """Decode all of an image, at the smallest scale its format allows, and tell what it is.
+
+    Raises:
+        BadImage: as for `decode`.
+        ResourceError: not enough memory.
+    """
+    with _reasons(data):
+        image, facts = _load(data, draft=(1, 1))
+        _plain(image, "RGB")
+        return facts
+
+
+@contextmanager
+def _reasons(source: Path | bytes) -> Iterator[None]:
+    """Whatever Pillow raises, as BadImage with a reason of one line."""
+    try:
+        yield
+    except (BadImage, ResourceError):
+        raise
+    except MemoryError as error:
+        name = visible(str(source)) if isinstance(source, Path) else "image"
+        remedy = "free some memory or use fewer workers"
+        raise ResourceError(f"{name}: not enough memory to decode it", remedy) from error
+    except Exception as error:  # plugins raise nearly anything on hostile bytes
+        raise BadImage(f"cannot be decoded: {visible(str(error)) or type(error).__name__}") from error
+
+
+def _load(data: bytes, draft: tuple[int, int] | None) -> tuple[Image.Image, Facts]:
+    """The decoded image, upright but in the file's own mode, and its facts."""
+    image = _open(data)
+    stored, mode, name, animated = image.size, image.mode, image.format or "", getattr(image, "is_animated", False)
+    jpeg = isinstance(image, JpegImagePlugin.JpegImageFile)  # MPO, the JPEG of many phones, is a subclass
+    if draft is not None and jpeg:
+        image.draft(None, (draft[1], draft[0]) if _orientation(image) >= 5 else draft)
+    image.load()
+    turn = _orientation(image)  # after loading: PNG keeps it behind the pixels, TIFF has applied it by now
+    if turn in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[turn])
+    width, height = image.size if not jpeg else stored[::-1] if turn >= 5 else stored
+    return image, Facts(width, height, mode, "JPEG" if jpeg else name, bool(animated) and not jpeg)
+
+
+def _open(data: bytes) -> Image.Image:
+    """The image behind its header, pixels not read yet; caps and completeness checked."""
+    if not data:
+        raise BadImage("empty file (0 bytes)")
+    if len(data) > MAX_BYTES:
+        raise BadImage(f"file too large: {len(data):,} bytes, more than {MAX_BYTES:,}")
+    image = _identify(data)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise BadImage(f"too many pixels: {width} x {height}, more than {MAX_PIXELS:,}")
+    if image.format == "PNG" and b"IEND" not in data:  # Pillow is content once it has the pixels
+        raise BadImage("cannot be decoded: image file is truncated (no end marker)")
+    return image
+
+
+def _identify(data: bytes) -> Image.Image:
+    """What `Image.open(formats=FORMATS)` does, less its warning above 89 megapixels: `MAX_PIXELS` decides here."""
+    for name in FORMATS:
+        factory, accept = Image.OPEN[name]
+        if accept is None or accept(data[:16]):
+            with suppress(SyntaxError, IndexError, TypeError, struct.error):  # how plugins say "not mine"
+                return factory(io.BytesIO(data), "")
+    start = data[:64].lstrip()
+    hints = (hint for magic, hint in _LOOKS_LIKE.items() if start.startswith(magic))
+    hint = next(hints, "its header is none of theirs")
+    raise BadImage(f"not a readable {', '.join(FORMATS)} image ({hint})")
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; metadata that cannot be read turns nothing."""
+    with suppress(Exception):
+        value = image.getexif().get(_ORIENTATION, 1)
+        return value if isinstance(value, int) and 1 <= value <= 8 else 1
+    return 1
+
+
+def _plain(image: Image.Image, mode: str) -> Image.Image:
+    """`image` in mode RGB or L with nothing transparent and no metadata (a second turn must not happen)."""
+    if image.mode.startswith("I") or image.mode == "F":
+        image = Image.fromarray(_eight_bits(np.asarray(image), image.format == "PPM", image.mode))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, BACKGROUND), image)
+    image = image.convert(mode)
+    image.info.clear()
+    return image
+
+
+def _eight_bits(levels: np.ndarray[Any, Any], ppm: bool, mode: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Levels of a 16-bit, 32-bit or float image, [H, W], as 8-bit ones.
+
+    16 bits are scaled by 255/65535. A 32-bit file does not say what white is: floats within 0..1 and integers within
+    0..255 or 0..65535 are taken for that range, anything else is stretched from its darkest to its lightest pixel.
+    """
+    if not np.isfinite(levels).all():
+        raise BadImage("holds values that are not finite")
+    low, high = float(levels.min()), float(levels.max())
+    whites = [1.0, 255.0, 65535.0] if mode == "F" else [255.0, 65535.0]
+    if mode.startswith("I;16") or (ppm and mode == "I"):
+        whites = [65535.0]  # Pillow scales a PGM of any depth above 8 to 16 bits
+    white = next((w for w in whites if low >= 0 and high <= w), None)
+    low, white = (0.0, white) if white is not None else (low, high)
+    scaled = np.empty(levels.shape, np.uint8)
+    rows = max(1, 1_000_000 // levels.shape[1])  # in strips: eight bytes a pixel of a large scan are much
+    for top in range(0, levels.shape[0], rows):
+        strip = (levels[top : top + rows].astype(np.float64) - low) * 255.0 / max(white - low, 1e-300)
+        scaled[top : top + rows] = np.rint(strip)
+    return scaled

@@ -1,0 +1,188 @@
+"""Batches of pixels: decoded and resized in threads ahead of the network, in the order asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from finetune.data.augment import Augment
+from finetune.data.decode import decode, read
+from finetune.data.preprocess import Preprocess
+from finetune.errors import BadImage, DataError
+from finetune.files import visible
+
+if TYPE_CHECKING:  # predicting and serving come through here without ever scanning a folder
+    from finetune.data.folder import ImageSet
+
+STREAM = 2
+"""Sets the random numbers of the order apart from those of other uses of the same seed."""
+
+AHEAD = 2
+"""Batches decoded ahead of the consumer: one being made, one waiting; more would only cost memory."""
+
+MOST_WORKERS = 16
+"""Threads at most: beyond, the interpreter lock that Pillow takes between its C calls eats what they bring."""
+
+REMEDY = "put the file back as it was and go on with `finetune resume`, or start a new run without it"
+
+
+def order(seed: int, epoch: int, n: int) -> np.ndarray:
+    """The order in which an epoch sees `n` images: the one function from a seed to an order.
+
+    Sorts raw bits of Philox, whose stream numpy keeps between versions (NEP 19); `Generator.permutation` it may change.
+
+    Returns:
+        int64 [n], a permutation.
+    """
+    key = np.random.SeedSequence(seed, spawn_key=(STREAM, epoch))
+    return np.argsort(np.random.Philox(key).random_raw(n), kind="stable").astype(np.int64)
+
+
+def prepare(
+    source: Path | bytes,
+    preprocess: Preprocess,
+    augment: Augment | None = None,
+    seed: int = 0,
+    view: int = 0,
+    sha256: str = "0",
+) -> np.ndarray:
+    """One image as the network sees it; training, judging, predicting and serving all come through here.
+
+    How far a large JPEG is reduced while it is decoded depends on its own size, `preprocess` and `augment` alone, so
+    the pixels do too.
+
+    Returns:
+        uint8 [H, W, C].
+
+    Raises:
+        BadImage: it cannot be decoded.
+    """
+    if augment is None or not augment.random:
+        return preprocess.evaluate(decode(source, preprocess.mode, draft=preprocess.draft))
+    image = decode(source, preprocess.mode, draft=augment.draft(preprocess))
+    return augment.view(image, preprocess, seed, view, sha256)
+
+
+class _Pending(NamedTuple):
+    """A batch on its way: the array that the threads fill, and what they have left to do."""
+
+    indices: np.ndarray
+    pixels: np.ndarray
+    futures: list[Future[None]]
+
+
+class Images:
+    """The images of a set as batches of pixels. Nothing that comes out depends on the number of workers.
+
+    Args:
+        image_set: the images, as the scan found them.
+        preprocess: what the network takes.
+        workers: decoding threads; None for one a core that this process may use. Zero counts as one.
+    """
+
+    def __init__(self, image_set: ImageSet, preprocess: Preprocess, workers: int | None = None) -> None:
+        self.preprocess = preprocess
+        self.workers = max(1, min(len(os.sched_getaffinity(0)), MOST_WORKERS) if workers is None else workers)
+        self._image_set = image_set
+        self._paths = image_set.paths
+        self._hashes = image_set.hashes
+        self._bytes: list[int] = image_set.table["bytes"].tolist()
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Position of each image's class in the classes of the set, int64 [N]."""
+        return self._image_set.labels
+
+    @property
+    def names(self) -> list[str]:
+        """The images' paths relative to the data folder."""
+        return list(self._image_set.table["path"])
+
+    def pixels(
+        self, indices: Sequence[int] | np.ndarray, augment: Augment | None = None, seed: int = 0, view: int = 0
+    ) -> torch.Tensor:
+        """The images `indices`, in that order, as one batch.
+
+        Returns:
+            uint8 [B, H, W, C].
+
+        Raises:
+            DataError: an image that is gone or has changed since the scan.
+        """
+        with contextlib.closing(self.batches([indices], augment, seed, view)) as batches:
+            return next(batches)[1]
+
+    def batches(
+        self,
+        index_batches: Iterable[Sequence[int] | np.ndarray],
+        augment: Augment | None = None,
+        seed: int = 0,
+        view: int = 0,
+    ) -> Generator[tuple[np.ndarray, torch.Tensor], None, None]:
+        """Batch after batch, each decoded while the consumer works on the one before.
+
+        Closing the generator drops what is not begun, waits for the few images in hand and leaves no thread.
+
+        Args:
+            index_batches: the indices of each batch; read at most `AHEAD` + 1 batches ahead.
+            augment: None for the pictures as they are judged.
+            seed: of the augmentation.
+            view: of the augmentation.
+
+        Yields:
+            indices int64 [B] and pixels uint8 [B, H, W, C], in the order given.
+
+        Raises:
+            DataError: an image that is gone or has changed since the scan, when its batch is due.
+        """
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
+        pending: deque[_Pending] = deque()
+        try:
+            for indices in index_batches:
+                pending.append(self._begin(pool, np.asarray(indices, dtype=np.int64), augment, seed, view))
+                if len(pending) > AHEAD:
+                    yield _finish(pending.popleft())
+            while pending:
+                yield _finish(pending.popleft())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _begin(
+        self, pool: ThreadPoolExecutor, indices: np.ndarray, augment: Augment | None, seed: int, view: int
+    ) -> _Pending:
+        batch = np.empty((len(indices), *self.preprocess.size, self.preprocess.channels), dtype=np.uint8)
+
+        def fill(row: int, index: int) -> None:
+            batch[row] = self._read(index, augment, seed, view)
+
+        return _Pending(indices, batch, [pool.submit(fill, row, index) for row, index in enumerate(indices.tolist())])
+
+    def _read(self, index: int, augment: Augment | None, seed: int, view: int) -> np.ndarray:
+        path = self._paths[index]
+        try:
+            data = read(path)
+            if len(data) != self._bytes[index]:
+                raise BadImage(f"{len(data):,} bytes, but {self._bytes[index]:,} when the folder was scanned")
+            return prepare(data, self.preprocess, augment, seed, view, self._hashes[index])
+        except BadImage as error:
+            raise DataError(
+                f"{visible(str(path))}: changed since the folder was scanned: {error.problems[0]}", REMEDY
+            ) from error
+
+
+def _finish(pending: _Pending) -> tuple[np.ndarray, torch.Tensor]:
+    """Wait for a batch; the first of its images that failed, in the order of the batch, is the one that is named."""
+    for future in pending.futures:
+        future.result()
+    return pending.indices, torch.from_numpy(pending.pixels)

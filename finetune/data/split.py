@@ -1,0 +1,93 @@
+"""Which image learns, which one chooses, which one judges."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import pandas as pd
+
+from finetune.errors import DataError, UsageError
+from finetune.files import visible
+
+
+def split(table: pd.DataFrame, val: float, test: float, seed: int) -> pd.Series[str]:
+    """Deal the images of each class out to train, val and test, at random but by content alone.
+
+    The contents of a class are ranked by sha256(seed, content hash), and the first ranks go to test, the next to val.
+    So the split is a pure function of (content hashes, classes, fractions, seed): names and order of the files change
+    nothing. Exact duplicates are one content and stay together. Every class has at least one image in train and one
+    in val and, with three contents or more, one in test where `test` > 0.
+
+    Args:
+        table: has the columns `class` and `sha256`, as `Scan.table`.
+        val: fraction of each class for choosing the best epoch, 0 < val.
+        test: fraction of each class for judging at the end, 0 <= test, val + test < 1.
+        seed: another seed gives another split.
+
+    Returns:
+        'train', 'val' or 'test' for each row, with the index of `table`.
+
+    Raises:
+        UsageError: the fractions make no split.
+        DataError: classes that cannot be split, all of them.
+    """
+    if not (0 < val < 1 and 0 <= test < 1 and val + test < 1):
+        problem = f"data.split: val {val} and test {test} leave no training images or no validation images"
+        raise UsageError(problem, "give val > 0, test >= 0 and val + test < 1, for instance 0.15 and 0.15")
+    contents = {str(name): set(rows["sha256"]) for name, rows in table.groupby("class", sort=False)}
+    too_few = sorted(name for name, hashes in contents.items() if len(hashes) < 2)
+    if too_few:
+        raise _cannot(f"{_named(name)} has a single image: it cannot be split" for name in too_few)
+    places: dict[str, str] = {}
+    for name in sorted(contents):
+        _deal(contents[name], places, val, test, seed)
+    where = {name: {places[content] for content in contents[name]} for name in sorted(contents)}
+    problems = [
+        f"{_named(name)} shares so many images with other classes that {split_name} gets none"
+        for name, got in where.items()
+        for split_name in ("train", "val")
+        if split_name not in got
+    ]
+    if problems:
+        raise _cannot(problems)
+    return pd.Series([places[content] for content in table["sha256"]], index=table.index, name="split", dtype=object)
+
+
+def _deal(contents: set[str], places: dict[str, str], val: float, test: float, seed: int) -> None:
+    """Give each content of one class that has no place yet its place; what other classes share has one already."""
+    wanted = dict(zip(("test", "val"), _counts(len(contents), val, test), strict=True))
+    for content in contents & places.keys():
+        if places[content] in wanted:
+            wanted[places[content]] -= 1
+    ranked = sorted(contents - places.keys(), key=lambda content: _rank(content, seed))
+    for content in ranked:
+        place = next((name for name, left in wanted.items() if left > 0), "train")
+        places[content] = place
+        if place in wanted:
+            wanted[place] -= 1
+
+
+def _counts(n: int, val: float, test: float) -> tuple[int, int]:
+    """How many of `n` >= 2 contents go to test and to val; at least one stays for train."""
+    n_val = max(1, int(n * val + 0.5))
+    n_test = max(1, int(n * test + 0.5)) if test > 0 and n >= 3 else 0
+    while n_val + n_test >= n:
+        if n_test >= n_val and n_test > 1:
+            n_test -= 1
+        else:
+            n_val -= 1
+    return n_test, n_val
+
+
+def _rank(content: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}/{content}".encode()).digest()
+
+
+def _named(name: str) -> str:
+    return f"class {visible(name)!r}"
+
+
+def _cannot(problems: Iterable[str]) -> DataError:
+    remedy = "add images to these classes, or leave them out with data.classes"
+    return DataError(list(problems), remedy)

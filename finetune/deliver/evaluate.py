@@ -1,0 +1,79 @@
+"""Judging a trained network again: on its run's own images, or on another folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from finetune.data.folder import ImageSet
+from finetune.data.load import Images
+from finetune.data.scan import scan
+from finetune.device import choose
+from finetune.errors import DataError, UsageError
+from finetune.evaluate.judge import Judgement, judge_images
+from finetune.files import read_json
+from finetune.model.bundle import load_bundle
+from finetune.model.network import Network
+from finetune.train.watch import Watch
+
+
+def evaluate(
+    run: Path,
+    folder: Path | None = None,
+    *,
+    split: str | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    watch: Watch | None = None,
+) -> tuple[Judgement, str]:
+    """Judge the network of a run or bundle; classes are matched by name.
+
+    Args:
+        run: a run folder or a model bundle.
+        folder: class folders with other images; None for the run's own.
+        split: which of the run's own images: by default test, or val where there is no test.
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: fp32 or bf16.
+        watch: who is told.
+
+    Returns:
+        The judgement, and the name of what was judged.
+
+    Raises:
+        UsageError: no such run; a bundle without a folder.
+        DataError: images that are gone or changed, or of a class that the network does not know.
+    """
+    watch = watch or Watch()
+    network = load_bundle(run)
+    images, judged = _folder_images(folder, network, watch) if folder else _own_images(run, split, network)
+    tick = watch.reading("judging", "judging")
+    judgement = judge_images(
+        network,
+        Images(images, network.preprocess),
+        choose(device, precision, convolutional=network.convolutional),
+        loss=network.loss,
+        tick=lambda done: tick(done, len(images)),
+    )
+    return judgement, judged
+
+
+def _folder_images(folder: Path, network: Network, watch: Watch) -> tuple[ImageSet, str]:
+    found = scan(folder, None, "stop", watch.reading("reading images", "reading the images"))
+    watch.notes(found.notes)
+    images = ImageSet(found.root, found.table, network.classes)
+    _ = images.labels  # a class that the network does not know is refused before anything is computed
+    return images, str(folder)
+
+
+def _own_images(run: Path, split: str | None, network: Network) -> tuple[ImageSet, str]:
+    manifest = run / "data.csv"
+    if not manifest.is_file():
+        raise UsageError(f"{run}: has no images of its own", f"name a folder: finetune evaluate {run} FOLDER")
+    table = pd.read_csv(manifest, dtype={"path": str, "class": str, "split": str}, keep_default_na=False)
+    wanted = split or ("test" if (table["split"] == "test").any() else "val")
+    rows = table[table["split"] == wanted]
+    if rows.empty:
+        raise DataError(f"{manifest}: no images in its {wanted} split", "choose another with --split")
+    root = Path(read_json(run / "run.json")["recipe"]["data"]["folder"])
+    return ImageSet(root, rows, network.classes), wanted

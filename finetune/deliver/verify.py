@@ -1,0 +1,77 @@
+"""Whether what a run published is whole."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from finetune.errors import FinetuneError, UsageError
+from finetune.files import read_json, visible
+from finetune.model.bundle import DESCRIPTION, read_description, read_state
+from finetune.train.checkpoints import Checkpoints
+
+Finding = tuple[Path, str | None]
+"""A published artefact, and what is wrong with it or None."""
+
+
+def verify(path: Path) -> list[Finding]:
+    """Look at every published artefact of a run folder, or at a model bundle.
+
+    Temporary files of a killed process are no artefacts; a run that has published nothing has nothing broken.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    if not path.is_dir():
+        raise UsageError(f"{path}: no such run", "name a run folder such as runs/vehicles/001")
+    return list(_artefacts(path))
+
+
+def _artefacts(path: Path) -> Iterator[Finding]:
+    checkpoints = Checkpoints(path / "checkpoints")
+    names = [*checkpoints.listed(), *([checkpoints.best] if checkpoints.best.exists() else [])]
+    for checkpoint in names:
+        yield checkpoint, checkpoints.reason_broken(checkpoint) or _reason(checkpoints.load, checkpoint)
+    for bundle in (path, path / "model"):
+        if (bundle / DESCRIPTION).exists():
+            yield bundle, _reason(_read_bundle, bundle)
+    for json in [path / "run.json", path / "report" / "metrics.json"]:
+        if json.exists():
+            yield json, _reason(read_json, json)
+    for table in [*sorted(path.glob("*.csv")), *sorted((path / "report").glob("*.csv"))]:
+        yield table, _reason(_read_csv, table)
+    if (path / "run.json").exists() and _reason(read_json, path / "run.json") is None:
+        yield from _missing(path, read_json(path / "run.json").get("status") == "finished")
+
+
+def _missing(path: Path, finished: bool) -> Iterator[Finding]:
+    """What a finished run must have."""
+    wanted = ("recipe.yaml", "data.csv", "plan.csv", "history.csv", "model/model.json", "report/metrics.json")
+    for name in wanted if finished else ():
+        if not (path / name).exists():
+            yield path / name, "missing, although the run is finished"
+
+
+def _read_csv(file: Path) -> None:
+    with open(file, encoding="utf-8", newline="") as stream:
+        rows = csv.reader(stream)
+        width = len(next(rows))
+        for row in rows:
+            if len(row) != width:
+                raise UsageError(f"line {rows.line_num} has {len(row)} cells, the heading {width}")
+
+
+def _read_bundle(folder: Path) -> None:
+    read_state(read_description(folder))
+
+
+def _reason(look: Callable[[Path], object], path: Path) -> str | None:
+    """What `look` finds wrong with `path`."""
+    try:
+        look(path)
+    except FinetuneError as error:
+        return visible("; ".join(error.problems))
+    except (OSError, ValueError, StopIteration, csv.Error) as error:
+        return visible(f"not readable: {error}")
+    return None

@@ -1,0 +1,109 @@
+"""Where and how numbers are computed: device, precision, memory format."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+
+import torch
+
+from finetune.errors import ResourceError, UsageError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device with a precision and a memory format, and why they were chosen.
+
+    Attributes:
+        device: where tensors live.
+        precision: fp32, bf16 or fp16; the weights are fp32 in any case.
+        channels_last: convolutional networks run in NHWC memory order.
+        reason: why this precision, for people.
+    """
+
+    device: torch.device
+    precision: str
+    channels_last: bool
+    reason: str = ""
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Mixed precision for the forward pass; does nothing in fp32."""
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=PRECISIONS[self.precision], cache_enabled=False)
+
+    def place(self, module: torch.nn.Module) -> torch.nn.Module:
+        """Move a network to the device and memory format, in place; returns it."""
+        module.to(self.device)
+        if self.channels_last:
+            module.to(memory_format=torch.channels_last)
+        return module
+
+    def in_fp32(self) -> Compute:
+        """The same, in full precision: for judging."""
+        return Compute(self.device, "fp32", self.channels_last, "judging is in fp32")
+
+
+def choose(device: str = "auto", precision: str = "auto", *, convolutional: bool = True) -> Compute:
+    """Device and precision as asked for, or the best that the machine has.
+
+    Args:
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: auto, fp32, bf16 or fp16. On a CPU auto is fp32, on a GPU bf16 where its hardware has it.
+        convolutional: whether channels_last helps.
+
+    Raises:
+        ResourceError: the device is not there.
+        UsageError: a device or a combination that does not exist.
+    """
+    place = _device(device)
+    if precision == "auto":
+        precision, reason = _best_precision(place)
+    else:
+        reason = "asked for"
+    if precision == "fp16" and place.type == "cpu":
+        raise UsageError("train.precision: fp16 needs a GPU", "use bf16 or fp32 on a CPU")
+    return Compute(place, precision, convolutional, reason)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"train.device: no such device: {name}", "use auto, cpu, cuda, cuda:N or mps") from error
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (device.index or 0) >= counts.get(device.type, 0):
+        raise ResourceError(f"train.device: {name} is not there", "use --device cpu, or auto to take what there is")
+    return device
+
+
+def _best_precision(device: torch.device) -> tuple[str, str]:
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16", "this GPU computes in bf16"
+        return "fp16", "this GPU has no bf16"
+    return "fp32", f"fp32 is the default on {device.type}"
+
+
+@contextlib.contextmanager
+def own_randomness() -> Iterator[None]:
+    """Leave the caller's global random state as it was; inside, the global generator may be seeded freely."""
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch does not annotate it
+    devices = list(range(torch.cuda.device_count())) if used else []
+    with torch.random.fork_rng(devices=devices):
+        yield
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    names = ("finetune-toolkit", "torch", "torchvision", "timm", "numpy", "pillow")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}

@@ -1,0 +1,106 @@
+"""The errors a user may see, each with its exit code.
+
+FinetuneError        1   a bug of ours, if nothing more precise fits
+├── UsageError       2   the command line or the recipe
+├── DataError        3   the images
+│   └── BadImage     3   one image that cannot be read
+├── ArtefactError    4   weights, checkpoint or bundle: broken, unsafe or incompatible
+├── DivergedError    5   numbers that are no longer finite
+├── ResourceError    6   disk, memory, device, port, network, permission
+└── Stopped    130/143   SIGINT or SIGTERM, after saving
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import signal
+from collections.abc import Iterable, Sequence
+
+
+class FinetuneError(Exception):
+    """One or more problems and what to do about them.
+
+    Args:
+        problems: one line each; every line names the path or the key that is the culprit.
+        remedy: what the user can do, one line or several.
+    """
+
+    exit_code = 1
+
+    def __init__(self, problems: str | Sequence[str], remedy: str = "") -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        self.remedy = remedy
+        super().__init__("\n".join([*self.problems, *([remedy] if remedy else [])]))
+
+
+class UsageError(FinetuneError):
+    """The command line or the recipe asks for something that cannot be done."""
+
+    exit_code = 2
+
+
+class DataError(FinetuneError):
+    """The images, their folders or their classes are not usable as they are."""
+
+    exit_code = 3
+
+
+class BadImage(DataError):
+    """One file that is no readable image; the problem says why, without the path."""
+
+
+class ArtefactError(FinetuneError):
+    """A weights file, checkpoint or bundle that is broken, unsafe or does not fit."""
+
+    exit_code = 4
+
+
+class DivergedError(FinetuneError):
+    """A loss or gradient that is not finite."""
+
+    exit_code = 5
+
+
+class ResourceError(FinetuneError):
+    """The machine lacks something: disk, memory, a device, a port, the network, a permission."""
+
+    exit_code = 6
+
+
+class Stopped(FinetuneError):
+    """The run was asked to stop by a signal and has saved what there was to save."""
+
+    def __init__(self, signum: int, problems: str | Sequence[str], remedy: str = "") -> None:
+        self.signum = signum
+        self.exit_code = 128 + signum
+        super().__init__(problems, remedy)
+
+    @property
+    def signal_name(self) -> str:
+        """SIGINT or SIGTERM."""
+        return signal.Signals(self.signum).name
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'x' or 'y'?)`` for the known names nearest to `name`, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f" (did you mean {' or '.join(repr(n) for n in near)}?)" if near else ""
+
+
+def from_os_error(error: OSError, path: object, doing: str = "use") -> ResourceError:
+    """An operating system's refusal as a ResourceError that names the path and the remedy."""
+    remedies = {
+        errno.ENOSPC: "free some space, or give another folder with --out, then go on with `finetune resume`",
+        errno.EDQUOT: "the disk quota is used up: free some space, then go on with `finetune resume`",
+        errno.EFBIG: "the file size limit is too low: raise it (ulimit -f), then go on with `finetune resume`",
+        errno.EMFILE: "too few file descriptors: raise the limit (ulimit -n 1024)",
+        errno.EACCES: "change the permissions, or choose another folder",
+        errno.EPERM: "change the permissions, or choose another folder",
+        errno.EROFS: "the file system is read-only: choose another folder",
+        errno.EXDEV: "the folder spans two file systems: choose one that lies on a single one",
+        errno.EIO: "the disk reports an error: check it, then go on with `finetune resume`",
+    }
+    name = errno.errorcode.get(error.errno or 0, "OSError")
+    remedy = remedies.get(error.errno or 0, "mend that and try again")
+    return ResourceError(f"{path}: cannot {doing}: {error.strerror or error} [{name}]", remedy)

@@ -1,0 +1,1 @@
+"""How good the network is: the one no-grad loop, the metrics and their intervals."""

@@ -1,0 +1,77 @@
+"""Judging a network on a set of images, in full precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from finetune.data.load import Images
+from finetune.device import Compute
+from finetune.evaluate.loop import infer
+from finetune.evaluate.metrics import Metrics, judge, probabilities
+from finetune.model.network import Network
+
+BATCH = 32
+"""Images per forward pass where no gradient is kept; more gains nothing on a CPU."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Predictions on a set of images, and what they are worth.
+
+    Attributes:
+        paths: of the images, relative to the data folder.
+        labels: int64 [N], places in the network's classes.
+        probabilities: float64 [N, classes].
+        metrics: of these.
+    """
+
+    paths: list[str]
+    labels: np.ndarray
+    probabilities: np.ndarray
+    metrics: Metrics
+
+
+def forward_of(network: Network, compute: Compute) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The network in eval mode, from pixels, uint8 [N, H, W, C], to logits, float32 [N, classes]."""
+    module = compute.place(network.module).eval()
+
+    def forward(pixels: torch.Tensor) -> torch.Tensor:
+        images = network.preprocess.normalise(pixels.to(compute.device, non_blocking=True))
+        with compute.autocast():
+            logits: torch.Tensor = module(images)
+        return logits.float()
+
+    return forward
+
+
+def judge_images(
+    network: Network,
+    images: Images,
+    compute: Compute,
+    *,
+    loss: str = "cross_entropy",
+    seed: int = 0,
+    tick: Callable[[int], None] | None = None,
+) -> Judgement:
+    """Predict every image once and measure.
+
+    Args:
+        network: with classes in the order of the images' labels.
+        images: labelled.
+        compute: where; judging for a report is in fp32.
+        loss: what the network was trained with; decides how logits become probabilities.
+        seed: of the bootstrap intervals.
+        tick: told the number of images done after each batch; may raise.
+
+    Raises:
+        DataError: an image is gone or has changed since the scan.
+    """
+    batches = [np.arange(start, min(start + BATCH, len(images))) for start in range(0, len(images), BATCH)]
+    logits = infer(forward_of(network, compute), images.batches(batches), tick)
+    chances = probabilities(logits, loss)
+    metrics = judge(images.labels, chances, network.classes, seed=seed)
+    return Judgement(images.names, images.labels, chances, metrics)

@@ -1,0 +1,45 @@
+"""The one no-grad loop: evaluation, prediction, embedding and caching all run networks through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+
+
+def infer(
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    batches: Iterable[tuple[np.ndarray, torch.Tensor]],
+    tick: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """What `forward` makes of every batch, one row an image, in the order of the images' indices.
+
+    Args:
+        forward: from pixels uint8 [B, H, W, C] to [B, classes]; it normalises, moves to the device and runs a network
+            that is in eval mode.
+        batches: indices int64 [B] and pixels, as `Images.batches` gives them; closed when this ends, however it ends.
+        tick: called after each batch with the number of images done; it may raise to stop.
+
+    Returns:
+        float32 [N, classes]; [0, 0] if there was no batch.
+    """
+    indices: list[np.ndarray] = []
+    outputs: list[np.ndarray] = []
+    done = 0
+    try:
+        for index, pixels in batches:
+            # Only the network runs in inference mode: tensors made by the loader stay ordinary ones.
+            with torch.inference_mode():
+                outputs.append(forward(pixels).to("cpu", torch.float32).numpy())
+            indices.append(index)
+            done += len(index)
+            if tick is not None:
+                tick(done)
+    finally:
+        close = getattr(batches, "close", None)
+        if close is not None:
+            close()
+    if not outputs:
+        return np.empty((0, 0), dtype=np.float32)
+    return np.concatenate(outputs)[np.argsort(np.concatenate(indices), kind="stable")]

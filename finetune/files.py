@@ -1,0 +1,159 @@
+"""The one atomic writer, hashing, JSON and CSV that are safe to open, and the escaping of names for people."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import html
+import io
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from finetune.errors import ArtefactError, from_os_error
+
+TEMPORARY = ".tmp"
+"""Suffix of a file that is being written; no reader ever opens one."""
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
+    """Publish a file: write beside it, fsync, rename over it, fsync the folder.
+
+    A reader sees the old file or the new one, whole, wherever a crash falls. A failed fsync is never repeated on the
+    same descriptor (the kernel may have dropped the pages) and no copy ever stands in for a rename.
+
+    Args:
+        path: the name to publish; its folder is made if absent.
+        content: the bytes, or a function that writes them to the open file.
+
+    Raises:
+        ResourceError: disk full, file too large, no permission, …; the temporary file is removed, the old one kept.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(content) if isinstance(content, bytes) else content(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        fsync_folder(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            needed = temporary.stat().st_size
+            temporary.unlink()
+        if isinstance(error, OSError):
+            problem = from_os_error(error, path, "write")
+            with contextlib.suppress(OSError, NameError):
+                free = shutil.disk_usage(path.parent).free
+                problem.problems[0] += f" (written before it failed: {needed:,} bytes; free: {free:,} bytes)"
+            raise problem from error
+        raise
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames and deletions in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Publish `text` as UTF-8; what UTF-8 cannot hold (bytes of a file name) is written as an escape."""
+    write_atomic(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Publish `value` as JSON, indented, keys in the given order; NaN and infinities become null."""
+    write_text(path, to_json(value, indent=2) + "\n")
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Publish a table; floats in full precision (`repr`), None as an empty cell, text guarded by `cell`."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([cell(name) for name in columns])
+    writer.writerows([cell(value) for value in row] for row in rows)
+    write_text(path, buffer.getvalue())
+
+
+# --- reading and hashing ---------------------------------------------------------------------------------------------
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in `path`.
+
+    Raises:
+        ArtefactError: it is missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ArtefactError(f"{path}: not readable as JSON: {error}") from error
+
+
+def sha256_file(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON text in which NaN and infinities are null and anything unknown is its string."""
+    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False, default=str)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+
+
+# --- escaping --------------------------------------------------------------------------------------------------------
+
+
+def cell(value: Any) -> Any:
+    """A value as a CSV cell: text that a spreadsheet would take for a formula gets a leading quote."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float):
+        return repr(float(value))
+    if isinstance(value, str):
+        text = visible(value)
+        return "'" + text if value[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    return value
+
+
+def visible(text: str) -> str:
+    """Text for one line of a terminal, log or table: control characters and undecodable bytes as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
+def markup(text: object) -> str:
+    """Text for HTML: no character of it can open or close an element or an attribute."""
+    return html.escape(visible(str(text)), quote=True)
+
+
+# --- places ----------------------------------------------------------------------------------------------------------
+
+
+def cache_folder() -> Path:
+    """`$FINETUNE_CACHE`, else `$XDG_CACHE_HOME/finetune`, else `~/.cache/finetune`; not created here."""
+    if explicit := os.environ.get("FINETUNE_CACHE"):
+        return Path(explicit).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path(os.path.expanduser("~")) / ".cache") / "finetune"

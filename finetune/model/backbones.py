@@ -1,0 +1,145 @@
+"""From what a recipe calls a backbone to a network ready to be fine-tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from finetune.errors import UsageError
+from finetune.model import from_timm
+from finetune.model.architectures import LIBRARIES, assemble, split_name
+from finetune.model.bundle import Description, read_description, read_state
+from finetune.model.card import Card, read_card
+from finetune.model.network import HeadSpec, Network
+from finetune.model.weights import State, load_backbone, read_weights
+
+CARRIED = Path(__file__).parents[2]
+"""What the package carries, in a checkout: `models/` lies here."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a backbone's name stands for, before anything is built."""
+
+    architecture: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    preprocess: Mapping[str, Any] = field(default_factory=dict)
+    card: Card | None = None
+    bundle: Description | None = None
+
+    def weights(self) -> tuple[State, str] | None:
+        """The weights that come with it, checked, and their name; None where the published ones are meant."""
+        if self.card is not None and self.card.weights_path is not None:
+            self.card.check_sha256()
+            return read_weights(self.card.weights_path), str(self.card.weights_path)
+        if self.bundle is not None:
+            return read_state(self.bundle), str(self.bundle.folder)
+        return None
+
+
+def build(
+    backbone: str,
+    classes: Sequence[str],
+    weights: str = "default",
+    options: Mapping[str, Any] | None = None,
+    preprocess: Mapping[str, Any] | None = None,
+    in_chans: int = 3,
+    head: HeadSpec = "linear",
+    seed: int = 0,
+) -> Network:
+    """A network with a new head for `classes`, in eval mode on the CPU in float32.
+
+    Args:
+        backbone: ``timm/NAME``, ``torchvision/NAME``, a card (``FILE.yaml``), a model bundle or a run folder.
+        classes: names, in the order of the logits.
+        weights: ``default`` (the card's or bundle's own, else the published ones), ``none`` (from scratch), or a file.
+        options: passed to the architecture, over those of the card or bundle.
+        preprocess: size, mean, std, interpolation, crop: only what differs from the weights' own.
+        in_chans: 3, or 1 for grey.
+        head: ``linear``, or ``{hidden: [128], activation: relu, dropout: 0.2}``.
+        seed: of the new head, and of everything where `weights` is ``none``. The global generators are not touched.
+
+    Raises:
+        UsageError: a name, option or size that cannot be.
+        ArtefactError: weights that are missing, broken, unsafe or of another architecture.
+        ResourceError: published weights that are neither cached nor to be had.
+    """
+    if not classes:
+        raise UsageError("classes: there are none", "give at least two class names")
+    origin = find(backbone)
+    own = origin.weights() if weights == "default" else None
+    if weights not in ("default", "none"):
+        own = (read_weights(Path(weights).expanduser()), weights)
+    network = assemble(
+        origin.architecture,
+        classes,
+        options={**origin.options, **(options or {})},
+        preprocess={**origin.preprocess, **_given(preprocess)},
+        in_chans=in_chans,
+        head=head,
+        seed=seed,
+        trained=weights != "none",
+        published=weights == "default" and own is None,
+    )
+    if own is not None:
+        state, network.source = own
+        network.notes = load_backbone(network.module, state, network.heads, network.source)
+    return network
+
+
+def find(backbone: str) -> Origin:
+    """What a backbone's name stands for.
+
+    Raises:
+        UsageError: nothing that is known, or a path with nothing there.
+        ArtefactError: a bundle that is damaged.
+    """
+    if backbone.partition("/")[0] in LIBRARIES:
+        split_name(backbone)
+        return Origin(backbone)
+    path = Path(backbone).expanduser()
+    if path.suffix in (".yaml", ".yml"):
+        return _from_card(path)
+    if path.is_dir():
+        bundle = read_description(path)
+        return Origin(bundle.architecture, bundle.options, bundle.preprocess, bundle=bundle)
+    for card in (path.with_name(f"{path.name}.yaml"), CARRIED / f"{backbone}.yaml"):
+        if backbone.startswith("models/") and card.is_file():
+            return _from_card(card)
+    if path.suffix in (".safetensors", ".pth", ".pt", ".bin"):
+        raise UsageError(
+            f"model.backbone: {backbone}: a weights file does not say which network it belongs to",
+            f"name the architecture as model.backbone (timm/NAME) and say -o model.weights={backbone}, or write a card",
+        )
+    if path.is_absolute() or backbone.startswith((".", "~")):
+        raise UsageError(f"model.backbone: {backbone}: nothing there", "correct the path")
+    split_name(backbone)  # says what it could have been
+    return Origin(backbone)
+
+
+def list_backbones(pattern: str = "*") -> list[str]:
+    """Names of architectures that match a glob; a pattern without a wildcard matches anywhere in the name.
+
+    Where the pattern has a dot, timm's names with the tag of their weights (`timm/resnet50.a1_in1k`) match too.
+    """
+    wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
+    known = [f"{prefix}/{name}" for prefix, library in LIBRARIES.items() for name in library.names()]
+    known += [f"timm/{name}" for name in from_timm.tagged_names()] if "." in pattern else []
+    return sorted(name for name in known if fnmatchcase(name, wanted))
+
+
+def _from_card(path: Path) -> Origin:
+    card = read_card(path)
+    try:
+        split_name(card.architecture)
+    except UsageError as error:
+        named = [problem.removeprefix("model.backbone: ") for problem in error.problems]
+        raise UsageError([f"{path}: architecture: {problem}" for problem in named], error.remedy) from error
+    return Origin(card.architecture, card.options, _given(card.preprocess), card=card)
+
+
+def _given(values: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {key: value for key, value in (values or {}).items() if value is not None}

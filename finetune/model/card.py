@@ -1,0 +1,114 @@
+"""The card beside a weights file: what the weights are, and how to use them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finetune.data.preprocess import Preprocess
+from finetune.errors import ArtefactError, UsageError, did_you_mean
+from finetune.files import sha256_file
+from finetune.recipe.yaml import parse
+
+
+@dataclass(frozen=True)
+class Card:
+    """A small YAML file; its fields are its keys.
+
+    Attributes:
+        path: the card itself.
+        architecture: ``timm/NAME`` or ``torchvision/NAME``.
+        options: what the architecture is built with.
+        weights: file name, relative to the card; None for the architecture's published weights.
+        sha256: of the weights file.
+        preprocess: size, mean, std, interpolation, crop: what differs from the architecture's own.
+        classes: names in the order of the logits, where the weights include a head.
+        licence: of the weights.
+        source: where they come from.
+    """
+
+    path: Path
+    architecture: str
+    options: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    sha256: str | None = None
+    preprocess: dict[str, Any] = field(default_factory=dict)
+    classes: list[str] | None = None
+    licence: str = ""
+    source: str = ""
+
+    @property
+    def weights_path(self) -> Path | None:
+        """The weights file, or None where the card names none."""
+        return None if self.weights is None else self.path.parent / self.weights
+
+    def check_sha256(self) -> None:
+        """Compare the weights file with the hash in the card, if there is one.
+
+        Raises:
+            ArtefactError: the file is missing or is not the one that the card describes.
+        """
+        path = self.weights_path
+        if path is None or self.sha256 is None:
+            return
+        if not path.is_file():
+            raise ArtefactError(f"{path}: no such weights file (named in {self.path})", "put the file beside its card")
+        found = sha256_file(path)
+        if found != self.sha256.lower():
+            raise ArtefactError(
+                f"{path}: sha256 is {found}, {self.path} says {self.sha256}",
+                "the file is damaged or another one: get the right one, or correct the card if you made these weights",
+            )
+
+
+_KINDS: dict[str, tuple[type, str]] = {
+    "architecture": (str, "text"),
+    "options": (dict, "a mapping"),
+    "weights": (str, "a file name"),
+    "sha256": (str, "text"),
+    "preprocess": (dict, "a mapping"),
+    "classes": (list, "a list"),
+    "licence": (str, "text"),
+    "source": (str, "text"),
+}
+
+
+def read_card(path: Path) -> Card:
+    """The card in a file.
+
+    Raises:
+        UsageError: no such file, or not a card; all problems at once.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: no card can be read there: {error.strerror}", "correct the path") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not a card: not UTF-8 text", "give the .yaml file beside the weights") from error
+    value = parse(text, str(path))
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{path}: not a card", f"a card is a mapping with the keys {', '.join(_KINDS)}")
+    problems = [f"{path}: {problem}" for problem in _problems(value)]
+    if problems:
+        raise UsageError(problems, f"the keys of a card are {', '.join(_KINDS)}; only architecture is required")
+    return Card(path=path, **{key: item for key, item in value.items() if item is not None})
+
+
+def _problems(value: Mapping[str, Any]) -> list[str]:
+    found = [f"{key}: unknown key{did_you_mean(str(key), _KINDS)}" for key in value if key not in _KINDS]
+    for key, (kind, what) in _KINDS.items():
+        if value.get(key) is not None and not isinstance(value[key], kind):
+            found.append(f"{key}: must be {what}, not {value[key]!r}")
+    if value.get("architecture") is None:
+        found.append("architecture: missing")
+    if isinstance(preprocess := value.get("preprocess"), dict):
+        try:
+            given = {name: item for name, item in preprocess.items() if item is not None}
+            Preprocess.from_dict({"size": 1, **given})  # where the card gives none, the architecture does
+        except UsageError as error:
+            found += error.problems
+    if isinstance(classes := value.get("classes"), list):
+        found += [f"classes: {name!r} is not text: quote it" for name in classes if not isinstance(name, str)]
+    return found

@@ -1,0 +1,69 @@
+"""A network together with everything one must know to use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from finetune.data.preprocess import Preprocess
+
+HeadSpec = str | Mapping[str, Any]
+"""``linear``, or ``{hidden: [128], activation: relu, dropout: 0.2}``."""
+
+
+@dataclass
+class Network:
+    """A classifier: float32 [N, channels, height, width] in, logits [N, classes] out.
+
+    Attributes:
+        module: the network itself, in eval mode as it comes from `build`.
+        architecture: ``timm/NAME`` or ``torchvision/NAME``.
+        options: what the architecture was built with, besides the number of classes and channels.
+        classes: names, in the order of the logits.
+        preprocess: from a picture to the input.
+        head: dotted module name of the new classifier.
+        groups: layer group → state-dict names of its tensors (parameters and buffers), in forward order, `head` last.
+        source: where the weights came from.
+        notes: what of the weights was not used or not found, one line each.
+        head_spec: what the head was built from.
+        pretrained: whether weights were loaded, so that the backbone has learnt something already.
+        loss: what it was trained with; decides how logits become probabilities.
+        more_heads: further classifiers beside `head`, which distilled transformers have.
+    """
+
+    module: nn.Module
+    architecture: str
+    options: dict[str, Any]
+    classes: list[str]
+    preprocess: Preprocess
+    head: str
+    groups: dict[str, list[str]]
+    source: str
+    notes: list[str] = field(default_factory=list)
+    head_spec: HeadSpec = "linear"
+    pretrained: bool = True
+    loss: str = "cross_entropy"
+    more_heads: tuple[str, ...] = ()
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Dotted names of all classifiers."""
+        return (self.head, *self.more_heads)
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of the input: 3 for colour, 1 for grey."""
+        return self.preprocess.channels
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """Parameter name → number of values."""
+        return {name: parameter.numel() for name, parameter in self.module.named_parameters()}
+
+    @property
+    def convolutional(self) -> bool:
+        """Whether convolutions do the work, so that channels_last pays; a transformer has a few of them at most."""
+        return sum(isinstance(child, nn.Conv2d) for child in self.module.modules()) > 4

@@ -1,0 +1,1 @@
+"""What to do: the recipe, its keys, its defaults and its reading."""

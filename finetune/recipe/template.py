@@ -1,0 +1,47 @@
+"""The commented recipe that `finetune init` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from finetune.files import visible
+from finetune.recipe.yaml import inline
+
+
+def commented(folder: str, name: str, classes: Sequence[str], images: int, backbone: str) -> str:
+    """A recipe for `folder` with the keys most people change, each explained, and the rest left at its default.
+
+    Args:
+        folder: of the images, as it should stand in the recipe.
+        name: of the runs.
+        classes: that were found.
+        images: how many were found.
+        backbone: what to start from.
+    """
+    listed = ", ".join(visible(item) for item in classes[:12]) + (", ..." if len(classes) > 12 else "")
+    return f"""\
+# {visible(name)}: {images:,} images of {len(classes)} classes ({listed}).
+#
+#     finetune check FILE      audit recipe and images
+#     finetune plan FILE       what learns when, and how fast
+#     finetune run FILE        the whole job
+#
+# Any key can be changed for one run: -o train.lr=3e-4
+name: {inline(name)}
+seed: 0                          # of the new head, data order and augmentation
+data:
+  folder: {inline(folder)}
+  split: {{val: 0.15, test: 0.15}}   # used where the folder has no train/ and val/ of its own
+  augment: light                 # none | light | strong
+  on_bad: stop                   # stop | skip   unreadable images
+  class_weights: none            # none | balanced   balanced: rare classes weigh more
+model:
+  backbone: {inline(backbone)}   # timm/... | torchvision/... | a card | a bundle or run folder
+  weights: default               # default | none (from scratch) | a .safetensors/.pth/.pt file
+  unfreeze: {{head: 0}}            # layer pattern: epoch from which it learns; e.g. {{head: 0, 'last:2': 5}}
+train:
+  epochs: 10
+  batch_size: 32
+  lr: 0.001                      # of the head; thawed backbone layers get a tenth (backbone_lr)
+  select: val_macro_f1           # which epoch is the best: val_macro_f1 | val_accuracy | val_loss
+"""

@@ -1,0 +1,1 @@
+"""SHOWING: tables for the terminal, pictures, and the one self-contained page."""

@@ -1,0 +1,111 @@
+"""Writes the report folder: metrics, tables, pictures and the page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.evaluate.metrics import NONE, predict
+from finetune.files import write_atomic, write_csv, write_json, write_text
+from finetune.report import plots
+from finetune.report.charts import calibration_bins
+from finetune.report.page import Context, render, thaws
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from finetune.evaluate.metrics import Metrics
+
+
+def write_report(
+    folder: Path,
+    *,
+    split: str,
+    selected_on: bool,
+    metrics: Metrics,
+    predictions: tuple[Sequence[str], NDArray[np.int64], NDArray[np.float64]],
+    classes: Sequence[str],
+    history: Sequence[Mapping[str, Any]] = (),
+    plan: tuple[Sequence[str], Sequence[Sequence[object]]] = ((), ()),
+    run: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `metrics.json`, `per_class.csv`, `confusion.csv`, `predictions.csv`, the pictures and `report.html`.
+
+    Args:
+        folder: where; made if absent, files of an older report replaced one by one.
+        split: what was judged.
+        selected_on: these images also chose the epoch, which the page says.
+        metrics: of these predictions.
+        predictions: (paths, labels int64 [N], probabilities float64 [N, C]).
+        classes: names in the order of labels and probabilities.
+        history: the rows of `history.csv`; without any there are no curves.
+        plan: columns and rows of `plan.csv`.
+        run: for the page, each key optional: name, backbone, date (or finished, ISO 8601), status, best_epoch, recipe (resolved), seed, device,
+            precision, cache, timings (seconds by name), versions, weights_sha256, freeze_proof, warnings, and data as
+            `data_summary` gives it.
+
+    Raises:
+        ResourceError: a file cannot be written.
+    """
+    about = run or {}
+    summary = metrics.as_dict(split)
+    write_json(folder / "metrics.json", summary)
+    columns = list(summary["per_class"][0])
+    write_csv(folder / "per_class.csv", columns, ([row[name] for name in columns] for row in summary["per_class"]))
+    counts = zip(classes, metrics.confusion.tolist(), strict=True)
+    write_csv(folder / "confusion.csv", ["class", *classes], ([name, *row] for name, row in counts))
+    names = ["path", "class", "predicted", "confidence", *(f"p:{name}" for name in classes)]
+    write_csv(folder / "predictions.csv", names, _prediction_rows(predictions, classes))
+    pictures = _pictures(metrics, predictions, classes, history)
+    for name, png in pictures.items():
+        write_atomic(folder / name, png)
+    page = Context(split, selected_on, summary, metrics.confusion, predictions, history, plan, about, pictures)
+    write_text(folder / "report.html", render(page))
+
+
+def data_summary(
+    table: pd.DataFrame, folder: str = "", notes: Iterable[str] = (), bad: Iterable[tuple[str, str]] = ()
+) -> dict[str, Any]:
+    """What the page tells of the images.
+
+    Args:
+        table: as in `data.csv`, with `split` filled in.
+        folder: the data folder, as the user named it.
+        notes: of the scan and the audit, one line each.
+        bad: (path, reason) of the files that were left out.
+    """
+    counts: dict[str, dict[str, int]] = {}
+    for (split, name), count in sorted(Counter(zip(table["split"], table["class"], strict=True)).items()):
+        counts.setdefault(split, {})[name] = count
+    return {"folder": folder, "counts": counts, "notes": list(notes), "bad": list(bad)}
+
+
+def _prediction_rows(
+    predictions: tuple[Sequence[str], NDArray[np.int64], NDArray[np.float64]], classes: Sequence[str]
+) -> Iterable[list[Any]]:
+    """One row an image: path, true and predicted class, confidence, every probability; no answer where not finite."""
+    paths, labels, probabilities = predictions
+    best = predict(probabilities).tolist()
+    for path, label, winner, row in zip(paths, labels.tolist(), best, probabilities, strict=True):
+        values = row.tolist()
+        answer = (None, None) if winner == NONE else (classes[winner], values[winner])
+        yield [str(path), classes[label], *answer, *values]
+
+
+def _pictures(
+    metrics: Metrics,
+    predictions: tuple[Sequence[str], NDArray[np.int64], NDArray[np.float64]],
+    classes: Sequence[str],
+    history: Sequence[Mapping[str, Any]],
+) -> dict[str, bytes]:
+    """File name → PNG."""
+    _, labels, probabilities = predictions
+    pictures = {"confusion.png": plots.confusion_png(metrics.confusion, classes)}
+    if history:
+        pictures["curves.png"] = plots.curves_png(history, [epoch for epoch, _ in thaws(history)])
+    bins = calibration_bins(labels, probabilities)
+    return {**pictures, "calibration.png": plots.calibration_png(bins, metrics.as_dict("")["ece"])}

@@ -1,0 +1,139 @@
+"""Pictures of a result as PNG files: Figure objects drawn by Agg, no pyplot, no global state left changed."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from finetune.files import visible
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+    from finetune.report.charts import Bin
+
+BLUE, RUST, GREY, INK = "#2f6690", "#b5532a", "#9aa0a6", "#25282c"
+COUNTS_UP_TO = 30
+"""Classes up to which a cell of the confusion matrix is wide enough for its number."""
+NAMES_UP_TO = 60
+"""Classes up to which the names fit beside the matrix."""
+FALLBACK_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Noto Sans Arabic", "Arial Unicode MS")
+STYLE: Any = {
+    "text.usetex": False,
+    "text.parse_math": False,  # a `$` in a name is a dollar
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "font.size": 9,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+
+def confusion_png(confusion: NDArray[np.int64], classes: Sequence[str]) -> bytes:
+    """The confusion matrix, int64 [C, C] with rows = truth, as a heat map of row shares; PNG bytes."""
+    count = len(classes)
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    side = min(4.0 + 0.34 * count, 16.0)
+    with _drawing(side + 1.2, side) as figure:
+        axes = figure.add_subplot()
+        # By the root of the share, so that a rare mistake still shows.
+        image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0.0, 1.0), interpolation="nearest")
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("truth")
+        axes.spines[:].set_visible(False)
+        _name_axes(axes, classes)
+        if count <= COUNTS_UP_TO:
+            for (row, column), value in np.ndenumerate(confusion):
+                colour = "white" if shares[row, column] > 0.3 else INK if value else GREY
+                axes.text(column, row, f"{value}", ha="center", va="center", color=colour, fontsize=8)
+        bar = figure.colorbar(image, ax=axes, shrink=0.6, label="share of the class's images")
+        bar.outline.set_visible(False)
+        return _png(figure)
+
+
+def curves_png(history: Sequence[Mapping[str, Any]], phases: Sequence[int] = ()) -> bytes:
+    """Loss and scores by epoch, from the rows of `history.csv`; `phases` are the epochs at which layers thaw. PNG."""
+    epochs = [row["epoch"] for row in history]
+    panels = {
+        "loss": {"train_loss": ("training", GREY), "val_loss": ("validation", BLUE)},
+        "validation score": {"val_accuracy": ("accuracy", RUST), "val_macro_f1": ("macro F1", BLUE)},
+    }
+    with _drawing(9.0, 3.4) as figure:
+        for place, (title, lines) in enumerate(panels.items(), 1):
+            axes = figure.add_subplot(1, 2, place)
+            axes.set_title(title)
+            axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            for key, (label, colour) in lines.items():
+                values = [np.nan if row.get(key) is None else float(row[key]) for row in history]
+                axes.plot(epochs, values, color=colour, label=label, linewidth=1.6, marker="o", markersize=3)
+            for start in phases:
+                axes.axvline(start - 0.5, color=GREY, linestyle=(0, (2, 3)), linewidth=1)
+            axes.legend()
+        return _png(figure)
+
+
+def calibration_png(bins: Sequence[Bin], ece: float | None) -> bytes:
+    """Confidence against the share that is right, one dot a bin, with 95 % intervals and the counts below; PNG."""
+    with _drawing(4.6, 5.0) as figure:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+        upper.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (2, 3)), linewidth=1)
+        for one in bins:
+            upper.plot([one.confidence] * 2, [one.low, one.high], color=BLUE, alpha=0.35, linewidth=3)
+            upper.plot([one.confidence], [one.accuracy], color=BLUE, marker="o", markersize=5)
+        upper.set_xlim(0, 1)
+        upper.set_ylim(0, 1.02)
+        upper.set_ylabel("share that is right")
+        upper.set_title("calibration" if ece is None else f"calibration: expected error {ece:.3f}")
+        lower.bar([one.middle for one in bins], [one.count for one in bins], width=0.055, color=GREY)
+        lower.set_ylabel("images")
+        lower.set_xlabel("confidence")
+        return _png(figure)
+
+
+def _name_axes(axes: Axes, classes: Sequence[str]) -> None:
+    """Class names beside the matrix, never read as formulae (`$`), cut where they are long."""
+    if len(classes) > NAMES_UP_TO:
+        return
+    names = [text if len(text) <= 24 else text[:23] + "…" for text in map(visible, classes)]
+    axes.set_xticks(range(len(names)), names, rotation=90 if len(names) > 6 else 30)
+    axes.set_yticks(range(len(names)), names)
+    if len(names) <= 6:
+        for label in axes.get_xticklabels():
+            label.set_horizontalalignment("right")
+
+
+@contextmanager
+def _drawing(width: float, height: float) -> Iterator[Figure]:
+    """A figure of so many inches in our style, whatever the user's matplotlibrc says."""
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    fonts = ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)]
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE, **{"font.family": fonts})
+        warnings.filterwarnings("ignore", message=".*[Gg]lyph")  # a name the fonts lack is drawn as boxes
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    return buffer.getvalue()

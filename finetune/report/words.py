@@ -1,0 +1,126 @@
+"""What the numbers say, in plain words: the sentences at the top of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from markupsafe import Markup
+
+from finetune.files import markup
+from finetune.report.tables import TOO_FEW, number, worst_first
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+NOT_PROBABILITIES = {
+    "bce": "Trained with bce: the probabilities are normalised sigmoids.",
+    "hinge": "Trained with hinge: the probabilities are a softmax of the margins, and mean little as such.",
+}
+"""Losses after which a confidence is no estimated probability, and what the report says of it."""
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """`count` of the `support` images of class `truth` were taken for `predicted`."""
+
+    truth: str
+    predicted: str
+    count: int
+    support: int
+
+
+def confusions(matrix: NDArray[np.int64], rows: Sequence[Mapping[str, Any]], most: int = 6) -> list[Confusion]:
+    """The most frequent mistakes, equal counts in the order of the classes.
+
+    Args:
+        matrix: int64 [C, C], rows = truth.
+        rows: of `per_class.csv`, in the order of the matrix.
+        most: how many at most.
+    """
+    wrong = np.array(matrix)
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    places = [divmod(int(place), len(rows)) for place in order if wrong.flat[place] > 0]
+    return [Confusion(rows[t]["class"], rows[p]["class"], int(wrong[t, p]), rows[t]["support"]) for t, p in places]
+
+
+def verdict(metrics: Mapping[str, Any], matrix: NDArray[np.int64], selected_on: bool) -> list[Markup]:
+    """Up to four sentences, as HTML, for someone who wants to know whether this is any good.
+
+    Args:
+        metrics: the content of `metrics.json`.
+        matrix: int64 [C, C], rows = truth.
+        selected_on: these images also chose the epoch.
+    """
+    if not metrics["n"]:
+        return [Markup("There was no image to judge.")]
+    rows = metrics["per_class"]
+    sentences = [_accuracy(metrics, matrix, selected_on), _baseline(metrics)]
+    if len(rows) > 1 and metrics["accuracy"] < 1:
+        sentences.append(_weakest(worst_first(rows)))
+    return sentences + [
+        Markup("The most frequent mistake: {} taken for {}, {:,} of {:,}.").format(
+            _name(one.truth), _name(one.predicted), one.count, one.support
+        )
+        for one in confusions(matrix, rows, most=1)
+    ]
+
+
+def largest_share(rows: Sequence[Mapping[str, Any]]) -> float:
+    """What the laziest classifier scores, the one that always answers the largest class."""
+    supports = [row["support"] for row in rows]
+    return float(max(supports) / max(sum(supports), 1))
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage with one decimal, never rounded to 100 while something is wrong."""
+    if share is None or share != share:
+        return "–"
+    return "99.9%" if 0.9995 <= share < 1 else f"{share * 100:.1f}%"
+
+
+def _accuracy(metrics: Mapping[str, Any], matrix: NDArray[np.int64], selected_on: bool) -> Markup:
+    low, high = (percent(bound) for bound in metrics["accuracy_ci95"])
+    named = f"{int(np.trace(matrix)):,} of {metrics['n']:,} images were named correctly"
+    if selected_on:
+        flatters = "These images also chose the epoch, so the numbers flatter: expect somewhat less on others."
+        return Markup("{}. {}").format(named, flatters)
+    text = "{}. On other images of the same kind, expect between {} and {} (95% interval)."
+    return Markup(text).format(named, low, high)
+
+
+def _baseline(metrics: Mapping[str, Any]) -> Markup:
+    """What no effort gives: without it, 90 % on unbalanced classes sounds better than it is."""
+    rows = metrics["per_class"]
+    share, largest = largest_share(rows), max(rows, key=lambda row: int(row["support"]))
+    lazy = Markup("Always answering {}, the largest class, would be right {} of the time").format(
+        _name(largest["class"]), percent(share)
+    )
+    clear = metrics["accuracy_ci95"][0] > share
+    return lazy + ("." if clear else ": this result is not clearly better than that.")
+
+
+def _weakest(rows: Sequence[Mapping[str, Any]]) -> Markup:
+    """The weakest class that can be judged, and those that have too few images to tell; `rows` worst first."""
+    enough = [row for row in rows if row["support"] >= TOO_FEW]
+    few = [row for row in rows if row["support"] < TOO_FEW]
+    if not enough:
+        return Markup("No class has {} images or more here: too few to tell the classes apart.").format(TOO_FEW)
+    worst, span = enough[0], ""
+    if worst["f1_low"] is not None:
+        span = f" ({worst['f1_low']:.2f} to {worst['f1_high']:.2f})"
+    which = f"weakest class with at least {TOO_FEW} images" if few else "weakest class"
+    text = Markup("The {} is {}: F1 {}{}.").format(which, _name(worst["class"]), number(worst["f1"], 2), span)
+    if not few:
+        return text
+    names = Markup(", ").join(_name(row["class"]) for row in few[:3])
+    more = f" and {len(few) - 3} more" if len(few) > 3 else ""
+    return text + Markup(" Too few to tell: {}{}.").format(names, more)
+
+
+def _name(text: str) -> Markup:
+    """A name inside a sentence; `bdi` keeps one that is written from right to left from turning its neighbours."""
+    return Markup("<bdi>{}</bdi>").format(Markup(markup(text)))

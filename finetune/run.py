@@ -1,0 +1,396 @@
+"""The story of a run: one recipe from start to finish, and on from where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from finetune.classifier import Classifier
+from finetune.data.folder import Dataset, ImageFolder, ImageSet
+from finetune.data.listing import list_folder
+from finetune.data.load import Images
+from finetune.data.manifest import changes, write_manifest
+from finetune.data.samples.catalogue import CLASSES, is_sample, write_sample
+from finetune.device import versions
+from finetune.errors import DataError, UsageError
+from finetune.evaluate.judge import Judgement, judge_images
+from finetune.model.bundle import save_bundle
+from finetune.model.freeze import freeze_hashes, freeze_proof
+from finetune.model.weights import tensors_sha256
+from finetune.recipe.load import differences, dump, from_mapping, resolve
+from finetune.recipe.load import load as load_recipe
+from finetune.recipe.schema import Recipe
+from finetune.report.files import data_summary, write_report
+from finetune.report.tables import per_class_text, plan_text
+from finetune.train.checkpoints import Checkpoints
+from finetune.train.folder import Clock, RunFolder
+from finetune.train.optimizer import accept_any_phase, make_optimizer
+from finetune.train.trainer import Trainer
+from finetune.train.watch import Watch
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def run(
+    recipe: Recipe | Mapping[str, Any] | str | Path,
+    *,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    freeze: Sequence[str] = (),
+    watch: Watch | None = None,
+) -> Path:
+    """Do what a recipe says: read the images, build the network, freeze, train, judge, report.
+
+    Args:
+        recipe: a file, a mapping, or one already loaded.
+        out: the run folder, absent or empty; by default the next of runs/NAME/001, 002, ….
+        overrides: KEY=VALUE each, as `-o` on the command line.
+        freeze: layer patterns that never learn.
+        watch: who is told; by default a plain line an epoch on stderr.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        FinetuneError: of the kind that says what is wrong; what was good until then is kept in the folder.
+    """
+    recipe = prepare(recipe, overrides)
+    watch = watch or Watch()
+    folder = RunFolder.create(Path(out) if out is not None else None, recipe.name or "run")
+    with folder.recording():
+        folder.record["freeze"] = list(freeze)
+        folder.write_recipe(dump(recipe), recipe.model_dump(mode="json"))
+        _work(folder, recipe, watch)
+    return folder.path
+
+
+def resume(
+    run: str | Path,
+    *,
+    checkpoint: str | Path | None = None,
+    data: str | Path | None = None,
+    accept_changes: bool = False,
+    watch: Watch | None = None,
+) -> Path:
+    """Go on with a run from its newest whole checkpoint, to the same bits as if it had never stopped.
+
+    Args:
+        run: its folder.
+        checkpoint: go on from this one instead.
+        data: the data folder, if it has moved; its content must be the same.
+        accept_changes: go on although recipe or data have changed since.
+        watch: who is told.
+
+    Raises:
+        UsageError: no such run, or a changed recipe. DataError: changed data. ArtefactError: no whole checkpoint.
+    """
+    watch = watch or Watch()
+    folder = RunFolder.open(Path(run))
+    recipe, changes = _recipe_of(folder, data)
+    if folder.record.get("status") == "finished" and not changes and checkpoint is None:
+        watch.say(f"{folder.path} is finished already: nothing to do")
+        return folder.path
+    if changes and not accept_changes:
+        raise UsageError(
+            [f"{folder.recipe}: {line}" for line in changes],
+            "put the recipe back as it was, or go on with the change: finetune resume --accept-changes",
+        )
+    folder.lock()
+    state = _checkpoints(folder, recipe).latest(watch.say, checkpoint)
+    with folder.recording():
+        folder.write_recipe(dump(recipe), recipe.model_dump(mode="json"))
+        _work(folder, recipe, watch, state, accept_changes)
+    return folder.path
+
+
+def prepare(recipe: Recipe | Mapping[str, Any] | str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The resolved recipe: checked, with absolute paths and a name."""
+    if isinstance(recipe, (str, Path)):
+        loaded = load_recipe(Path(recipe), overrides)
+    elif isinstance(recipe, Mapping):
+        loaded = from_mapping(recipe, "recipe", overrides)
+    else:
+        loaded = from_mapping(recipe.model_dump(), "recipe", overrides) if overrides else recipe
+    return resolve(loaded, Path.cwd())
+
+
+def _work(
+    folder: RunFolder,
+    recipe: Recipe,
+    watch: Watch,
+    state: Mapping[str, Any] | None = None,
+    accept_changes: bool = False,
+) -> None:
+    """Everything between making the folder and its last file."""
+    clock = Clock()
+    images, data = read_data(recipe, watch)
+    moved_on = _record_data(folder, recipe, images, data, accept_changes) or accept_changes
+    clock.lap("scan")
+    classifier = make_classifier(recipe, data.classes, folder.record.get("freeze", ()), fresh=state is None)
+    trainer = _make_trainer(folder, recipe, classifier, data, watch, state, moved_on)
+    clock.lap("build")
+    for record in trainer:
+        folder.write_history(trainer.position.history)
+        watch.epoch(record, recipe.train.epochs)
+    clock.lap("train")
+    _publish_model(folder, classifier, trainer)
+    judgement, split = _judge(recipe, classifier, data, watch)
+    clock.lap("judge")
+    folder.update(timings=clock.laps)
+    _publish_report(folder, recipe, trainer, images, data, judgement, split)
+    watch.say(f"\n{per_class_text(judgement.metrics)}\n\nreport: {folder.report / 'report.html'}")
+
+
+# --- images ----------------------------------------------------------------------------------------------------------
+
+
+def read_data(recipe: Recipe, watch: Watch, draw: bool = True) -> tuple[ImageFolder, Dataset]:
+    """Scan the recipe's folder, first drawing its sample where that is what it asks for, and split it."""
+    section, path = recipe.data, Path(recipe.data.folder)
+    if draw and section.sample is not None and not path.exists():
+        watch.say(f"{path} is not there: drawing the sample '{section.sample}' into it.")
+        watch.say("These are drawn pictures. For your own photographs: one folder per class, -o data.folder=FOLDER")
+        write_sample(section.sample, path)
+    tick = watch.reading("reading images", "reading the images; nothing to save yet")
+    images = ImageFolder(path, section.classes, section.on_bad, tick, section.workers)
+    data = images.split(section.split.val, section.split.test, section.split.seed)
+    watch.notes(_notes(images, data))
+    parts = [f"{len(part)} {name}" for name, part in _parts(data)]
+    watch.say(f"{len(data.table)} images of {len(data.classes)} classes: {', '.join(parts)}")
+    return images, data
+
+
+def class_names(recipe: Recipe) -> list[str]:
+    """The classes of the recipe's folder, without reading an image."""
+    path = Path(recipe.data.folder)
+    if recipe.data.classes is not None:
+        return list(recipe.data.classes)
+    if recipe.data.sample is not None and not path.exists():
+        return CLASSES[recipe.data.sample]
+    if not path.is_dir():
+        raise DataError(f"data.folder: {path}: no such folder", "give one with a folder of images per class")
+    listing = list_folder(path, None)
+    return sorted(listing.folders["train" if listing.split_layout else ""])
+
+
+def _parts(data: Dataset) -> list[tuple[str, ImageSet]]:
+    parts = [("train", data.train), ("val", data.val), ("test", data.test)]
+    return [(name, part) for name, part in parts if part is not None]
+
+
+def _notes(images: ImageFolder, data: Dataset) -> list[str]:
+    return [*data.notes, *(f"{name}: {reason}; left out" for name, reason in images.bad)]
+
+
+def _record_data(folder: RunFolder, recipe: Recipe, images: ImageFolder, data: Dataset, accept_changes: bool) -> bool:
+    """Publish `data.csv`; whether the images are no longer those that the run began with.
+
+    Raises:
+        DataError: they are not, and that was not accepted.
+    """
+    found = changes(folder.data_csv, data.table)
+    if found and not accept_changes:
+        remedy = "put the images back, or go on with the change: finetune resume --accept-changes"
+        raise DataError([f"{data.root}: {line}" for line in found], remedy)
+    folder.warn(*_notes(images, data))
+    if data.test is None:
+        folder.warn("there is no test split: the figures are of val, which also chose the epoch, so they flatter")
+    if is_sample(data.root):
+        folder.warn("the images are drawn, not photographs: a demonstration, no measure of what the network can do")
+    write_manifest(folder.data_csv, data.table)
+    folder.update(classes=data.classes, versions=versions())
+    return bool(found)
+
+
+# --- network and training --------------------------------------------------------------------------------------------
+
+
+def make_classifier(
+    recipe: Recipe, classes: Sequence[str], freeze: Sequence[str] = (), fresh: bool = True
+) -> Classifier:
+    """The classifier that a recipe describes; not `fresh`: its weights come from a checkpoint anyway."""
+    model = recipe.model
+    return Classifier(
+        model.backbone,
+        classes,
+        weights=model.weights if fresh else "none",
+        unfreeze=model.unfreeze,
+        freeze=freeze,
+        head=model.head if isinstance(model.head, str) else model.head.model_dump(),
+        options=model.options,
+        preprocess=model.preprocess.model_dump(exclude_none=True),
+        in_chans=model.in_chans,
+        seed=recipe.seed,
+        device=recipe.train.device,
+        precision=recipe.train.precision,
+    )
+
+
+def _make_trainer(
+    folder: RunFolder,
+    recipe: Recipe,
+    classifier: Classifier,
+    data: Dataset,
+    watch: Watch,
+    state: Mapping[str, Any] | None,
+    changed: bool,
+) -> Trainer:
+    """The trainer, at the start or where the checkpoint `state` stopped; the plan is shown and published."""
+    trainer = classifier.trainer(
+        data,
+        recipe.train,
+        augment=recipe.data.augment,
+        class_weights=recipe.data.class_weights,
+        workers=recipe.data.workers,
+        checkpoints=_checkpoints(folder, recipe),
+        stop=watch.stop,
+        tick=watch.step,
+    )
+    frozen = trainer.plan.frozen_tensors()
+    if state is not None:
+        trainer.restore(state, unchanged=not changed)
+        watch.say(f"going on from step {state['step']} (epoch {trainer.position.epoch})")
+    before = freeze_hashes(trainer.state(), frozen) if state is None or changed else state["freeze_before"]
+    trainer.extra = {"freeze_before": before, "classes": data.classes, "architecture": classifier.network.architecture}
+    columns, rows = trainer.plan.table()
+    watch.say(f"\n{plan_text(columns, rows)}\n")
+    watch.notes([*trainer.plan.warnings, *classifier.network.notes])
+    folder.write_plan(columns, rows)
+    folder.warn(*trainer.plan.warnings, *classifier.network.notes)
+    _write_resolved(folder, recipe, classifier, trainer)
+    return trainer
+
+
+def _write_resolved(folder: RunFolder, recipe: Recipe, classifier: Classifier, trainer: Trainer) -> None:
+    """Write out in recipe.yaml what was left to be decided, and in run.json what it was decided to be."""
+    settings, plan = trainer.settings, trainer.plan
+    rates = [rate for group, rate in plan.rates.items() if group != "head"]
+    unfreeze = plan.as_unfreeze() if classifier.freeze else classifier.unfreeze
+    train = {"backbone_lr": max(rates, default=recipe.train.lr), "warmup_epochs": settings.warmup_epochs}
+    resolved = recipe.model_copy(
+        update={
+            "data": recipe.data.model_copy(update={"workers": trainer.train.workers}),
+            "model": recipe.model.model_copy(update={"unfreeze": unfreeze}),
+            "train": recipe.train.model_copy(update=train),
+        }
+    )
+    folder.write_recipe(dump(resolved), resolved.model_dump(mode="json"))
+    compute = classifier.compute
+    folder.update(
+        device=str(compute.device),
+        precision=compute.precision,
+        precision_reason=compute.reason,
+        batchnorm="keep" if settings.keep_statistics else "update",
+        cache="off: images go through the whole network in every epoch",
+        source=classifier.network.source,
+    )
+
+
+def _checkpoints(folder: RunFolder, recipe: Recipe) -> Checkpoints:
+    return Checkpoints(folder.checkpoints, recipe.train.checkpoint.keep)
+
+
+# --- going on --------------------------------------------------------------------------------------------------------
+
+
+def _recipe_of(folder: RunFolder, data: str | Path | None) -> tuple[Recipe, list[str]]:
+    """The run's recipe as it is now, and what was changed in it by hand."""
+    recipe = load_recipe(folder.recipe)
+    changes = differences(folder.record.get("recipe", {}), recipe.model_dump(mode="json"))
+    if data is not None:
+        moved = recipe.data.model_copy(update={"folder": str(Path(data).resolve())})
+        recipe = recipe.model_copy(update={"data": moved})
+    return recipe, changes
+
+
+def open_run(run: str | Path) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """The network and the optimizer of a run, as its newest checkpoint left them.
+
+    Both take what any of the run's checkpoints holds: `model.load_state_dict(checkpoint["model_state_dict"])`,
+    `optimizer.load_state_dict(checkpoint["optimizer_state_dict"])`.
+    """
+    folder = RunFolder.open(Path(run))
+    recipe, _ = _recipe_of(folder, None)
+    classifier = make_classifier(recipe, folder.record["classes"], folder.record.get("freeze", ()), fresh=False)
+    train, module = recipe.train, classifier.network.module
+    plan = classifier.plan(**train.model_dump())
+    state = _checkpoints(folder, recipe).latest(Watch().say)
+    phase = plan.phases[state["phase"]] if state else plan.phases[0]
+    optimizer = make_optimizer(
+        module, plan, phase, train.optimizer, weight_decay=train.weight_decay, momentum=train.momentum
+    )
+    accept_any_phase(optimizer, module)
+    if state:
+        module.load_state_dict(state["model_state_dict"])
+        optimizer.load_state_dict(state["optimizer_state_dict"])
+    return module, optimizer
+
+
+# --- the end ---------------------------------------------------------------------------------------------------------
+
+
+def _publish_model(folder: RunFolder, classifier: Classifier, trainer: Trainer) -> None:
+    """Load the best weights, prove what stayed frozen, write the bundle."""
+    network, state = classifier.network, trainer.best_state()
+    network.module.load_state_dict(state)
+    proof = freeze_proof(trainer.extra["freeze_before"], freeze_hashes(state, trainer.plan.frozen_tensors()))
+    broken = [group for group, pair in proof.items() if pair["sha256_before"] != pair["sha256_after"]]
+    if broken:
+        raise AssertionError(f"frozen layers changed during training: {broken}")
+    sha256 = tensors_sha256(state)
+    folder.update(weights_sha256=sha256, freeze_proof=proof, best=trainer.position.best)
+    recipe = folder.record["recipe"]
+    lineage = {"backbone": recipe["model"]["backbone"], "source": network.source, "recipe": recipe["name"]}
+    save_bundle(folder.model, network, lineage)
+
+
+def _judge(recipe: Recipe, classifier: Classifier, data: Dataset, watch: Watch) -> tuple[Judgement, str]:
+    images, split = (data.val, "val") if data.test is None else (data.test, "test")
+    tick = watch.reading("judging", "judging; the network is trained")
+    judgement = judge_images(
+        classifier.network,
+        Images(images, classifier.network.preprocess, recipe.data.workers),
+        classifier.compute.in_fp32(),
+        loss=recipe.train.loss,
+        seed=recipe.seed,
+        tick=lambda done: tick(done, len(images)),
+    )
+    return judgement, split
+
+
+def _publish_report(
+    folder: RunFolder,
+    recipe: Recipe,
+    trainer: Trainer,
+    images: ImageFolder,
+    data: Dataset,
+    judgement: Judgement,
+    split: str,
+) -> None:
+    """Write the report folder, and the headline into run.json."""
+    metrics = judgement.metrics
+    folder.warn(*(trainer.checkpoints.warnings if trainer.checkpoints else ()))
+    folder.update(metrics={"split": split, "accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1})
+    about = {
+        **folder.record,
+        "name": recipe.name,
+        "backbone": recipe.model.backbone,
+        "best_epoch": (trainer.position.best or {}).get("epoch"),
+        "seed": recipe.seed,
+        "data": data_summary(data.table, str(data.root), data.notes, images.bad),
+    }
+    write_report(
+        folder.report,
+        split=split,
+        selected_on=split == "val",
+        metrics=metrics,
+        predictions=(judgement.paths, judgement.labels, judgement.probabilities),
+        classes=data.classes,
+        history=trainer.position.history,
+        plan=trainer.plan.table(),
+        run=about,
+    )

@@ -1,0 +1,1 @@
+"""Learning: optimizer and schedule, checkpoints, the trainer."""

@@ -1,0 +1,197 @@
+"""Checkpoints: one file each that plain PyTorch opens safely, with a manifest that says whether it is whole.
+
+A manifest is published before its checkpoint, so no checkpoint is ever without one. Where `best.pth` is replaced, the
+new manifest also holds the previous one's hash: whichever file a crash leaves behind is known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from finetune.errors import ArtefactError, FinetuneError
+from finetune.files import TEMPORARY, fsync_folder, read_json, sha256_file, write_atomic, write_json
+from finetune.model.weights import read_pickle
+
+FORMAT = 1
+BEST = "best.pth"
+NAME = re.compile(r"epoch-(\d{4,})-step-(\d{7,})\.pth")
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A checkpoint that is not to be used, and why."""
+
+    path: Path
+    reason: str
+
+
+class Checkpoints:
+    """The checkpoints in one folder.
+
+    Args:
+        folder: made when the first checkpoint is written.
+        keep: how many of the newest are kept (besides `best.pth`).
+    """
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder = folder
+        self.keep = max(1, keep)
+        self.warnings: list[str] = []
+
+    @property
+    def best(self) -> Path:
+        """Where the best checkpoint lies, if there is one."""
+        return self.folder / BEST
+
+    def save(self, checkpoint: Mapping[str, Any], *, best: bool = False) -> Path:
+        """Publish a checkpoint (a dict with `epoch` and `step`), then drop what is too old.
+
+        Raises:
+            ResourceError: it could not be written; what was there before is whole.
+            ArtefactError: it holds a weight that is not finite.
+        """
+        _require_finite(checkpoint["model_state_dict"])
+        name = BEST if best else f"epoch-{checkpoint['epoch']:04d}-step-{checkpoint['step']:07d}.pth"
+        path = self.folder / name
+        buffer = io.BytesIO()
+        torch.save(dict(checkpoint), buffer)
+        content = buffer.getvalue()
+        manifest = {
+            "format": FORMAT,
+            "epoch": checkpoint["epoch"],
+            "step": checkpoint["step"],
+            "bytes": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
+        if path.exists():
+            with contextlib.suppress(ArtefactError):
+                old = read_json(path.with_suffix(".json"))
+                manifest["previous"] = {"bytes": path.stat().st_size, "sha256": _whole_hash(path, old)}
+        write_json(path.with_suffix(".json"), manifest)
+        write_atomic(path, content)
+        if not best:
+            self._retain()
+        return path
+
+    def newest(self) -> tuple[Path | None, list[Broken]]:
+        """The whole checkpoint with the highest step (`best.pth` if no other is), and the broken ones above it."""
+        broken: list[Broken] = []
+        for path in [*self.listed(), *([self.best] if self.best.exists() else [])]:
+            reason = self.reason_broken(path)
+            if reason is None:
+                return path, broken
+            broken.append(Broken(path, reason))
+        return None, broken
+
+    def latest(self, say: Callable[[str], None], path: str | Path | None = None) -> dict[str, Any] | None:
+        """The checkpoint to go on from: the one in `path`, else the newest whole one; None if the run has none yet.
+
+        Args:
+            say: told of broken ones that are passed over, and of there being none.
+            path: of the one to take.
+
+        Raises:
+            ArtefactError: `path` is not whole, or none of several is; all are listed with the reason.
+        """
+        if path is not None:
+            return self.load(Path(path))
+        self.tidy()
+        newest, broken = self.newest()
+        for item in broken:
+            self.warnings.append(f"{item.path}: {item.reason}; not used")
+            say(f"warning: {self.warnings[-1]}")
+        if newest is not None:
+            return self.load(newest)
+        if broken:
+            raise ArtefactError(
+                [f"{item.path}: {item.reason}" for item in broken],
+                "no whole checkpoint is left, and nothing was deleted: start again with `finetune run`",
+            )
+        say("no checkpoint yet: starting over")
+        return None
+
+    def listed(self) -> list[Path]:
+        """All published names but `best.pth`, highest step first."""
+        found = [(path, NAME.fullmatch(path.name)) for path in self.folder.glob("epoch-*.pth")]
+        known = [(int(m[2]), int(m[1]), path) for path, m in found if m]
+        return [path for _, _, path in sorted(known, reverse=True)]
+
+    def reason_broken(self, path: Path) -> str | None:
+        """Why `path` is not whole, or None if it is."""
+        try:
+            manifest = read_json(path.with_suffix(".json"))
+        except ArtefactError:
+            return "its manifest is missing or not readable"
+        if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+            return "its manifest is not one of ours"
+        if manifest["format"] > FORMAT:
+            return f"it was written by a newer version (format {manifest['format']}, this one reads up to {FORMAT})"
+        try:
+            _whole_hash(path, manifest)
+        except (ArtefactError, OSError) as error:
+            return str(error)
+        return None
+
+    def load(self, path: Path) -> dict[str, Any]:
+        """The checkpoint in `path`, verified; nothing in it is executed.
+
+        Raises:
+            ArtefactError: it is not whole, or not a checkpoint.
+        """
+        if not path.is_file():
+            raise ArtefactError(f"{path}: no such checkpoint", f"there are: {[p.name for p in self.listed()]}")
+        if reason := self.reason_broken(path):
+            raise ArtefactError(f"{path}: {reason}", "resume without --from to use the newest whole checkpoint")
+        checkpoint: dict[str, Any] = read_pickle(path)
+        missing = {"epoch", "step", "model_state_dict", "optimizer_state_dict", "loss"} - set(checkpoint)
+        if missing:
+            raise ArtefactError(f"{path}: not a checkpoint of a run: it lacks {sorted(missing)}")
+        return checkpoint
+
+    def tidy(self) -> None:
+        """Remove what a killed process left half-written."""
+        for path in [*self.folder.glob(f".*{TEMPORARY}"), *self._orphans()]:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def _orphans(self) -> list[Path]:
+        return [path for path in self.folder.glob("*.json") if not path.with_suffix(".pth").exists()]
+
+    def _retain(self) -> None:
+        whole = [path for path in self.listed() if path.with_suffix(".json").exists()]
+        for path in whole[self.keep :]:
+            try:
+                path.unlink()
+                path.with_suffix(".json").unlink(missing_ok=True)
+            except OSError as error:
+                self.warnings.append(f"{path}: an old checkpoint could not be deleted: {error.strerror}")
+        with contextlib.suppress(OSError):
+            fsync_folder(self.folder)
+
+
+def _whole_hash(path: Path, manifest: Mapping[str, Any]) -> str:
+    """The sha256 of `path`, which must be one that the manifest names."""
+    size = os.stat(path).st_size
+    named = [entry for entry in (manifest, manifest.get("previous")) if isinstance(entry, dict)]
+    if size not in [entry.get("bytes") for entry in named]:
+        raise ArtefactError(f"it has {size} bytes, its manifest says {manifest.get('bytes')}")
+    found = sha256_file(path)
+    if found not in [entry.get("sha256") for entry in named]:
+        raise ArtefactError("its content does not have the hash that its manifest says")
+    return found
+
+
+def _require_finite(state: Mapping[str, torch.Tensor]) -> None:
+    for name, value in state.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise FinetuneError(f"{name}: not finite, so not saved")

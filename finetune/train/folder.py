@@ -1,0 +1,189 @@
+"""The run folder: it owns every name in it, its lock, and its status."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from finetune.errors import FinetuneError, ResourceError, Stopped, UsageError, from_os_error
+from finetune.files import read_json, write_csv, write_json, write_text
+
+HISTORY = [
+    "epoch",
+    "phase",
+    "lr",
+    "train_loss",
+    "val_loss",
+    "val_accuracy",
+    "val_macro_f1",
+    "seconds",
+    "images_per_second",
+]
+LOCK = ".lock"
+
+
+class RunFolder:
+    """The files of one run.
+
+    Args:
+        path: of the folder; `create` makes a new one, `open` takes an existing one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe = path / "recipe.yaml"
+        self.checkpoints = path / "checkpoints"
+        self.model = path / "model"
+        self.report = path / "report"
+        self.run_json = path / "run.json"
+        self.data_csv = path / "data.csv"
+        self.record: dict[str, Any] = {}
+        self._lock: IO[str] | None = None
+
+    @classmethod
+    def create(cls, out: Path | None, name: str) -> RunFolder:
+        """A new, locked folder: `out`, which must be absent or empty, or the next of `runs/NAME/001`, `002`, ….
+
+        Raises:
+            UsageError: `out` is there and not empty.
+            ResourceError: it cannot be made or written to.
+        """
+        try:
+            if out is None:
+                out = _next_number(Path("runs") / name)
+            elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+                raise UsageError(
+                    f"{out}: is there and not empty; a run is never overwritten",
+                    f"give another --out, or go on with it: finetune resume {out}",
+                )
+            out.mkdir(parents=True, exist_ok=True)
+            folder = cls(out.resolve())
+            folder.lock()
+        except OSError as error:
+            raise from_os_error(error, out, "make this run folder") from error
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run.
+
+        Raises:
+            UsageError: there is none.
+            ArtefactError: its run.json is not readable.
+        """
+        if not (path / "run.json").is_file():
+            raise UsageError(f"{path}: no run there (no run.json)", "name a run folder such as runs/vehicles/001")
+        folder = cls(path.resolve())
+        folder.record = read_json(folder.run_json)
+        return folder
+
+    def lock(self) -> None:
+        """Keep other processes out until this one ends or calls `unlock`.
+
+        Raises:
+            ResourceError: another process is at work here; its number is named.
+        """
+        try:
+            file = open(self.path / LOCK, "a+", encoding="utf-8")  # noqa: SIM115  # held open as long as the lock
+        except OSError as error:
+            raise from_os_error(error, self.path, "write into this run folder") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            file.close()
+            raise ResourceError(
+                f"{self.path}: process {holder} is at work on this run", f"wait for it, or stop it: kill {holder}"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        self._lock = file
+
+    def unlock(self) -> None:
+        """Let other processes in again."""
+        if self._lock is not None:
+            self._lock.close()  # the file stays: removing it would let two others lock two different ones
+            self._lock = None
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[None]:
+        """Inside, the run is `running`; it ends as finished, stopped or failed, and the lock is let go."""
+        self.update(status="running")
+        try:
+            yield
+            self.update(status="finished", finished=_now())
+        except Stopped as error:
+            error.remedy = f"go on with: finetune resume {self.path}"
+            self._end(status="stopped", error=error.problems)
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            problems = error.problems if isinstance(error, FinetuneError) else [f"{type(error).__name__}: {error}"]
+            self._end(status="failed", error=problems)
+            raise
+        finally:
+            self.unlock()
+
+    def _end(self, **values: Any) -> None:
+        # the disk may be what failed: the first error is the one to tell
+        with contextlib.suppress(FinetuneError):
+            self.update(finished=_now(), **values)
+
+    def update(self, **values: Any) -> None:
+        """Publish `run.json` with these values."""
+        self.record.update(values)
+        write_json(self.run_json, self.record)
+
+    def warn(self, *messages: str) -> None:
+        """Add to the run's warnings, each once."""
+        known = self.record.setdefault("warnings", [])
+        known.extend(message for message in messages if message not in known)
+
+    def write_history(self, history: list[dict[str, Any]]) -> None:
+        """Publish `history.csv`, one row an epoch."""
+        rows = [[record.get(column) for column in HISTORY] for record in history]
+        write_csv(self.path / "history.csv", HISTORY, rows)
+
+    def write_plan(self, columns: list[str], rows: list[list[object]]) -> None:
+        """Publish `plan.csv`."""
+        write_csv(self.path / "plan.csv", columns, rows)
+
+    def write_recipe(self, text: str, values: Mapping[str, Any]) -> None:
+        """Publish the resolved recipe, and keep its values to tell later what was changed in it."""
+        write_text(self.recipe, text)
+        self.record["recipe"] = dict(values)
+
+
+def _next_number(base: Path) -> Path:
+    taken = [int(path.name) for path in base.glob("[0-9]*") if path.name.isdigit()] if base.is_dir() else []
+    number = max(taken, default=0)
+    while True:
+        number += 1
+        path = base / f"{number:03d}"
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(parents=True)
+            return path
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+class Clock:
+    """Seconds of each part of a run."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Note the seconds of the part that ends now."""
+        now = time.perf_counter()
+        self.laps[name] = round(now - self._last, 3)
+        self._last = now

@@ -1,0 +1,135 @@
+"""The optimizer of one phase, its learning rates, and the loss."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from finetune.model.plan import FreezePlan, Phase
+
+
+def make_optimizer(
+    module: nn.Module, plan: FreezePlan, phase: Phase, kind: str, *, weight_decay: float, momentum: float
+) -> torch.optim.Optimizer:
+    """A fresh optimizer over exactly the parameters that learn in `phase`.
+
+    Parameters are grouped by learning rate and by whether weight decay applies: not to biases, norms and other
+    vectors, nor to what the network itself exempts (`no_weight_decay`, timm's convention).
+
+    Args:
+        module: the network.
+        plan: gives each layer group its rate.
+        phase: what learns.
+        kind: adamw, adam or sgd.
+        weight_decay: for matrices and kernels.
+        momentum: of SGD.
+    """
+    ask: Any = getattr(module, "no_weight_decay", None)
+    exempt = set(ask()) if callable(ask) else set()
+    group_of = {name: group for group, names in plan.groups.items() for name in names}
+    buckets: dict[tuple[float, float], list[tuple[str, nn.Parameter]]] = {}
+    for name, parameter in module.named_parameters():
+        if name in phase.learning:
+            decays = parameter.ndim > 1 and name not in exempt
+            key = (plan.rates[group_of[name]], weight_decay if decays else 0.0)
+            buckets.setdefault(key, []).append((name, parameter))
+    groups: list[dict[str, Any]] = [
+        {"params": named, "lr": rate, "weight_decay": decay, "peak_lr": rate}
+        for (rate, decay), named in buckets.items()
+    ]
+    if kind == "sgd":
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0)
+    elif kind == "adam":
+        optimizer = torch.optim.Adam(groups, lr=0.0)
+    else:
+        optimizer = torch.optim.AdamW(groups, lr=0.0)
+    return optimizer
+
+
+def accept_any_phase(optimizer: torch.optim.Optimizer, module: nn.Module) -> torch.optim.Optimizer:
+    """Make `optimizer.load_state_dict` take the state of any phase of the run.
+
+    Each phase has parameter groups of its own; the state names its parameters, so the groups are rebuilt by name.
+    """
+    parameters = dict(module.named_parameters())
+
+    def regroup(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        optimizer.param_groups.clear()
+        optimizer.state.clear()
+        for group in state["param_groups"]:
+            settings = {key: value for key, value in group.items() if key not in ("params", "param_names")}
+            optimizer.add_param_group({"params": [(n, parameters[n]) for n in group["param_names"]], **settings})
+
+    optimizer.register_load_state_dict_pre_hook(regroup)
+    return optimizer
+
+
+def schedule(kind: str, step: int, steps: int, warmup: int) -> float:
+    """The share of the peak learning rate at `step` of a phase of `steps`: a pure function, so nothing to resume.
+
+    Args:
+        kind: cosine (to 0; Loshchilov & Hutter 2017), constant, step (a tenth after each third), or one_cycle
+            (from 1/25 up over the first 30 %, then cosine to 0; Smith & Topin 2018).
+        step: 0 for the first step.
+        steps: of the phase.
+        warmup: steps of linear warm-up (one_cycle has its own).
+    """
+    if kind == "one_cycle":
+        rise = max(1, round(0.3 * steps))
+        if step < rise:
+            return 1 / 25 + (1 - 1 / 25) * 0.5 * (1 - math.cos(math.pi * step / rise))
+        return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(1, steps - warmup)
+    if kind == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    if kind == "step":
+        return float(0.1 ** math.floor(3 * progress))
+    return 1.0
+
+
+def set_rates(optimizer: torch.optim.Optimizer, share: float) -> float:
+    """Give every parameter group `share` of its peak rate; returns the largest."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * share
+    return max(float(group["lr"]) for group in optimizer.param_groups)
+
+
+def make_loss(kind: str, *, label_smoothing: float, class_weights: torch.Tensor | None) -> nn.Module:
+    """The training loss: mean over a batch, from logits [N, C] and labels, int64 [N]."""
+    if kind != "cross_entropy":
+        raise ValueError(f"unknown loss {kind!r}")
+    return nn.CrossEntropyLoss(weight=class_weights, label_smoothing=label_smoothing, reduction="none")
+
+
+class Ema:
+    """An exponential moving average of the weights that learn (Polyak averaging, as in timm and big_vision).
+
+    Args:
+        module: the network.
+        decay: share of the old average kept at each step, e.g. 0.999.
+        names: parameters to average.
+    """
+
+    def __init__(self, module: nn.Module, decay: float, names: frozenset[str]) -> None:
+        self.decay = decay
+        self.live = {name: parameter for name, parameter in module.named_parameters() if name in names}
+        self.average = {name: parameter.detach().clone() for name, parameter in self.live.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after step number `step` (from 1); early steps count for more."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.average.values()), list(self.live.values()), 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the live weights and the average; call it twice to come back."""
+        for name, parameter in self.live.items():
+            kept = parameter.detach().clone()
+            parameter.copy_(self.average[name])
+            self.average[name].copy_(kept)

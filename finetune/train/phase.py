@@ -1,0 +1,153 @@
+"""One phase at work: the cut network, its optimizer, its averaged weights, and a single optimizer step."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from finetune.device import Compute
+from finetune.errors import DivergedError, UsageError
+from finetune.model.cut import cut
+from finetune.model.freeze import live_batchnorm, set_learning, set_modes
+from finetune.model.plan import FreezePlan, Phase
+from finetune.train.optimizer import Ema, make_loss, make_optimizer, schedule, set_rates
+from finetune.train.state import Settings
+
+
+class PhaseLearner:
+    """A phase is a fresh start: its own optimizer, cut and average; nothing of another phase is mutated.
+
+    Args:
+        module: the network, on its device.
+        plan: gives the layer groups their rates.
+        phase: what learns.
+        settings: how.
+        compute: where.
+    """
+
+    def __init__(self, module: nn.Module, plan: FreezePlan, phase: Phase, settings: Settings, compute: Compute) -> None:
+        self.module, self.phase, self.settings, self.compute = module, phase, settings, compute
+        set_learning(module, phase.learning)
+        self.train_mode()
+        self._refuse_single_images()
+        self.optimizer = make_optimizer(
+            module, plan, phase, settings.optimizer, weight_decay=settings.weight_decay, momentum=settings.momentum
+        )
+        self.cut = cut(module, phase.learning)
+        self.ema = Ema(module, settings.ema, phase.learning) if settings.ema else None
+        self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
+        weights = settings.class_weights
+        self.loss = make_loss(
+            settings.loss,
+            label_smoothing=settings.label_smoothing,
+            class_weights=None if weights is None else torch.tensor(weights, device=compute.device),
+        )
+
+    def train_mode(self) -> None:
+        """Training mode for what learns; what is frozen stays in eval mode."""
+        set_modes(self.module, self.phase.learning, keep_statistics=self.settings.keep_statistics)
+
+    def rate(self, epoch: int, step: int, steps: int) -> float:
+        """Set the learning rates for a step of an epoch of `steps` steps; returns the largest."""
+        s = self.settings
+        done = (epoch - self.phase.start) * steps + step
+        return set_rates(
+            self.optimizer, schedule(s.schedule, done, self.phase.epochs * steps, round(s.warmup_epochs * steps))
+        )
+
+    def step(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]], images: int, number: int) -> float:
+        """One optimizer step.
+
+        Args:
+            batches: (images, float32 [N, C, H, W]; labels, int64 [N]) to accumulate the gradient over.
+            images: in all of them.
+            number: of the step in the run; the next after it has one more.
+
+        Returns:
+            The sum of the images' losses.
+
+        Raises:
+            DivergedError: the loss or the gradient is not finite; the weights are as before.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for inputs, labels in batches:
+            losses = self.loss(self.logits(inputs), labels)
+            self.scaler.scale(losses.sum() / images).backward()
+            total += float(losses.detach().sum())
+        self._require_finite(total / images)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.ema:
+            self.ema.update(number + 1)
+        return total
+
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits, float32 [N, classes], of `images`; the frozen prefix without gradients."""
+        with self.compute.autocast():
+            with torch.no_grad():
+                inputs = self.cut.prefix(images)
+            logits: torch.Tensor = self.cut.suffix(*inputs)
+        return logits.float()
+
+    def _require_finite(self, loss: float) -> None:
+        """Clip the gradient; refuse to step on what is not finite."""
+        self.scaler.unscale_(self.optimizer)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        # in fp16 an overflow is ordinary: the scaler skips that step and lowers its scale
+        finite_gradient = math.isfinite(float(norm)) or self.scaler.is_enabled()
+        if not math.isfinite(loss) or not finite_gradient:
+            raise DivergedError("the loss is not finite" if finite_gradient else "the gradient is not finite")
+        if self.settings.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.clip_norm, norm)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the network has the averaged weights, if there are any."""
+        if self.ema:
+            self.ema.swap()
+        try:
+            yield
+        finally:
+            if self.ema:
+                self.ema.swap()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds of the phase, on the CPU."""
+        return {
+            "optimizer_state_dict": on_cpu(self.optimizer.state_dict()),
+            "phase": self.phase.index,
+            "scaler": self.scaler.state_dict(),
+            "ema": None if self.ema is None else on_cpu(self.ema.average),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`, which is of the same phase."""
+        self.optimizer.load_state_dict(state["optimizer_state_dict"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema:
+            self.ema.average = {name: value.to(self.compute.device) for name, value in state["ema"].items()}
+
+    def _refuse_single_images(self) -> None:
+        if self.settings.batch_size == 1 and (names := live_batchnorm(self.module)):
+            raise UsageError(
+                f"train.batch_size: {names[0]} cannot learn statistics from a batch of one image",
+                "use a larger batch, or train.batchnorm: keep",
+            )
+
+
+def on_cpu(value: Any) -> Any:
+    """The same nest of dicts and lists with every tensor copied to the CPU."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, dict):
+        return {key: on_cpu(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [on_cpu(item) for item in value]
+    return value

@@ -1,0 +1,119 @@
+"""What a training run is made of: its settings, and how far it has come."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from finetune.data.augment import Augment
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to learn; what learns, when and how fast is in the freeze plan.
+
+    Attributes:
+        batch_size: images per forward pass.
+        accumulate: forward passes per optimizer step.
+        optimizer: adamw, adam or sgd.
+        weight_decay: for matrices and kernels, not for biases and norms.
+        momentum: of SGD.
+        schedule: cosine, constant, step or one_cycle, over each phase.
+        warmup_epochs: linear warm-up at the start of each phase; may be a fraction.
+        loss: cross_entropy.
+        label_smoothing: share of the target given to all classes alike.
+        class_weights: weight of each class in the loss, or None.
+        clip_norm: largest norm of the whole gradient, or None.
+        ema: decay of the averaged weights, or None.
+        keep_statistics: BatchNorm statistics of thawed layers stay as they are.
+        early_stop: epochs without a better `select` after which to stop, or None.
+        select: val_macro_f1, val_accuracy or val_loss: decides which epoch is best.
+        augment: makes the training views.
+        seed: of data order, augmentation and dropout.
+        every_epochs: save a checkpoint so often (the last epoch always is).
+        every_minutes: and so often, at the next step, or None.
+        every_steps: and so often, or None.
+    """
+
+    batch_size: int = 32
+    accumulate: int = 1
+    optimizer: str = "adamw"
+    weight_decay: float = 0.05
+    momentum: float = 0.9
+    schedule: str = "cosine"
+    warmup_epochs: float = 0.0
+    loss: str = "cross_entropy"
+    label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] | None = None
+    clip_norm: float | None = None
+    ema: float | None = None
+    keep_statistics: bool = True
+    early_stop: int | None = None
+    select: str = "val_macro_f1"
+    augment: Augment | None = None
+    seed: int = 0
+    every_epochs: int | None = 1
+    every_minutes: float | None = 10.0
+    every_steps: int | None = None
+
+
+@dataclass
+class Position:
+    """How far a run has come; all of it plain numbers, so that any PyTorch opens it safely.
+
+    Attributes:
+        epoch: the epoch in progress (the number of epochs when the run is through).
+        step: optimizer steps taken in the run.
+        step_in_epoch: optimizer steps taken in the epoch in progress.
+        loss_sum: sum of the training losses of the epoch's images so far.
+        images: how many those are.
+        seconds: spent on them.
+        history: one record for each finished epoch.
+        best: {"epoch": …, "value": …} of the best epoch so far, by `select`.
+        stale: epochs since then (or since the last thaw).
+    """
+
+    epoch: int = 0
+    step: int = 0
+    step_in_epoch: int = 0
+    loss_sum: float = 0.0
+    images: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] | None = None
+    stale: int = 0
+
+    @property
+    def loss(self) -> float:
+        """Mean training loss of the epoch so far; of the last finished one at an epoch's start."""
+        if self.images:
+            return self.loss_sum / self.images
+        return float(self.history[-1]["train_loss"]) if self.history else math.nan
+
+    def next_epoch(self) -> None:
+        """Step over to the start of the next epoch."""
+        self.epoch += 1
+        self.step_in_epoch, self.loss_sum, self.images, self.seconds = 0, 0.0, 0, 0.0
+
+
+def index_batches(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Cut an epoch's order, int64 [N], into batches; a last batch of one joins the one before.
+
+    BatchNorm cannot learn from a single image, and dropping it would be a quiet loss.
+    """
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [np.concatenate(batches[-2:])]
+    return batches
+
+
+def better(select: str, value: float, best: float | None) -> bool:
+    """Whether `value` beats `best`: strictly, so that ties go to the earliest; NaN never does."""
+    if math.isnan(value):
+        return False
+    if best is None:
+        return True
+    return value < best if select == "val_loss" else value > best

@@ -1,0 +1,294 @@
+"""The trainer: an iterator over epochs that can be killed at any instant and go on to the same bits.
+
+Data order is a function of (seed, epoch), a view of (seed, epoch, image), dropout of (seed, step), the learning rate
+of the step alone. So where a run stands is a few integers, and a checkpoint needs no loader or random state.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from finetune.data.load import Images, order
+from finetune.device import Compute, own_randomness
+from finetune.errors import DivergedError, Stopped
+from finetune.evaluate.loop import infer
+from finetune.evaluate.metrics import quick
+from finetune.model.network import Network
+from finetune.model.plan import FreezePlan
+from finetune.train.checkpoints import FORMAT, Checkpoints
+from finetune.train.phase import PhaseLearner, on_cpu
+from finetune.train.state import Position, Settings, better, index_batches
+
+Tick = Callable[[int, int, int, float, float], None]
+"""Told after each step: epoch, step of the epoch, steps of the epoch, loss so far, images a second."""
+
+
+class Trainer:
+    """Trains a network through the phases of its freeze plan: `for epoch in trainer: ...`.
+
+    Each item is the record of a finished epoch: epoch, phase, lr, train_loss, val_loss, val_accuracy, val_macro_f1,
+    seconds, images_per_second. After the last, `best_state()` has the weights of the best epoch.
+
+    Args:
+        network: the network, changed in place.
+        plan: what learns when.
+        train: training images.
+        val: validation images.
+        settings: how.
+        compute: where.
+        checkpoints: where to save; None keeps the best weights in memory only.
+        extra: plain values that go into each checkpoint.
+        stop: asked after each step; a signal number means save and stop.
+        tick: told after each step.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        plan: FreezePlan,
+        train: Images,
+        val: Images,
+        settings: Settings,
+        compute: Compute,
+        *,
+        checkpoints: Checkpoints | None = None,
+        extra: Mapping[str, Any] | None = None,
+        stop: Callable[[], int | None] = lambda: None,
+        tick: Tick | None = None,
+    ) -> None:
+        self.module = compute.place(network.module)
+        self.plan, self.train, self.val = plan, train, val
+        self.settings, self.compute, self.checkpoints = settings, compute, checkpoints
+        self.extra, self.stop, self.tick = dict(extra or {}), stop, tick
+        self.position = Position()
+        self.learner: PhaseLearner | None = None
+        self._labels = torch.from_numpy(train.labels)
+        self._best_state: dict[str, torch.Tensor] | None = None
+        self._saved = (-1, time.monotonic())
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Train, yielding each epoch's record; ends early where `early_stop` says so.
+
+        Raises:
+            Stopped: `stop` said so; a checkpoint of the last whole step has been saved.
+            DivergedError: a loss or gradient is not finite; nothing of that step is kept.
+        """
+        while self.position.epoch < self.plan.epochs and not self._stale():
+            try:
+                with own_randomness():
+                    learner = self._enter_phase()
+                    self._train_epoch(learner)
+                    record = self._finish_epoch(learner)
+            except Stopped:
+                if self._saved[0] != self.position.step:
+                    self.save()
+                raise
+            yield record
+
+    def _enter_phase(self) -> PhaseLearner:
+        """The learner of the phase that the current epoch belongs to; a new one at a thaw."""
+        phase = self.plan.phase_at(self.position.epoch)
+        if self.learner is None or self.learner.phase != phase:
+            self.learner = PhaseLearner(self.module, self.plan, phase, self.settings, self.compute)
+        return self.learner
+
+    # --- one epoch ---------------------------------------------------------------------------------------------------
+
+    def _steps(self) -> list[list[np.ndarray]]:
+        """The epoch's batches of indices, grouped by optimizer step."""
+        sequence = order(self.settings.seed, self.position.epoch, len(self.train))
+        batches, size = index_batches(sequence, self.settings.batch_size), self.settings.accumulate
+        return [batches[start : start + size] for start in range(0, len(batches), size)]
+
+    def _train_epoch(self, learner: PhaseLearner) -> None:
+        position, settings = self.position, self.settings
+        steps = self._steps()
+        rest = steps[position.step_in_epoch :]
+        learner.train_mode()
+        stream = self.train.batches(
+            (batch for step in rest for batch in step),
+            augment=settings.augment,
+            seed=settings.seed,
+            view=position.epoch,
+        )
+        clock = time.perf_counter()
+        try:
+            for step in rest:
+                self._step(learner, stream, step, len(steps))
+                now = time.perf_counter()
+                position.seconds, clock = position.seconds + now - clock, now
+                self._after_step(len(steps))
+        finally:
+            stream.close()
+
+    def _step(
+        self,
+        learner: PhaseLearner,
+        stream: Iterator[tuple[np.ndarray, torch.Tensor]],
+        step: list[np.ndarray],
+        steps: int,
+    ) -> None:
+        position, images = self.position, sum(len(batch) for batch in step)
+        rate = learner.rate(position.epoch, position.step_in_epoch, steps)
+        torch.manual_seed(self.settings.seed * 1_000_003 + position.step)
+        try:
+            total = learner.step((self._batch(*next(stream)) for _ in step), images, position.step)
+        except DivergedError as error:
+            raise DivergedError(
+                f"train.lr: {error.problems[0]} at step {position.step} (epoch {position.epoch}), lr {rate:.3g}; "
+                f"last finite loss {position.loss:.4g}",
+                "lower train.lr, set train.clip_norm: 1, or use train.precision: fp32; what was saved before is whole",
+            ) from error
+        position.step += 1
+        position.step_in_epoch += 1
+        position.loss_sum += total
+        position.images += images
+
+    def _batch(self, indices: np.ndarray, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._normalised(pixels), self._labels[indices].to(self.compute.device)
+
+    def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.train.preprocess.normalise(pixels.to(self.compute.device, non_blocking=True))
+
+    def _after_step(self, steps: int) -> None:
+        """Show progress; save if it is time to; stop if asked to."""
+        position, settings = self.position, self.settings
+        if self.tick:
+            speed = position.images / max(position.seconds, 1e-9)
+            self.tick(position.epoch, position.step_in_epoch, steps, position.loss, speed)
+        minutes = (time.monotonic() - self._saved[1]) / 60
+        by_time = settings.every_minutes is not None and minutes >= settings.every_minutes
+        if by_time or (settings.every_steps is not None and position.step % settings.every_steps == 0):
+            self.save()
+        self._check_stop()
+
+    def _check_stop(self, *_: object) -> None:
+        if (signum := self.stop()) is not None:
+            raise Stopped(signum, f"stopped at step {self.position.step} (epoch {self.position.epoch})")
+
+    # --- the end of an epoch -----------------------------------------------------------------------------------------
+
+    def _finish_epoch(self, learner: PhaseLearner) -> dict[str, Any]:
+        """Validate, record, keep the best, save."""
+        position = self.position
+        with learner.averaged():
+            record = {
+                "epoch": position.epoch,
+                "phase": learner.phase.index,
+                "lr": max(float(group["lr"]) for group in learner.optimizer.param_groups),
+                "train_loss": position.loss,
+                **self._validate(learner),
+                "seconds": position.seconds,
+                "images_per_second": position.images / max(position.seconds, 1e-9),
+            }
+            improved = self._is_best(record)
+            if improved and self.checkpoints is None:
+                self._best_state = self.state()
+        position.history.append(record)
+        position.next_epoch()
+        self._save_epoch(improved)
+        self._check_stop()
+        return record
+
+    def _validate(self, learner: PhaseLearner) -> dict[str, float]:
+        """val_loss, val_accuracy and val_macro_f1 of the weights as they are."""
+        self.module.eval()
+        batches = index_batches(np.arange(len(self.val)), max(self.settings.batch_size, 32))
+        logits = infer(
+            lambda pixels: learner.logits(self._normalised(pixels)), self.val.batches(batches), tick=self._check_stop
+        )
+        return quick(self.val.labels, logits, self.settings.loss)
+
+    def _is_best(self, record: Mapping[str, Any]) -> bool:
+        position, value = self.position, float(record[self.settings.select])
+        improved = better(self.settings.select, value, position.best["value"] if position.best else None)
+        thaws = any(phase.start == position.epoch + 1 for phase in self.plan.phases)
+        position.stale = 0 if improved or thaws else position.stale + 1
+        if improved:
+            position.best = {"epoch": position.epoch, "value": value}
+        return improved
+
+    def _stale(self) -> bool:
+        patience = self.settings.early_stop
+        return patience is not None and self.position.stale >= patience
+
+    # --- saving and going on -----------------------------------------------------------------------------------------
+
+    def _save_epoch(self, improved: bool) -> None:
+        if self.checkpoints is None:
+            return
+        if improved:
+            self.checkpoints.save(self.checkpoint(), best=True)
+        every = self.settings.every_epochs
+        last = self.position.epoch >= self.plan.epochs or self._stale()
+        if last or (every is not None and self.position.epoch % every == 0):
+            self.save()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """A copy of the network's weights, on the CPU."""
+        return {name: value.detach().cpu().clone() for name, value in self.module.state_dict().items()}
+
+    def checkpoint(self) -> dict[str, Any]:
+        """All that it takes to go on, as plain PyTorch saves it."""
+        assert self.learner is not None
+        position = self.position
+        return {
+            "format": FORMAT,
+            "epoch": position.epoch if position.step_in_epoch else max(0, position.epoch - 1),
+            "step": position.step,
+            "loss": position.loss,
+            "model_state_dict": on_cpu(dict(self.module.state_dict())),
+            **self.learner.state(),
+            "position": asdict(position),
+            **self.extra,
+        }
+
+    def save(self) -> Path | None:
+        """Publish a checkpoint of this moment; None where there is no folder for it."""
+        if self.checkpoints is None or self.learner is None:
+            return None
+        path = self.checkpoints.save(self.checkpoint())
+        self._saved = (self.position.step, time.monotonic())
+        return path
+
+    def restore(self, checkpoint: Mapping[str, Any], *, unchanged: bool = True) -> None:
+        """Go on from `checkpoint` instead of from the start.
+
+        Args:
+            checkpoint: of this run.
+            unchanged: the recipe and the data are still the same, so going on from an earlier moment leads to the same
+                `best.pth` again; where they have changed, one that belongs to a later moment is forgotten.
+        """
+        self.module.load_state_dict(checkpoint["model_state_dict"])
+        self.position = Position(**checkpoint["position"])
+        self._saved = (self.position.step, time.monotonic())
+        if self.position.epoch < self.plan.epochs:
+            with own_randomness():
+                learner = self._enter_phase()
+            if learner.phase.index == checkpoint["phase"]:
+                learner.restore(checkpoint)
+        if self.position.best is not None and not self._best_is_there(unchanged):
+            self.position.best = None
+
+    def _best_is_there(self, unchanged: bool) -> bool:
+        if self.checkpoints is None or self.checkpoints.reason_broken(self.checkpoints.best):
+            return False
+        saved = self.checkpoints.load(self.checkpoints.best)["position"]
+        return saved["best"] == self.position.best or (unchanged and saved["step"] > self.position.step)
+
+    def best_state(self) -> dict[str, torch.Tensor]:
+        """Weights of the best epoch by `select`, on the CPU; of the last one where no epoch had a value."""
+        if self.position.best is None:
+            return self.state()
+        if self.checkpoints is None:
+            assert self._best_state is not None
+            return self._best_state
+        checkpoint = self.checkpoints.load(self.checkpoints.best)
+        return {**checkpoint["model_state_dict"], **(checkpoint["ema"] or {})}

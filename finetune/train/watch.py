@@ -1,0 +1,61 @@
+"""What someone who watches a run is told, and how they stop it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from finetune.errors import Stopped
+from finetune.files import visible
+
+
+def say_on_stderr(text: str) -> None:
+    """Print a line for people, apart from results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def no_step(epoch: int, step: int, steps: int, loss: float, speed: float) -> None:
+    """Show nothing of single steps."""
+
+
+@dataclass
+class Watch:
+    """Where messages go; by default a plain line an epoch on stderr.
+
+    Attributes:
+        say: takes a message, perhaps of several lines.
+        step: told after each step: epoch, step of the epoch, steps of the epoch, loss so far, images a second.
+        progress: told of long reading: what, done, total.
+        stop: gives the number of the signal that asked to stop, or None.
+    """
+
+    say: Callable[[str], None] = say_on_stderr
+    step: Callable[[int, int, int, float, float], None] = no_step
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None
+    stop: Callable[[], int | None] = lambda: None
+
+    def reading(self, what: str, doing: str) -> Callable[[int, int], None]:
+        """A `tick(done, total)` for a scan or an evaluation, which also stops it when asked to."""
+
+        def tick(done: int, total: int) -> None:
+            self.progress(what, done, total)
+            if (signum := self.stop()) is not None:
+                raise Stopped(signum, f"stopped while {doing}")
+
+        return tick
+
+    def epoch(self, record: Mapping[str, Any], epochs: int) -> None:
+        """Say an epoch's record on one line."""
+        self.say(
+            f"epoch {record['epoch']} of 0-{epochs - 1}  phase {record['phase']}  lr {record['lr']:.2g}  "
+            f"train loss {record['train_loss']:.4f}  val loss {record['val_loss']:.4f}  "
+            f"val accuracy {record['val_accuracy']:.4f}  val macro F1 {record['val_macro_f1']:.4f}  "
+            f"{record['images_per_second']:.0f} images/s"
+        )
+
+    def notes(self, lines: list[str]) -> None:
+        """Say each line as a note."""
+        for line in lines:
+            self.say(f"note: {visible(line)}")

@@ -1,0 +1,147 @@
+"""The house as tests: who may import whom, who knows recipes, and how long things get.
+
+Everything is read from the syntax trees of the package, so that imports inside functions count too. Each rule is tried
+on an offence as well, because a check that finds nothing may be one that looks at nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "finetune"
+# In import order: a module imports from its own room and from those to the left of it.
+ORDER = "errors < files < device < recipe < data < model < evaluate < train < report < deliver < run < classifier < cli"
+ROOMS = ORDER.split(" < ")
+KNOW_RECIPES = {"recipe", "run", "classifier", "cli"}
+
+Tree = ast.Module
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@pytest.fixture(scope="module")
+def trees() -> dict[str, Tree]:
+    """Path in the package → syntax tree."""
+    found = {p.relative_to(PACKAGE).as_posix(): ast.parse(p.read_text("utf-8")) for p in PACKAGE.rglob("*.py")}
+    assert found, "no module looked at"
+    return dict(sorted(found.items()))
+
+
+def room(path: str) -> str:
+    """The room a file of the package lies in; `__main__` is the command line's."""
+    return {"__init__": "", "__main__": "cli"}.get(name := path.split("/")[0].removesuffix(".py"), name)
+
+
+# --- imports ---------------------------------------------------------------------------------------------------------
+
+
+def imported(path: str, tree: Tree) -> Iterator[tuple[int, str]]:
+    """Line and full dotted name of everything a module imports, relative imports resolved."""
+    package = ["finetune", *path.split("/")[:-1]]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
+
+
+def order_offences(path: str, tree: Tree) -> Iterator[str]:
+    """Imports from a room that stands below the importing one."""
+    for line, name in imported(path, tree):
+        parts = name.split(".")
+        if parts[0] != "finetune" or len(parts) < 2 or parts[1] == "__version__":
+            continue
+        if parts[1] not in ROOMS:
+            yield f"{path}:{line}: {name} is in no room"
+        elif ROOMS.index(parts[1]) > ROOMS.index(room(path)):
+            yield f"{path}:{line}: {room(path)} stands above {parts[1]} and may not import {name}"
+
+
+def recipe_offences(path: str, tree: Tree) -> Iterator[str]:
+    """Imports of the recipe room by rooms that take plain arguments; cards are read by its YAML rules."""
+    for line, name in imported(path, tree):
+        card = path == "model/card.py" and (name + ".").startswith("finetune.recipe.yaml.")
+        if (name + ".").startswith("finetune.recipe.") and room(path) not in KNOW_RECIPES and not card:
+            yield f"{path}:{line}: {name}: config stops at the door"
+
+
+# --- the tests -------------------------------------------------------------------------------------------------------
+
+
+def test_a_module_imports_only_from_the_rooms_above(trees: dict[str, Tree]) -> None:
+    rooms = {path: tree for path, tree in trees.items() if room(path)}
+    assert sum(name.startswith("finetune.") for p, t in rooms.items() for _, name in imported(p, t)) > 0
+    assert [path for path in rooms if room(path) not in ROOMS] == []
+    assert [offence for path, tree in rooms.items() for offence in order_offences(path, tree)] == []
+
+
+def test_config_stops_at_the_door(trees: dict[str, Tree]) -> None:
+    outside = {path: tree for path, tree in trees.items() if room(path) not in KNOW_RECIPES}
+    assert outside
+    assert [offence for path, tree in outside.items() for offence in recipe_offences(path, tree)] == []
+
+
+def length(function: Function) -> int:
+    """Lines of a function from its `def`, without its docstring."""
+    first = function.body[0]
+    docstring = isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str)
+    lines = (function.end_lineno or 0) - function.lineno + 1
+    return lines - ((first.end_lineno or 0) - first.lineno + 1 if docstring else 0)
+
+
+def test_functions_are_short(trees: dict[str, Tree]) -> None:
+    lengths = {
+        f"{path}:{node.lineno} {node.name}": length(node)
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, Function)
+    }
+    assert lengths
+    assert {name: lines for name, lines in lengths.items() if lines > 60} == {}
+    assert sum(lines <= 30 for lines in lengths.values()) >= 0.8 * len(lengths)
+
+
+def test_the_front_page_is_short(trees: dict[str, Tree]) -> None:
+    story = [node for node in trees["run.py"].body if isinstance(node, ast.FunctionDef) and node.name == "run"]
+    assert len(story) == 1
+    assert (story[0].end_lineno or 0) - story[0].lineno + 1 <= 40
+
+
+def test_files_are_short_and_none_is_a_drawer(trees: dict[str, Tree]) -> None:
+    lengths = {path: len((PACKAGE / path).read_text("utf-8").splitlines()) for path in trees}
+    assert max(lengths.values()) > 0
+    assert {path: lines for path, lines in lengths.items() if lines > 300} == {}
+    drawers = {"utils", "util", "helpers", "misc", "common"}
+    assert [path for path in trees if drawers & set(path.removesuffix(".py").split("/"))] == []
+
+
+# --- the rules themselves, each on an offence and on what it must let pass --------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("data/scan.py", "from finetune.model import bundle"),
+        ("data/scan.py", "def f():\n    import finetune.train.trainer"),
+        ("data/scan.py", "from finetune import run"),
+        ("data/scan.py", "from ..train import trainer"),
+        ("files.py", "from . import recipe"),
+        ("data/scan.py", "from finetune.attic import box"),
+    ],
+)
+def test_an_import_from_below_is_seen(path: str, code: str) -> None:
+    assert list(order_offences(path, ast.parse(code)))
+
+
+@pytest.mark.parametrize("path", ["data/scan.py", "model/bundle.py", "model/card.py", "deliver/predict.py"])
+def test_a_recipe_in_a_room_is_seen(path: str) -> None:
+    assert list(recipe_offences(path, ast.parse("from finetune.recipe.schema import Recipe")))
+
+
+def test_a_card_may_be_read_by_the_yaml_rules_of_recipes() -> None:
+    assert not list(recipe_offences("model/card.py", ast.parse("from finetune.recipe.yaml import parse")))
