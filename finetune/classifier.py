@@ -31,7 +31,7 @@ class Classifier:
     """An image classifier on a backbone that has already learned.
 
     Args:
-        backbone: timm/NAME, torchvision/NAME, a card, a bundle or a run folder.
+        backbone: timm/NAME, torchvision/NAME, small/NAME, a card, a bundle or a run folder.
         classes: their names, in the order of the outputs.
         weights: default (the published ones, or the card's), none, or a file.
         unfreeze: layer pattern → epoch at which it starts to learn; by default the head with weights, all without.
@@ -39,7 +39,7 @@ class Classifier:
         head: linear, or {hidden: [128], activation: relu, dropout: 0.2}.
         options: passed to the architecture.
         preprocess: size, mean, std, interpolation, crop, where they differ from the weights' own.
-        in_chans: 3 for colour, 1 for grey.
+        in_chans: 3 for colour, 1 for grey; None for what the weights were trained on.
         seed: of the new head, data order, augmentation and dropout.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: of training: auto, fp32, bf16 or fp16. Judging is in fp32.
@@ -61,7 +61,7 @@ class Classifier:
         head: str | Mapping[str, Any] = "linear",
         options: Mapping[str, Any] | None = None,
         preprocess: Mapping[str, Any] | None = None,
-        in_chans: int = 3,
+        in_chans: int | None = None,
         seed: int = 0,
         device: str = "auto",
         precision: str = "auto",
@@ -159,12 +159,12 @@ class Classifier:
         tick: Tick | None = None,
     ) -> Trainer:
         """The iterator over epochs that `fit` runs through; see `finetune.train.trainer.Trainer`."""
-        from finetune.data.load import Images
         from finetune.train.trainer import Trainer
 
         self._require_classes(data)
-        settings = make_settings(train, data.train, augment, class_weights, self.seed, self.network.pretrained)
-        train_images, val_images = (Images(part, self.network.preprocess, workers) for part in (data.train, data.val))
+        settings = make_settings(train, data.train, augment, class_weights, self.seed, self.network)
+        self.network.loss = settings.loss
+        train_images, val_images = (part.load(self.network.preprocess, workers) for part in (data.train, data.val))
         return Trainer(
             self.network,
             self._plan(train),
@@ -185,11 +185,11 @@ class Classifier:
             DataError: the images have a class that the classifier does not know.
         """
         from finetune.data.folder import ImageSet
-        from finetune.data.load import Images
         from finetune.evaluate.judge import judge_images
 
-        images = ImageSet(images.root, images.table, self.classes)  # labels by name, in this classifier's order
-        loaded, network = Images(images, self.network.preprocess), self.network
+        # labels by name, in this classifier's order
+        loaded = ImageSet(images.root, images.table, self.classes, images.pixels).load(self.network.preprocess)
+        network = self.network
         return judge_images(network, loaded, self.compute.in_fp32(), loss=network.loss).metrics
 
     def predict(self, source: str | Path | Sequence[str | Path]) -> Prediction | list[Prediction]:
@@ -268,8 +268,13 @@ def warmup_epochs(train: TrainConfig) -> float:
     return train.warmup_epochs if train.warmup_epochs is not None else min(1.0, train.epochs / 20)
 
 
+def loss_of(train: TrainConfig, architecture: str) -> str:
+    """What a perceptron learns by is hinge; anything else softmax and cross entropy, where nothing else is said."""
+    return train.loss or ("hinge" if architecture == "small/perceptron" else "cross_entropy")
+
+
 def make_settings(
-    train: TrainConfig, images: ImageSet, augment: str, class_weights: str, seed: int, pretrained: bool
+    train: TrainConfig, images: ImageSet, augment: str, class_weights: str, seed: int, network: Network
 ) -> Any:
     """The trainer's settings from a recipe's `train` section and the training images."""
     import numpy as np
@@ -281,15 +286,16 @@ def make_settings(
     if class_weights == "balanced":
         counts = np.bincount(images.labels, minlength=len(images.classes))
         weights = tuple((len(images) / (len(counts) * counts)).tolist())
-    shared = ("batch_size", "accumulate", "optimizer", "weight_decay", "momentum", "schedule", "loss")
+    shared = ("batch_size", "accumulate", "optimizer", "weight_decay", "momentum", "schedule", "margin")
     more = ("label_smoothing", "clip_norm", "ema", "early_stop", "select")
     times = ("every_epochs", "every_minutes", "every_steps")
     return Settings(
         **{name: getattr(train, name) for name in (*shared, *more)},
         **{name: getattr(train.checkpoint, name) for name in times},
         warmup_epochs=warmup_epochs(train),
+        loss=loss_of(train, network.architecture),
         class_weights=weights,
-        keep_statistics=keep_statistics(train, len(images), pretrained),
+        keep_statistics=keep_statistics(train, len(images), network.pretrained),
         augment=Augment(augment),
         seed=seed,
     )

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from finetune.classifier import Classifier
-from finetune.data.folder import Dataset, ImageFolder, ImageSet
-from finetune.data.listing import list_folder
-from finetune.data.load import Images
+from finetune.data.folder import Dataset
 from finetune.data.manifest import changes, write_manifest
-from finetune.data.samples.catalogue import CLASSES, is_sample, write_sample
-from finetune.device import versions
+from finetune.data.samples.catalogue import ABOUT, is_drawn, write_sample
+from finetune.data.source import class_names as names_of
+from finetune.data.source import read_source
+from finetune.device import choose, versions
 from finetune.errors import DataError, UsageError
 from finetune.evaluate.judge import Judgement, judge_images
 from finetune.model.bundle import save_bundle
@@ -60,6 +60,7 @@ def run(
     """
     recipe = prepare(recipe, overrides)
     watch = watch or Watch()
+    choose(recipe.train.device, recipe.train.precision)
     folder = RunFolder.create(Path(out) if out is not None else None, recipe.name or "run")
     with folder.recording():
         folder.record["freeze"] = list(freeze)
@@ -127,8 +128,8 @@ def _work(
 ) -> None:
     """Everything between making the folder and its last file."""
     clock = Clock()
-    images, data = read_data(recipe, watch)
-    moved_on = _record_data(folder, recipe, images, data, accept_changes) or accept_changes
+    data = read_data(recipe, watch)
+    moved_on = _record_data(folder, data, accept_changes) or accept_changes
     clock.lap("scan")
     classifier = make_classifier(recipe, data.classes, folder.record.get("freeze", ()), fresh=state is None)
     trainer = _make_trainer(folder, recipe, classifier, data, watch, state, moved_on)
@@ -141,52 +142,47 @@ def _work(
     judgement, split = _judge(recipe, classifier, data, watch)
     clock.lap("judge")
     folder.update(timings=clock.laps)
-    _publish_report(folder, recipe, trainer, images, data, judgement, split)
+    _publish_report(folder, recipe, trainer, data, judgement, split)
     watch.say(f"\n{per_class_text(judgement.metrics)}\n\nreport: {folder.report / 'report.html'}")
 
 
 # --- images ----------------------------------------------------------------------------------------------------------
 
 
-def read_data(recipe: Recipe, watch: Watch, draw: bool = True) -> tuple[ImageFolder, Dataset]:
-    """Scan the recipe's folder, first drawing its sample where that is what it asks for, and split it."""
-    section, path = recipe.data, Path(recipe.data.folder)
-    if draw and section.sample is not None and not path.exists():
-        watch.say(f"{path} is not there: drawing the sample '{section.sample}' into it.")
-        watch.say("These are drawn pictures. For your own photographs: one folder per class, -o data.folder=FOLDER")
-        write_sample(section.sample, path)
-    tick = watch.reading("reading images", "reading the images; nothing to save yet")
-    images = ImageFolder(path, section.classes, section.on_bad, tick, section.workers)
-    data = images.split(section.split.val, section.split.test, section.split.seed)
-    watch.notes(_notes(images, data))
-    parts = [f"{len(part)} {name}" for name, part in _parts(data)]
+def read_data(recipe: Recipe, watch: Watch, draw: bool = True) -> Dataset:
+    """The recipe's images with their split, its sample written first where that is what it asks for."""
+    section, folder = recipe.data, None if recipe.data.folder is None else Path(recipe.data.folder)
+    if draw and section.sample is not None and folder is not None and not folder.exists():
+        watch.say(f"{folder} is not there: writing the sample '{section.sample}' into it. {ABOUT[section.sample]}")
+        watch.say("For your own photographs: one folder per class, -o data.folder=FOLDER")
+        write_sample(section.sample, folder)
+    data = read_source(
+        section.source,
+        folder,
+        classes=section.classes,
+        positive=section.positive,
+        **section.split.model_dump(),
+        on_bad=section.on_bad,
+        tick=watch.reading("reading images", "reading the images; nothing to save yet"),
+        workers=section.workers,
+    )
+    watch.notes([*_notes(data), *data.warnings])
+    parts = [f"{len(part)} {name}" for name, part in data.parts()]
     watch.say(f"{len(data.table)} images of {len(data.classes)} classes: {', '.join(parts)}")
-    return images, data
+    return data
 
 
 def class_names(recipe: Recipe) -> list[str]:
-    """The classes of the recipe's folder, without reading an image."""
-    path = Path(recipe.data.folder)
-    if recipe.data.classes is not None:
-        return list(recipe.data.classes)
-    if recipe.data.sample is not None and not path.exists():
-        return CLASSES[recipe.data.sample]
-    if not path.is_dir():
-        raise DataError(f"data.folder: {path}: no such folder", "give one with a folder of images per class")
-    listing = list_folder(path, None)
-    return sorted(listing.folders["train" if listing.split_layout else ""])
+    """The classes of the recipe's images, without reading one."""
+    section, folder = recipe.data, None if recipe.data.folder is None else Path(recipe.data.folder)
+    return names_of(section.source, folder, section.classes, section.positive, section.sample)
 
 
-def _parts(data: Dataset) -> list[tuple[str, ImageSet]]:
-    parts = [("train", data.train), ("val", data.val), ("test", data.test)]
-    return [(name, part) for name, part in parts if part is not None]
+def _notes(data: Dataset) -> list[str]:
+    return [*data.notes, *(f"{name}: {reason}; left out" for name, reason in data.bad)]
 
 
-def _notes(images: ImageFolder, data: Dataset) -> list[str]:
-    return [*data.notes, *(f"{name}: {reason}; left out" for name, reason in images.bad)]
-
-
-def _record_data(folder: RunFolder, recipe: Recipe, images: ImageFolder, data: Dataset, accept_changes: bool) -> bool:
+def _record_data(folder: RunFolder, data: Dataset, accept_changes: bool) -> bool:
     """Publish `data.csv`; whether the images are no longer those that the run began with.
 
     Raises:
@@ -196,13 +192,13 @@ def _record_data(folder: RunFolder, recipe: Recipe, images: ImageFolder, data: D
     if found and not accept_changes:
         remedy = "put the images back, or go on with the change: finetune resume --accept-changes"
         raise DataError([f"{data.root}: {line}" for line in found], remedy)
-    folder.warn(*_notes(images, data))
     if data.test is None:
         folder.warn("there is no test split: the figures are of val, which also chose the epoch, so they flatter")
-    if is_sample(data.root):
+    folder.warn(*data.warnings)
+    if is_drawn(data.root):
         folder.warn("the images are drawn, not photographs: a demonstration, no measure of what the network can do")
     write_manifest(folder.data_csv, data.table)
-    folder.update(classes=data.classes, versions=versions())
+    folder.update(classes=data.classes, notes=_notes(data), versions=versions())
     return bool(found)
 
 
@@ -261,20 +257,27 @@ def _make_trainer(
     watch.notes([*trainer.plan.warnings, *classifier.network.notes])
     folder.write_plan(columns, rows)
     folder.warn(*trainer.plan.warnings, *classifier.network.notes)
-    _write_resolved(folder, recipe, classifier, trainer)
+    _write_resolved(folder, recipe, classifier, data, trainer)
     return trainer
 
 
-def _write_resolved(folder: RunFolder, recipe: Recipe, classifier: Classifier, trainer: Trainer) -> None:
+def _write_resolved(folder: RunFolder, recipe: Recipe, classifier: Classifier, data: Dataset, trainer: Trainer) -> None:
     """Write out in recipe.yaml what was left to be decided, and in run.json what it was decided to be."""
     settings, plan = trainer.settings, trainer.plan
     rates = [rate for group, rate in plan.rates.items() if group != "head"]
     unfreeze = plan.as_unfreeze() if classifier.freeze else classifier.unfreeze
-    train = {"backbone_lr": max(rates, default=recipe.train.lr), "warmup_epochs": settings.warmup_epochs}
+    train = {
+        "backbone_lr": max(rates, default=recipe.train.lr),
+        "warmup_epochs": settings.warmup_epochs,
+        "loss": settings.loss,
+    }
+    model = {"unfreeze": unfreeze, "in_chans": classifier.network.in_chans}
     resolved = recipe.model_copy(
         update={
-            "data": recipe.data.model_copy(update={"workers": trainer.train.workers}),
-            "model": recipe.model.model_copy(update={"unfreeze": unfreeze}),
+            "data": recipe.data.model_copy(
+                update={"folder": recipe.data.folder or str(data.root), "workers": trainer.train.workers}
+            ),
+            "model": recipe.model.model_copy(update=model),
             "train": recipe.train.model_copy(update=train),
         }
     )
@@ -300,7 +303,8 @@ def _checkpoints(folder: RunFolder, recipe: Recipe) -> Checkpoints:
 def _recipe_of(folder: RunFolder, data: str | Path | None) -> tuple[Recipe, list[str]]:
     """The run's recipe as it is now, and what was changed in it by hand."""
     recipe = load_recipe(folder.recipe)
-    changes = differences(folder.record.get("recipe", {}), recipe.model_dump(mode="json"))
+    began_with = from_mapping(folder.record["recipe"], str(folder.run_json))  # keys that came since have their default
+    changes = differences(began_with.model_dump(), recipe.model_dump())
     if data is not None:
         moved = recipe.data.model_copy(update={"folder": str(Path(data).resolve())})
         recipe = recipe.model_copy(update={"data": moved})
@@ -349,13 +353,13 @@ def _publish_model(folder: RunFolder, classifier: Classifier, trainer: Trainer) 
 
 
 def _judge(recipe: Recipe, classifier: Classifier, data: Dataset, watch: Watch) -> tuple[Judgement, str]:
-    images, split = (data.val, "val") if data.test is None else (data.test, "test")
+    split, images = data.parts()[-1]
     tick = watch.reading("judging", "judging; the network is trained")
     judgement = judge_images(
         classifier.network,
-        Images(images, classifier.network.preprocess, recipe.data.workers),
+        images.load(classifier.network.preprocess, recipe.data.workers),
         classifier.compute.in_fp32(),
-        loss=recipe.train.loss,
+        loss=classifier.network.loss,
         seed=recipe.seed,
         tick=lambda done: tick(done, len(images)),
     )
@@ -366,7 +370,6 @@ def _publish_report(
     folder: RunFolder,
     recipe: Recipe,
     trainer: Trainer,
-    images: ImageFolder,
     data: Dataset,
     judgement: Judgement,
     split: str,
@@ -381,7 +384,7 @@ def _publish_report(
         "backbone": recipe.model.backbone,
         "best_epoch": (trainer.position.best or {}).get("epoch"),
         "seed": recipe.seed,
-        "data": data_summary(data.table, str(data.root), data.notes, images.bad),
+        "data": data_summary(data.table, str(data.root), data.notes, data.bad),
     }
     write_report(
         folder.report,

@@ -33,7 +33,7 @@ def show_plan(recipe: Recipe, freeze: tuple[str, ...], as_json: bool, stop: Stop
     from finetune.run import class_names, make_classifier, read_data
 
     with watching(stop) as watch:
-        classes = read_data(recipe, watch, draw=False)[1].classes if scan else class_names(recipe)
+        classes = read_data(recipe, watch, draw=False).classes if scan else class_names(recipe)
         classifier = make_classifier(recipe, classes, freeze)
         found = classifier.plan(**recipe.train.model_dump())
         watch.notes([*found.warnings, *classifier.network.notes])
@@ -60,6 +60,8 @@ def check(what: Path, overrides: tuple[str, ...], strict: bool, as_json: bool) -
         if not what.is_dir():
             recipe = read_recipe(what, overrides, (), None, None, None)
             split = recipe.data.split
+            if recipe.data.folder is None or recipe.data.source != "folder":
+                return _check_source(recipe, as_json, stop)
             folder, classes = Path(recipe.data.folder), recipe.data.classes
             fractions, skip = (split.val, split.test, split.seed), recipe.data.on_bad == "skip"
             if recipe.data.sample and not folder.exists():
@@ -76,6 +78,17 @@ def check(what: Path, overrides: tuple[str, ...], strict: bool, as_json: bool) -
     ]
     if graves:
         raise DataError([finding.message for finding in graves], "mend the folder, or see data.on_bad and data.classes")
+
+
+def _check_source(recipe: Recipe, as_json: bool, stop: StopFlag) -> None:
+    """Read images that are no folder; whatever is wrong with them is raised."""
+    from finetune.run import read_data
+
+    with watching(stop) as watch:
+        data = read_data(recipe, watch)
+    counts = {name: int((data.table["class"] == name).sum()) for name in data.classes}
+    summary = {"folder": str(data.root), "images": len(data.table), "classes": counts, "notes": data.notes}
+    _show_findings([], summary, as_json)
 
 
 def _audit(

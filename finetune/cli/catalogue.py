@@ -1,4 +1,4 @@
-"""What can be named: `finetune layers`, `finetune recipes`, `finetune sample`."""
+"""What can be named: `finetune layers`, `finetune models`, `finetune recipes`, `finetune sample`."""
 
 from __future__ import annotations
 
@@ -43,6 +43,31 @@ def layers(backbone: str, classes: int, as_json: bool) -> None:
 
 
 @click.command()
+@click.argument("pattern", default="")
+@json_flag
+def models(pattern: str, as_json: bool) -> None:
+    """List what model.backbone can be: the models at hand, and with PATTERN the architectures that match it.
+
+    PATTERN is a glob, or a part of a name: 'resnet50', 'timm/convnext*', 'resnet50.' (timm's tagged weights).
+    """
+    from finetune.model.backbones import list_backbones
+    from finetune.recipe.load import CHECKOUT
+
+    cards = {f"models/{card.stem}" for home in (Path.cwd(), CHECKOUT) for card in home.glob("models/*.yaml")}
+    own = sorted(name for name in cards if pattern in name)
+    architectures = list_backbones(pattern) if pattern else []
+    if as_json:
+        print_json({"models": own, "architectures": architectures})
+        return
+    for name in [*own, *architectures]:
+        click.echo(name)
+    if not pattern:
+        click.echo(
+            f"and {len(list_backbones()):,} architectures of timm and torchvision: finetune models NAME", err=True
+        )
+
+
+@click.command()
 @json_flag
 def recipes(as_json: bool) -> None:
     """List the recipes in ./recipes, or those that come with the package."""
@@ -62,18 +87,20 @@ def _first_comment(path: Path) -> str:
 
 
 @click.command()
-@click.argument("name", type=click.Choice(["vehicles"]))
+@click.argument("name", type=click.Choice(["vehicles", "digits"]))
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--per-class", default=120, show_default=True, type=click.IntRange(1, 100_000), help="Images a class.")
-@click.option("--size", default=128, show_default=True, type=click.IntRange(16, 1024), help="Pixels a side.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Another seed, other images.")
-def sample(name: str, folder: Path, per_class: int, size: int, seed: int) -> None:
+@click.option("--per-class", type=click.IntRange(1, 100_000), help="Vehicles a class [120].")
+@click.option("--size", type=click.IntRange(16, 1024), help="Pixels a side of the vehicles [128].")
+@click.option("--seed", type=click.IntRange(0), help="Another seed, other vehicles [0].")
+def sample(name: str, folder: Path, per_class: int | None, size: int | None, seed: int | None) -> None:
     """Write the built-in sample NAME into DIR, which must be absent or empty, one folder per class.
 
     vehicles: drawn scenes of light and heavy vehicles; the same bytes for the same seed.
+    digits: scikit-learn's 1,797 real handwritten digits, 8x8 pixels.
     """
-    from finetune.data.samples.catalogue import write_sample
+    from finetune.data.samples.catalogue import ABOUT, write_sample
 
-    classes = write_sample(name, folder, per_class=per_class, size=size, seed=seed)
+    given = {"per_class": per_class, "size": size, "seed": seed}
+    classes = write_sample(name, folder, **{key: value for key, value in given.items() if value is not None})
     click.echo(folder)
-    click.echo(f"{per_class} images each of {', '.join(classes)}", err=True)
+    click.echo(f"{ABOUT[name]} Classes: {', '.join(classes)}", err=True)

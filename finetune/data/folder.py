@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,13 @@ import pandas as pd
 from finetune.data.audit import Finding, audit, require_usable
 from finetune.data.scan import scan
 from finetune.data.split import split
-from finetune.errors import DataError
+from finetune.errors import DataError, did_you_mean
 from finetune.files import visible
+
+if TYPE_CHECKING:
+    from finetune.data.load import Images
+    from finetune.data.memory import MemoryImages
+    from finetune.data.preprocess import Preprocess
 
 
 class ImageSet:
@@ -24,12 +29,16 @@ class ImageSet:
         root: the folder that the paths are relative to.
         table: rows of `Scan.table`.
         classes: the class names; labels are positions in this list.
+        pixels: uint8 [N, H, W], grey, where the images are in memory already and `root` holds no file for each.
     """
 
-    def __init__(self, root: Path, table: pd.DataFrame, classes: Sequence[str]) -> None:
+    def __init__(
+        self, root: Path, table: pd.DataFrame, classes: Sequence[str], pixels: np.ndarray | None = None
+    ) -> None:
         self.root = Path(root)
         self.table = table.reset_index(drop=True)
         self.classes = list(classes)
+        self.pixels = pixels
 
     def __len__(self) -> int:
         return len(self.table)
@@ -61,6 +70,26 @@ class ImageSet:
         """The sha256 of each image file."""
         return list(self.table["sha256"])
 
+    def base_rate(self) -> tuple[str, float]:
+        """The largest class, and how often answering it always would be right."""
+        counts = np.bincount(self.labels, minlength=len(self.classes))
+        return self.classes[int(counts.argmax())], float(counts.max() / max(1, len(self)))
+
+    def load(self, preprocess: Preprocess, workers: int | None = None) -> Images | MemoryImages:
+        """The images as batches of what a network takes, read from their files or from memory.
+
+        Args:
+            preprocess: what the network takes.
+            workers: threads that read files; None for one a core.
+        """
+        if self.pixels is not None:
+            from finetune.data.memory import MemoryImages
+
+            return MemoryImages(self, preprocess)
+        from finetune.data.load import Images  # here, because scanning a folder takes no torch
+
+        return Images(self, preprocess, workers)
+
 
 class Dataset:
     """Images with their split.
@@ -70,13 +99,29 @@ class Dataset:
         table: as `Scan.table`, its column `split` filled with train, val and perhaps test.
         classes: the class names, in the order of the network's outputs.
         notes: what is worth knowing, a line each.
+        bad: (path, reason) of the images left out.
+        warnings: what whoever reads the figures must know, a line each.
+        pixels: uint8 [N, H, W], a row for each of the table, where the images are in memory already.
     """
 
-    def __init__(self, root: Path, table: pd.DataFrame, classes: Sequence[str], notes: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        root: Path,
+        table: pd.DataFrame,
+        classes: Sequence[str],
+        notes: Sequence[str] = (),
+        *,
+        bad: Sequence[tuple[str, str]] = (),
+        warnings: Sequence[str] = (),
+        pixels: np.ndarray | None = None,
+    ) -> None:
         self.root = Path(root)
         self.table = table
         self.classes = list(classes)
         self.notes = list(notes)
+        self.bad = list(bad)
+        self.warnings = list(warnings)
+        self.pixels = pixels
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{len(part)} {name}" for name in ("train", "val", "test") if (part := self._part(name)))
@@ -97,8 +142,45 @@ class Dataset:
         """The images that only judge; None where there are none."""
         return self._part("test") or None
 
+    def against_rest(self, positive: str) -> Dataset:
+        """The same images with two classes: `not POSITIVE` and POSITIVE.
+
+        Raises:
+            DataError: there is no such class.
+        """
+        classes = one_against_rest(positive, self.classes)
+        labels = np.where(self.table["class"] == positive, positive, classes[0]).astype(object)
+        table = self.table.assign(**{"class": labels})
+        data = Dataset(self.root, table, classes, self.notes, bad=self.bad, pixels=self.pixels)
+        rates = [(name, part.base_rate()) for name, part in data.parts()]
+        data.warnings = [
+            f"'{visible(positive)}' against the rest: always answering '{visible(largest)}' would be right for "
+            f"{rate:.4f} of {name}"
+            for name, (largest, rate) in rates
+        ]
+        return data
+
+    def parts(self) -> list[tuple[str, ImageSet]]:
+        """Name and images of each split that there is."""
+        parts = [("train", self.train), ("val", self.val), ("test", self.test)]
+        return [(name, part) for name, part in parts if part is not None]
+
     def _part(self, name: str) -> ImageSet:
-        return ImageSet(self.root, self.table[self.table["split"] == name], self.classes)
+        rows = (self.table["split"] == name).to_numpy()
+        return ImageSet(self.root, self.table[rows], self.classes, None if self.pixels is None else self.pixels[rows])
+
+
+def one_against_rest(positive: str, classes: Sequence[str]) -> list[str]:
+    """The two classes that are left of `classes` when one of them is put against the rest.
+
+    Raises:
+        DataError: there is no such class.
+    """
+    if positive not in classes:
+        near = did_you_mean(positive, classes)
+        known = ", ".join(visible(name) for name in classes)
+        raise DataError(f"data.positive: {visible(positive)!r}: no such class{near}", f"the classes are {known}")
+    return [f"not {positive}", positive]
 
 
 class ImageFolder:
@@ -158,5 +240,7 @@ class ImageFolder:
         """
         if self.scan.split_layout:
             own = " and ".join(f"{name}/" for name in self.scan.folders)
-            return Dataset(self.root, self.table, self.classes, [*self.notes, f"split by the folder itself: {own}"])
-        return Dataset(self.root, self.table.assign(split=split(self.table, val, test, seed)), self.classes, self.notes)
+            notes = [*self.notes, f"split by the folder itself: {own}"]
+            return Dataset(self.root, self.table, self.classes, notes, bad=self.bad)
+        table = self.table.assign(split=split(self.table, val, test, seed))
+        return Dataset(self.root, table, self.classes, self.notes, bad=self.bad)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from finetune.data.folder import ImageSet
-from finetune.data.load import Images
 from finetune.data.scan import scan
+from finetune.data.source import reopen
 from finetune.device import choose
 from finetune.errors import DataError, UsageError
 from finetune.evaluate.judge import Judgement, judge_images
@@ -50,7 +50,7 @@ def evaluate(
     tick = watch.reading("judging", "judging")
     judgement = judge_images(
         network,
-        Images(images, network.preprocess),
+        images.load(network.preprocess),
         choose(device, precision, convolutional=network.convolutional),
         loss=network.loss,
         tick=lambda done: tick(done, len(images)),
@@ -75,5 +75,5 @@ def _own_images(run: Path, split: str | None, network: Network) -> tuple[ImageSe
     rows = table[table["split"] == wanted]
     if rows.empty:
         raise DataError(f"{manifest}: no images in its {wanted} split", "choose another with --split")
-    root = Path(read_json(run / "run.json")["recipe"]["data"]["folder"])
-    return ImageSet(root, rows, network.classes), wanted
+    data = read_json(run / "run.json")["recipe"]["data"]
+    return reopen(data.get("source", "folder"), Path(data["folder"]), rows, network.classes), wanted

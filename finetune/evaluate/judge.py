@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from finetune.data.load import Images
+from finetune.data.memory import AnyImages
 from finetune.device import Compute
 from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import Metrics, judge, probabilities
@@ -50,7 +50,7 @@ def forward_of(network: Network, compute: Compute) -> Callable[[torch.Tensor], t
 
 def judge_images(
     network: Network,
-    images: Images,
+    images: AnyImages,
     compute: Compute,
     *,
     loss: str = "cross_entropy",

@@ -53,6 +53,11 @@ class Metrics:
     confusion: np.ndarray
 
     @property
+    def base_rate(self) -> float | None:
+        """The accuracy of always answering the largest class."""
+        return float(self.per_class["support"].max() / self.n) if self.n else None
+
+    @property
     def classes_judged(self) -> int:
         """Number of classes with at least one image."""
         return int((self.per_class["support"] > 0).sum())
@@ -64,6 +69,7 @@ class Metrics:
             "n": self.n,
             "accuracy": self.accuracy,
             "accuracy_ci95": list(self.accuracy_ci95) if self.accuracy_ci95 else None,
+            "base_rate": self.base_rate,
             "macro_f1": self.macro_f1,
             "balanced_accuracy": self.balanced_accuracy,
             "loss": self.loss,

@@ -11,7 +11,7 @@ from torch import nn
 from finetune.data.preprocess import Preprocess
 from finetune.errors import FinetuneError, ResourceError, UsageError, did_you_mean
 from finetune.files import visible
-from finetune.model import from_timm, from_torchvision
+from finetune.model import from_timm, from_torchvision, small
 from finetune.model.groups import layer_groups
 from finetune.model.heads import new_head, seeded
 from finetune.model.network import HeadSpec, Network
@@ -19,7 +19,7 @@ from finetune.model.weights import State
 
 
 class Library(Protocol):
-    """What a source of architectures must offer; the modules `from_timm` and `from_torchvision` do."""
+    """What a source of architectures must offer; the modules `from_timm`, `from_torchvision` and `small` do."""
 
     def names(self) -> tuple[str, ...]:
         """Every architecture."""
@@ -51,7 +51,11 @@ class Library(Protocol):
         """Dotted names of the classifier's layers."""
 
 
-LIBRARIES: dict[str, Library] = {"timm": cast(Library, from_timm), "torchvision": cast(Library, from_torchvision)}
+LIBRARIES: dict[str, Library] = {
+    "timm": cast(Library, from_timm),
+    "torchvision": cast(Library, from_torchvision),
+    "small": cast(Library, small),
+}
 
 RESERVED = {
     "num_classes": "data.classes",
@@ -71,7 +75,7 @@ RESERVED = {
 
 
 def split_name(architecture: str) -> tuple[Library, str]:
-    """The library and the name in it of ``timm/NAME`` or ``torchvision/NAME``.
+    """The library and the name in it of ``timm/NAME``, ``torchvision/NAME`` or ``small/NAME``.
 
     Raises:
         UsageError: no such library or name, with the nearest.
@@ -83,7 +87,7 @@ def split_name(architecture: str) -> tuple[Library, str]:
         near = f" (did you mean {' or '.join(same)}?)" if same else did_you_mean(architecture, known)
         raise UsageError(
             f"model.backbone: {visible(architecture)}: unknown{near}",
-            "write timm/NAME or torchvision/NAME, or a path to a card, a model bundle or a run folder",
+            "write timm/NAME, torchvision/NAME or small/NAME, or a path to a card, a model bundle or a run folder",
         )
     LIBRARIES[prefix].check_name(name)
     return LIBRARIES[prefix], name
@@ -95,7 +99,7 @@ def assemble(
     *,
     options: Mapping[str, Any],
     preprocess: Mapping[str, Any],
-    in_chans: int = 3,
+    in_chans: int | None = None,
     head: HeadSpec = "linear",
     seed: int = 0,
     trained: bool,
@@ -104,11 +108,11 @@ def assemble(
     """An architecture with its head, initialised from `seed` without touching the global generators.
 
     Args:
-        architecture: ``timm/NAME`` or ``torchvision/NAME``.
+        architecture: ``timm/NAME``, ``torchvision/NAME`` or ``small/NAME``.
         classes: names, in the order of the logits.
         options: of the architecture.
         preprocess: what differs from the architecture's own; None counts as absent.
-        in_chans: 3 or 1.
+        in_chans: 3 or 1; None for as many as the preprocessing has means.
         head: ``linear`` or a mapping.
         seed: of everything that is drawn.
         trained: weights are or will be loaded, so the head is a new one on a trained body.
@@ -121,6 +125,7 @@ def assemble(
     library, name = split_name(architecture)
     _refuse_reserved(options)
     given = {key: value for key, value in preprocess.items() if value is not None}
+    in_chans = _natural_channels({**library.default_preprocess(name), **given}) if in_chans is None else in_chans
     own = library.own_options(name, trained=trained, in_chans=in_chans)
     complete, prepare = _sized(library, name, {**own, **options}, given, in_chans)
     state, source = library.published(name) if published else (None, "none")
@@ -166,6 +171,11 @@ def _sized(
     if option and option not in options and prepare.size != natural:
         options = {**options, option: library.as_option(option, prepare.size)}
     return options, prepare
+
+
+def _natural_channels(values: Mapping[str, Any]) -> int:
+    """As many channels as there are means: what the weights were trained on."""
+    return 1 if isinstance(values["mean"], (list, tuple)) and len(values["mean"]) == 1 else 3
 
 
 def _channels(values: Mapping[str, Any], in_chans: int) -> dict[str, Any]:

@@ -46,19 +46,21 @@ def build(
     weights: str = "default",
     options: Mapping[str, Any] | None = None,
     preprocess: Mapping[str, Any] | None = None,
-    in_chans: int = 3,
+    in_chans: int | None = None,
     head: HeadSpec = "linear",
     seed: int = 0,
 ) -> Network:
     """A network with a new head for `classes`, in eval mode on the CPU in float32.
 
     Args:
-        backbone: ``timm/NAME``, ``torchvision/NAME``, a card (``FILE.yaml``), a model bundle or a run folder.
+        backbone: ``timm/NAME``, ``torchvision/NAME``, ``small/NAME``, a card (``FILE.yaml``), a model bundle or a run
+            folder.
         classes: names, in the order of the logits.
-        weights: ``default`` (the card's or bundle's own, else the published ones), ``none`` (from scratch), or a file.
+        weights: ``default`` (the card's or bundle's own, else the published ones, which ``small/NAME`` has none of),
+            ``none`` (from scratch), or a file.
         options: passed to the architecture, over those of the card or bundle.
         preprocess: size, mean, std, interpolation, crop: only what differs from the weights' own.
-        in_chans: 3, or 1 for grey.
+        in_chans: 3, or 1 for grey; None for what the weights were trained on.
         head: ``linear``, or ``{hidden: [128], activation: relu, dropout: 0.2}``.
         seed: of the new head, and of everything where `weights` is ``none``. The global generators are not touched.
 
@@ -71,6 +73,8 @@ def build(
         raise UsageError("classes: there are none", "give at least two class names")
     origin = find(backbone)
     own = origin.weights() if weights == "default" else None
+    if own is None and weights == "default" and origin.architecture.startswith("small/"):
+        weights = "none"
     if weights not in ("default", "none"):
         own = (read_weights(Path(weights).expanduser()), weights)
     network = assemble(
@@ -121,14 +125,14 @@ def find(backbone: str) -> Origin:
 
 
 def list_backbones(pattern: str = "*") -> list[str]:
-    """Names of architectures that match a glob; a pattern without a wildcard matches anywhere in the name.
+    """Names of architectures that match a glob, with or without the library; plain text matches anywhere in the name.
 
     Where the pattern has a dot, timm's names with the tag of their weights (`timm/resnet50.a1_in1k`) match too.
     """
     wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
     known = [f"{prefix}/{name}" for prefix, library in LIBRARIES.items() for name in library.names()]
     known += [f"timm/{name}" for name in from_timm.tagged_names()] if "." in pattern else []
-    return sorted(name for name in known if fnmatchcase(name, wanted))
+    return sorted(name for name in known if fnmatchcase(name, wanted) or fnmatchcase(name.partition("/")[2], wanted))
 
 
 def _from_card(path: Path) -> Origin:

@@ -113,7 +113,10 @@ def read_description(path: Path) -> Description:
     """
     folder = find_bundle(path)
     where = folder / DESCRIPTION
-    value = read_json(where)
+    try:
+        value = read_json(where)
+    except ArtefactError as error:
+        raise ArtefactError(error.problems, _BROKEN) from error
     if not isinstance(value, dict):
         raise ArtefactError(f"{where}: not the description of a model", _BROKEN)
     if not isinstance(value.get("format"), int) or value["format"] > FORMAT:

@@ -72,7 +72,7 @@ def own_options(name: str, *, trained: bool, in_chans: int) -> dict[str, Any]:
     """
     if name not in _WITH_AUXILIARIES:
         return {}
-    return {"aux_logits": False, "transform_input": trained and in_chans == 3, "init_weights": not trained}
+    return {"aux_logits": False, "transform_input": trained and in_chans == 3, "init_weights": False}
 
 
 def published(name: str) -> tuple[State, str]:

@@ -17,7 +17,6 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "gelu": nn.GELU,
     "silu": nn.SiLU,
     "tanh": nn.Tanh,
-    "leaky_relu": nn.LeakyReLU,
 }
 
 
@@ -55,6 +54,7 @@ def new_head(module: nn.Module, names: Sequence[str], spec: HeadSpec, classes: i
     Raises:
         UsageError: a spec that is none.
     """
+    _check_spec(spec)
     with seeded(seed):
         for name in names:
             old = module.get_submodule(name)
@@ -65,25 +65,42 @@ def new_head(module: nn.Module, names: Sequence[str], spec: HeadSpec, classes: i
                 )
             if isinstance(spec, Mapping):
                 module.set_submodule(name, _hidden(old, spec, classes))
-            elif spec != "linear":
-                raise UsageError(f"model.head: {spec!r} is no head", "write linear, or {hidden: [128]}")
             elif reset:
                 old.reset_parameters()
 
 
+def _check_spec(spec: HeadSpec) -> None:
+    if not isinstance(spec, Mapping):
+        problems = [] if spec == "linear" else [f"model.head: {spec!r} is no head"]
+    else:
+        known = ("hidden", "activation", "dropout")
+        problems = [f"model.head.{key}: unknown key{did_you_mean(str(key), known)}" for key in spec if key not in known]
+        hidden, dropout, activation = spec.get("hidden"), spec.get("dropout", 0), spec.get("activation", "relu")
+        if not isinstance(hidden, (list, tuple)) or not all(isinstance(width, int) and width > 0 for width in hidden):
+            problems.append(f"model.head.hidden: {hidden!r} is no list of widths")
+        if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+            problems.append(f"model.head.dropout: {dropout!r} is not from 0 to below 1")
+        if activation not in ACTIVATIONS:
+            near = did_you_mean(str(activation), ACTIVATIONS)
+            problems.append(f"model.head.activation: {activation!r} unknown{near}")
+    if problems:
+        example = "{hidden: [128], activation: relu, dropout: 0.2}"
+        raise UsageError(problems, f"write linear, or as in {example}; the activations are {', '.join(ACTIVATIONS)}")
+
+
 def _hidden(old: nn.Linear | nn.Conv2d, spec: Mapping[str, Any], classes: int) -> nn.Sequential:
-    """Layers, activations and dropout, then the classifier: 1×1 convolutions where the old one is a convolution."""
-    activation = str(spec.get("activation", "relu"))
-    if activation not in ACTIVATIONS:
-        near = did_you_mean(activation, ACTIVATIONS)
-        raise UsageError(f"model.head.activation: {activation!r} unknown{near}", f"one of {', '.join(ACTIVATIONS)}")
+    """Hidden layers and the classifier, dropout before each: 1×1 convolutions where the old one is a convolution."""
+    activation = ACTIVATIONS[spec.get("activation", "relu")]
     width = old.in_features if isinstance(old, nn.Linear) else old.in_channels
     layers: list[nn.Module] = []
-    for hidden in spec.get("hidden", ()):
-        layers += [_layer(old, width, hidden), ACTIVATIONS[activation]()]
-        layers += [nn.Dropout(spec["dropout"])] if spec.get("dropout") else []
+    for hidden in spec["hidden"]:
+        layers += [*_dropout(spec), _layer(old, width, hidden), activation()]
         width = hidden
-    return nn.Sequential(*layers, _layer(old, width, classes))
+    return nn.Sequential(*layers, *_dropout(spec), _layer(old, width, classes))
+
+
+def _dropout(spec: Mapping[str, Any]) -> list[nn.Module]:
+    return [nn.Dropout(spec["dropout"])] if spec.get("dropout") else []
 
 
 def _layer(like: nn.Linear | nn.Conv2d, width: int, outputs: int) -> nn.Module:

@@ -20,7 +20,7 @@ class Network:
 
     Attributes:
         module: the network itself, in eval mode as it comes from `build`.
-        architecture: ``timm/NAME`` or ``torchvision/NAME``.
+        architecture: ``timm/NAME``, ``torchvision/NAME`` or ``small/NAME``.
         options: what the architecture was built with, besides the number of classes and channels.
         classes: names, in the order of the logits.
         preprocess: from a picture to the input.

@@ -121,6 +121,8 @@ def _open(url: str, what: str) -> Any:
         answer = answers.get(timeout=OPEN_SECONDS)
     except queue.Empty:
         raise _unreachable(what, url, f"no answer in {OPEN_SECONDS} s") from None
+    if isinstance(answer, urllib.error.HTTPError):
+        answer.close()
     if isinstance(answer, (OSError, http.client.HTTPException)):
         raise _unreachable(what, url, getattr(answer, "reason", answer)) from answer
     if isinstance(answer, Exception):

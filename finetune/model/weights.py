@@ -28,8 +28,8 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before every name."""
 
-MAX_HEADER = 16 * 2**20
-"""Bytes; the header of the largest networks in timm has less than one of these megabytes."""
+MAX_HEADER, MAX_TENSORS = 16 * 2**20, 20_000
+"""Bytes of a safetensors header, and tensors in a file: ten times what the largest networks of timm have."""
 
 _COUNTER = "num_batches_tracked"  # absent from files older than PyTorch 0.4.1, and used by nothing but momentum=None
 _BROKEN = "give an intact file: download or copy it again"
@@ -57,6 +57,7 @@ def read_weights(path: Path) -> State:
     except OSError as error:
         raise ArtefactError(f"{path}: not readable: {error.strerror or error}", _BROKEN) from error
     state = {_bare(name): value for name, value in _unwrap(content).items() if isinstance(value, Tensor)}
+    _check_count(path, len(state))
     if not state:
         raise ArtefactError(f"{path}: holds no tensors", "give a file with a network's state dict in it")
     return {name: _checked(tensor, f"{path}: {visible(name)}", path) for name, tensor in state.items()}
@@ -79,9 +80,15 @@ def _check_header(path: Path) -> None:
             raise ArtefactError(f"{path}: not a safetensors file (its header would have {length:,} bytes)", _BROKEN)
         header = file.read(length)
     try:
-        json.loads(header, object_pairs_hook=_without_duplicates)
+        names = json.loads(header, object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
-        raise ArtefactError(f"{path}: not a safetensors file: {visible(_line(error))}", _BROKEN) from error
+        raise ArtefactError(f"{path}: not a safetensors file: {_line(error)}", _BROKEN) from error
+    _check_count(path, len(names) if isinstance(names, dict) else 0)
+
+
+def _check_count(path: Path, count: int) -> None:
+    if count > MAX_TENSORS:
+        raise ArtefactError(f"{path}: {count:,} tensors, more than any network has", "give a network's weights")
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

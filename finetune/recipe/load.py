@@ -168,10 +168,10 @@ def resolve(recipe: Recipe, folder: Path) -> Recipe:
         "backbone": _backbone(recipe.model.backbone, folder),
         "weights": weights if weights in ("default", "none") else _absolute(weights, folder),
     }
-    data = {"folder": _absolute(recipe.data.folder, folder)}
+    data = {"folder": None if recipe.data.folder is None else _absolute(recipe.data.folder, folder)}
     return recipe.model_copy(
         update={
-            "name": recipe.name or re.sub(r"[^\w.-]+", "_", Path(data["folder"]).name).lstrip(".") or "run",
+            "name": recipe.name or re.sub(r"[^\w.-]+", "_", Path(data["folder"] or "").name).lstrip(".") or "run",
             "data": recipe.data.model_copy(update=data),
             "model": recipe.model.model_copy(update=model),
         }
@@ -204,7 +204,7 @@ def _backbone(text: str, folder: Path) -> str:
         near = " (a weights file does not say its architecture: it goes into model.weights)"
     raise UsageError(
         f"model.backbone: {visible(text)!r} is no name of a network, no card, bundle or run folder{visible(near)}",
-        "write timm/NAME, torchvision/NAME, models/NAME, a card (FILE.yaml), or the folder of a bundle or run",
+        "write timm/NAME, torchvision/NAME, small/NAME, models/NAME, a card (FILE.yaml), or a bundle's or run's folder",
     )
 
 

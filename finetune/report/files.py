@@ -44,9 +44,9 @@ def write_report(
         classes: names in the order of labels and probabilities.
         history: the rows of `history.csv`; without any there are no curves.
         plan: columns and rows of `plan.csv`.
-        run: for the page, each key optional: name, backbone, date (or finished, ISO 8601), status, best_epoch, recipe (resolved), seed, device,
-            precision, cache, timings (seconds by name), versions, weights_sha256, freeze_proof, warnings, and data as
-            `data_summary` gives it.
+        run: for the page, each key optional: name, backbone, date (or finished, ISO 8601), status, best_epoch, recipe
+            (resolved), batchnorm, device, precision, cache, timings (seconds by name), versions, weights_sha256,
+            freeze_proof, warnings, and data as `data_summary` gives it.
 
     Raises:
         ResourceError: a file cannot be written.

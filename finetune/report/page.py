@@ -42,8 +42,8 @@ ESSENTIALS = {
     "Batch size": "train.batch_size",
     "Augmentation": "data.augment",
     "Class weights": "data.class_weights",
-    "BatchNorm": "train.batchnorm",
     "Epoch chosen by": "train.select",
+    "Seed": "seed",
 }
 """What most readers ask of a recipe, and where it stands in it."""
 
@@ -232,7 +232,7 @@ def _facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Label and text of what the reader should know of the training, in reading order; what is unknown is left out."""
     recipe = run.get("recipe")
     found = [(label, _look_up(recipe, key)) for label, key in ESSENTIALS.items()]
-    machine = [("Seed", "seed"), ("Device", "device"), ("Precision", "precision"), ("Cache", "cache")]
+    machine = [("BatchNorm", "batchnorm"), ("Device", "device"), ("Precision", "precision"), ("Cache", "cache")]
     found += [(label, run.get(key)) for label, key in machine]
     timings = run.get("timings") or {}
     found += [("Time", ", ".join(f"{_spoken(key)} {_duration(value)}" for key, value in timings.items()))]

@@ -47,8 +47,11 @@ def per_class_text(metrics: Metrics, limit: int | None = 50) -> str:
         lines.append(f"* support below {TOO_FEW}: too few to tell")
     judged = sum(row["support"] > 0 for row in rows)
     over = "" if judged == len(rows) else f" (over the {judged} of {len(rows)} classes that have images)"
-    low, high = (number(bound) for bound in summary["accuracy_ci95"] or (None, None))
-    accuracy = f"accuracy {number(summary['accuracy'])} (95 % interval {low}-{high}), {summary['n']:,} images"
+    low, high = (number(bound, 4) for bound in summary["accuracy_ci95"] or (None, None))
+    accuracy = f"accuracy {number(summary['accuracy'], 4)} (95 % interval {low}-{high}), {summary['n']:,} images"
+    if rows and summary["n"]:
+        largest = max(summary["per_class"], key=lambda row: int(row["support"]))["class"]
+        accuracy += f"; always '{visible(largest)}': {number(summary['base_rate'], 4)}"
     return "\n".join([*lines, "", accuracy, f"macro F1 {number(summary['macro_f1'])}{over}"])
 
 

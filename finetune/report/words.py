@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NOT_PROBABILITIES = {
-    "bce": "Trained with bce: the probabilities are normalised sigmoids.",
-    "hinge": "Trained with hinge: the probabilities are a softmax of the margins, and mean little as such.",
+    "bce": "Trained with bce, each class against the rest: the probabilities are normalised sigmoids.",
+    "hinge": "Trained with hinge, each class against the rest: the probabilities are a softmax of the margins, "
+    "and mean little as such.",
 }
 """Losses after which a confidence is no estimated probability, and what the report says of it."""
 

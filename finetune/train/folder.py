@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -44,6 +45,7 @@ class RunFolder:
         self.data_csv = path / "data.csv"
         self.record: dict[str, Any] = {}
         self._lock: IO[str] | None = None
+        self._fresh = False
 
     @classmethod
     def create(cls, out: Path | None, name: str) -> RunFolder:
@@ -63,6 +65,7 @@ class RunFolder:
                 )
             out.mkdir(parents=True, exist_ok=True)
             folder = cls(out.resolve())
+            folder._fresh = True
             folder.lock()
         except OSError as error:
             raise from_os_error(error, out, "make this run folder") from error
@@ -114,7 +117,11 @@ class RunFolder:
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
-        """Inside, the run is `running`; it ends as finished, stopped or failed, and the lock is let go."""
+        """Inside, the run is `running`; it ends as finished, stopped or failed, and the lock is let go.
+
+        A new run that is refused before it has learnt anything leaves nothing behind: corrected, the same command can
+        be given again.
+        """
         self.update(status="running")
         try:
             yield
@@ -125,10 +132,19 @@ class RunFolder:
             raise
         except (Exception, KeyboardInterrupt) as error:
             problems = error.problems if isinstance(error, FinetuneError) else [f"{type(error).__name__}: {error}"]
-            self._end(status="failed", error=problems)
+            if self._fresh and isinstance(error, FinetuneError) and not self.checkpoints.exists():
+                self._clear()
+            else:
+                self._end(status="failed", error=problems)
             raise
         finally:
             self.unlock()
+
+    def _clear(self) -> None:
+        for path in self.path.iterdir():
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     def _end(self, **values: Any) -> None:
         # the disk may be what failed: the first error is the one to tell

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from finetune.errors import UsageError
 from finetune.model.plan import FreezePlan, Phase
 
 
@@ -99,11 +100,53 @@ def set_rates(optimizer: torch.optim.Optimizer, share: float) -> float:
     return max(float(group["lr"]) for group in optimizer.param_groups)
 
 
-def make_loss(kind: str, *, label_smoothing: float, class_weights: torch.Tensor | None) -> nn.Module:
-    """The training loss: mean over a batch, from logits [N, C] and labels, int64 [N]."""
-    if kind != "cross_entropy":
-        raise ValueError(f"unknown loss {kind!r}")
-    return nn.CrossEntropyLoss(weight=class_weights, label_smoothing=label_smoothing, reduction="none")
+def make_loss(
+    kind: str, *, label_smoothing: float = 0.0, class_weights: torch.Tensor | None = None, margin: float = 1.0
+) -> nn.Module:
+    """The training loss of each image, float32 [N], from logits [N, C] and labels, int64 [N].
+
+    Args:
+        kind: cross_entropy; or bce or hinge, which put each class against the rest.
+        label_smoothing: share of the target given to all classes alike; of cross_entropy only.
+        class_weights: float32 [C]; an image's loss is weighed by its own class.
+        margin: of hinge.
+
+    Raises:
+        UsageError: no such loss, or one that knows no label smoothing.
+    """
+    if kind == "cross_entropy":
+        return nn.CrossEntropyLoss(weight=class_weights, label_smoothing=label_smoothing, reduction="none")
+    if kind not in ("bce", "hinge"):
+        raise UsageError(f"train.loss: {kind!r} is not known", "choose cross_entropy, bce or hinge")
+    if label_smoothing:
+        raise UsageError(f"train.label_smoothing: belongs to cross_entropy, not to {kind}", "set it to 0")
+    return OneVersusRest(kind, class_weights, margin)
+
+
+class OneVersusRest(nn.Module):
+    """As many two-class problems as there are classes, their losses summed for each image.
+
+    Args:
+        kind: bce, the loss of logistic regression; or hinge, `max(0, margin - t s)` for a target t of 1 or -1 and a
+            score s: with margin 1 that of a support vector machine, with margin 0 the perceptron criterion, whose
+            gradient is Rosenblatt's rule: what is on the wrong side, or on the border, moves by its input.
+        class_weights: float32 [C], or None.
+        margin: of hinge.
+    """
+
+    def __init__(self, kind: str, class_weights: torch.Tensor | None, margin: float) -> None:
+        super().__init__()
+        self.kind, self.class_weights, self.margin = kind, class_weights, margin
+
+    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The loss of each image, [N], from logits [N, C] and labels, int64 [N]."""
+        own = nn.functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
+        if self.kind == "bce":
+            each = nn.functional.binary_cross_entropy_with_logits(logits, own, reduction="none")
+        else:
+            each = (self.margin - (2 * own - 1) * logits).clamp(min=0)  # its gradient at 0 is 1, where ReLU's is 0
+        losses = each.sum(dim=1)
+        return losses if self.class_weights is None else losses * self.class_weights[labels]
 
 
 class Ema:

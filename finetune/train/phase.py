@@ -46,6 +46,7 @@ class PhaseLearner:
             settings.loss,
             label_smoothing=settings.label_smoothing,
             class_weights=None if weights is None else torch.tensor(weights, device=compute.device),
+            margin=settings.margin,
         )
 
     def train_mode(self) -> None:

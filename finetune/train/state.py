@@ -23,7 +23,8 @@ class Settings:
         momentum: of SGD.
         schedule: cosine, constant, step or one_cycle, over each phase.
         warmup_epochs: linear warm-up at the start of each phase; may be a fraction.
-        loss: cross_entropy.
+        loss: cross_entropy, bce or hinge; the last two put each class against the rest.
+        margin: of hinge.
         label_smoothing: share of the target given to all classes alike.
         class_weights: weight of each class in the loss, or None.
         clip_norm: largest norm of the whole gradient, or None.
@@ -46,6 +47,7 @@ class Settings:
     schedule: str = "cosine"
     warmup_epochs: float = 0.0
     loss: str = "cross_entropy"
+    margin: float = 1.0
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
     clip_norm: float | None = None

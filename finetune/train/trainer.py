@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from finetune.data.load import Images, order
+from finetune.data.load import order
+from finetune.data.memory import AnyImages
 from finetune.device import Compute, own_randomness
 from finetune.errors import DivergedError, Stopped
 from finetune.evaluate.loop import infer
@@ -53,8 +54,8 @@ class Trainer:
         self,
         network: Network,
         plan: FreezePlan,
-        train: Images,
-        val: Images,
+        train: AnyImages,
+        val: AnyImages,
         settings: Settings,
         compute: Compute,
         *,

@@ -216,7 +216,7 @@ train:
         ("data.classes=[a]", "expected a list of at least two class names, found a list"),
         ("data.classes=[a, b, a]", "'a' is listed twice"),
         ("data.split={val: 0.5, test: 0.5}", "val and test together are 1: nothing is left to train on"),
-        ("data.folder=", "expected text, found nothing"),
+        ("data.folder=", "data.folder: missing"),
         ('data.folder="a\\0b"', "expected text without a NUL character, found 'a\\x00b'"),
         ("model.in_chans=2", "expected 1 (grey) or 3 (colour), found 2"),
         ("model.in_chans=true", "expected 1 (grey) or 3 (colour), found true"),
@@ -224,7 +224,7 @@ train:
         ("model.unfreeze=[head]", "expected keys below it (a mapping), found a list"),
         ("model.preprocess.size=[0, 3]", "expected a whole number or [height, width], each from 1 to 8192"),
         ("model.preprocess.std=[0, 1, 1]", "expected numbers above 0, one a channel, found a list"),
-        ("model.preprocess.mean=[0, 1]", "preprocess.mean has 2 numbers, in_chans is 3"),
+        ("model.preprocess.mean=[0, 1]", "preprocess.mean has 2 numbers, a picture has 1 or 3 channels"),
         (
             "model.options={checkpoint_path: x.pth}",
             "checkpoint_path cannot be an option: it follows from model.weights",

@@ -54,7 +54,7 @@ HISTORY = [
     for epoch in range(4)
 ]
 PLAN = (
-    ["group", "parameters", "phase 0 (0-1)", "phase 1 (2-3)"],
+    ["group", "parameters", "phase 0: epochs 0-1", "phase 1: epochs 2-3"],
     [["stem", 448, "frozen", "frozen"], ["layer4", 9000, "frozen", "0.0001"], ["head", 700, "0.001", "0.001"]],
 )
 

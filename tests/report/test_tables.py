@@ -55,7 +55,7 @@ def test_columns_stay_aligned_whatever_the_names_are() -> None:
 
 
 def test_plan_is_one_row_a_group() -> None:
-    columns = ["group", "parameters", "phase 0 (0-1)", "phase 1 (2-3)"]
+    columns = ["group", "parameters", "phase 0: epochs 0-1", "phase 1: epochs 2-3"]
     lines = plan_text(columns, [["stem", 1_234_567, "frozen", "frozen"], ["head", 7, 1e-3, 0.0005]]).splitlines()
     assert lines[2].split() == ["stem", "1,234,567", "frozen", "frozen"]
     assert lines[3].split() == ["head", "7", "0.001", "0.0005"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -121,10 +122,11 @@ def _face(
 
 def _facing(points: Points, light: Points) -> float:
     """Cosine of the angle between the normal of a polygon and the light."""
+    lx, ly, lz = light.tolist()
     (ax, ay, az), (bx, by, bz) = (points[1] - points[0]).tolist(), (points[2] - points[0]).tolist()
-    normal = (ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx)
-    long = sum(n * n for n in normal) ** 0.5 + 1e-12
-    return sum(n * float(q) for n, q in zip(normal, light, strict=True)) / long
+    x, y, z = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
+    cosine: float = (x * lx + y * ly + z * lz) / (math.hypot(x, y, z) + 1e-12)
+    return cosine
 
 
 def _shade(colour: Colour, facing: float, ambient: float) -> tuple[int, int, int]:

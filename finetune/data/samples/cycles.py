@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
+from finetune.data.samples.chance import pick, uniform
 from finetune.data.samples.colours import Paint
-from finetune.data.samples.motors import pick, uniform
-from finetune.data.samples.solid import Colour, Face, Part, ellipse, line, moved, on_sides, part, prism, rectangle, rounded, wheel
+from finetune.data.samples.solid import (
+    Colour,
+    Face,
+    Part,
+    ellipse,
+    line,
+    moved,
+    on_sides,
+    part,
+    prism,
+    rectangle,
+    rounded,
+    wheel,
+)
 
 Point = tuple[float, float]
 
@@ -32,14 +45,30 @@ def bicycle(rng: np.random.Generator, p: Paint) -> list[Part]:
     pieces.append(line([(*bar, -0.27), (*bar, 0.27)], 0.035, p.dark))
     grip = (bar[0] + 0.12, bar[1] - 0.1) if kind == "road" else (bar[0] - 0.1, bar[1] + 0.03)
     pieces += [line([(*bar, z), (*grip, z)], 0.04, p.dark) for z in (-0.26, 0.26)]
-    pieces += [line([(*crank, 0.08), (crank[0] + 0.1, crank[1] - 0.13, 0.1), (crank[0] + 0.16, crank[1] - 0.13, 0.1)], 0.03, p.metal)]
-    pieces += [line([(*crank, -0.08), (crank[0] - 0.1, crank[1] + 0.13, -0.1), (crank[0] - 0.04, crank[1] + 0.13, -0.1)], 0.03, p.metal)]
+    pieces += [
+        line(
+            [(*crank, 0.08), (crank[0] + 0.1, crank[1] - 0.13, 0.1), (crank[0] + 0.16, crank[1] - 0.13, 0.1)],
+            0.03,
+            p.metal,
+        )
+    ]
+    pieces += [
+        line(
+            [(*crank, -0.08), (crank[0] - 0.1, crank[1] + 0.13, -0.1), (crank[0] - 0.04, crank[1] + 0.13, -0.1)],
+            0.03,
+            p.metal,
+        )
+    ]
     pieces.append(_disc(crank, 0.09, 0.05, p.metal))
     if kind == "city":
         pieces += [_guard(at, radius + 0.03, p.trim) for at in (rear, front)]
         if rng.random() < 0.6:
-            pieces.append(prism(rectangle((front[0] - 0.02, front[0] + 0.28), (bar[1] - 0.25, bar[1] - 0.02)), 0.17, p.load))
-        pieces.append(prism(rectangle((rear[0] - 0.2, rear[0] + 0.2), (radius * 2 + 0.05, radius * 2 + 0.09)), 0.07, p.dark))
+            pieces.append(
+                prism(rectangle((front[0] - 0.02, front[0] + 0.28), (bar[1] - 0.25, bar[1] - 0.02)), 0.17, p.load)
+            )
+        pieces.append(
+            prism(rectangle((rear[0] - 0.2, rear[0] + 0.2), (radius * 2 + 0.05, radius * 2 + 0.09)), 0.07, p.dark)
+        )
     if rng.random() < 0.45:
         feet = ((crank[0] + 0.1, crank[1] - 0.13), (crank[0], crank[1] + 0.13))
         pieces += rider(rng, p, saddle, grip, feet, lean=0.5 if kind == "road" else uniform(rng, 0.15, 0.35), apart=0.1)
@@ -60,7 +89,10 @@ def motorcycle(rng: np.random.Generator, p: Paint) -> list[Part]:
     pieces += [line([(front, radius, z), (*head, z)], 0.055, p.metal) for z in (-0.1, 0.1)]
     saddle, extra = _machine(rng, p, kind, (rear, front), radius, head)
     pieces += extra
-    bar = (head[0] - (0.02 if kind == "sports" else 0.12), head[1] + (0.02 if kind == "sports" else uniform(rng, 0.1, 0.22)))
+    bar = (
+        head[0] - (0.02 if kind == "sports" else 0.12),
+        head[1] + (0.02 if kind == "sports" else uniform(rng, 0.1, 0.22)),
+    )
     pieces += [line([(*head, 0), (*bar, 0)], 0.05, p.metal), line([(*bar, -0.34), (*bar, 0.34)], 0.045, p.dark)]
     pieces.append(line([(head[0] + 0.1, head[1] - 0.06, 0)], 0.2, p.metal))
     pieces.append(line([(head[0] + 0.15, head[1] - 0.06, 0)], 0.15, p.lamp))
@@ -70,7 +102,16 @@ def motorcycle(rng: np.random.Generator, p: Paint) -> list[Part]:
     if rng.random() < 0.45:
         step = (head[0] - 0.35, 0.3) if kind in ("cruiser", "scooter") else (rear + base * 0.42, 0.36)
         lean = 0.55 if kind == "sports" else uniform(rng, 0.05, 0.25)
-        pieces += rider(rng, p, (saddle[0], saddle[1] + 0.02), (bar[0] - 0.03, bar[1]), (step, step), lean=lean, apart=0.22, helmet=True)
+        pieces += rider(
+            rng,
+            p,
+            (saddle[0], saddle[1] + 0.02),
+            (bar[0] - 0.03, bar[1]),
+            (step, step),
+            lean=lean,
+            apart=0.22,
+            helmet=True,
+        )
     return pieces
 
 
@@ -80,36 +121,74 @@ def _machine(
     rear, front = axles
     base = front - rear
     if kind == "scooter":
-        seat = (rear + 0.3, 0.78)
-        shell = [(rear - 0.28, 0.42), (rear + 0.5, 0.25), (rear + 0.62, 0.28), (rear + 0.58, 0.7), (rear - 0.2, 0.72)]
-        floor = [(rear + 0.4, 0.2), (head[0] - 0.02, 0.2), (head[0], 0.28), (rear + 0.4, 0.3)]
-        shield = [(head[0] - 0.02, 0.2), (head[0] + 0.12, 0.3), (head[0] + 0.05, head[1]), (head[0] - 0.06, head[1])]
-        parts = [prism(rounded(shell), 0.19, p.body), prism(floor, 0.17, p.trim), prism(shield, 0.2, p.body)]
-        parts += [prism(rounded(rectangle((rear - 0.22, rear + 0.56), (0.72, 0.82))), 0.15, p.dark), _guard((front, radius), radius + 0.05, p.body, 0.16)]
-        return seat, parts
+        return _scooter(p, axles, radius, head)
     floor_y = radius * 0.75
     seat = (rear + base * 0.3, {"cruiser": 0.68, "enduro": 0.9}.get(kind, 0.8))
     engine = rounded(rectangle((rear + base * 0.36, rear + base * 0.68), (floor_y, 0.6)))
     parts = [prism(engine, 0.17, p.metal, p.metal)]
-    parts[0].faces.extend(on_sides([tuple(q) for q in ellipse((rear + base * 0.47, floor_y + 0.14), (0.11, 0.11))], 0.172, p.dark))
+    parts[0].faces.extend(
+        on_sides([tuple(q) for q in ellipse((rear + base * 0.47, floor_y + 0.14), (0.11, 0.11))], 0.172, p.dark)
+    )
     parts += [line([(rear, radius, z), (rear + base * 0.45, 0.42, z)], 0.06, p.dark) for z in (-0.1, 0.1)]
     pipe_end = (rear - 0.1, radius * 1.0 if kind != "enduro" else 0.7)
-    parts.append(line([(rear + base * 0.6, 0.32, 0.2), (rear + base * 0.35, 0.28, 0.2), (*pipe_end, 0.2)], 0.09, p.metal))
-    tank = [(seat[0] + 0.2, seat[1] - 0.12), (head[0] + 0.02, head[1] - 0.2), (head[0], head[1] - 0.02), (head[0] - 0.25, head[1] + 0.06), (seat[0] + 0.25, seat[1])]
+    parts.append(
+        line([(rear + base * 0.6, 0.32, 0.2), (rear + base * 0.35, 0.28, 0.2), (*pipe_end, 0.2)], 0.09, p.metal)
+    )
+    tank = [
+        (seat[0] + 0.2, seat[1] - 0.12),
+        (head[0] + 0.02, head[1] - 0.2),
+        (head[0], head[1] - 0.02),
+        (head[0] - 0.25, head[1] + 0.06),
+        (seat[0] + 0.25, seat[1]),
+    ]
     tail_y = seat[1] + (0.12 if kind == "sports" else 0.02)
-    tail = [(rear - 0.12, tail_y), (seat[0] - 0.1, seat[1] - 0.16), (seat[0] + 0.26, seat[1] - 0.14), (seat[0] + 0.24, seat[1] - 0.03), (rear - 0.1, tail_y + 0.05)]
+    tail = [
+        (rear - 0.12, tail_y),
+        (seat[0] - 0.1, seat[1] - 0.16),
+        (seat[0] + 0.26, seat[1] - 0.14),
+        (seat[0] + 0.24, seat[1] - 0.03),
+        (rear - 0.1, tail_y + 0.05),
+    ]
     parts += [prism(tail, 0.13, p.body if kind != "cruiser" else p.dark), prism(rounded(tank), 0.16, p.body)]
     parts.append(line([(seat[0] - 0.2, seat[1], 0), (seat[0] + 0.2, seat[1] - 0.02, 0)], 0.12, p.dark))
     parts += [_guard((front, radius), radius + (0.2 if kind == "enduro" else 0.05), p.body, 0.09)]
     if kind == "cruiser" or rng.random() < 0.3:
         parts.append(_guard((rear, radius), radius + 0.05, p.body, 0.1))
     if kind == "sports":
-        fairing = [(rear + base * 0.4, floor_y + 0.05), (head[0] + 0.02, floor_y + 0.12), (head[0] + 0.2, head[1] - 0.2), (head[0] + 0.1, head[1] + 0.02), (head[0] - 0.18, head[1] - 0.1)]
-        parts.append(prism(rounded(fairing), 0.21, p.body, p.body if rng.random() < 0.5 else p.trim))
-        parts.append(prism([(head[0] - 0.05, head[1]), (head[0] + 0.14, head[1] - 0.02), (head[0] - 0.03, head[1] + 0.2)], 0.12, p.glass))
+        parts += _fairing(rng, p, rear + base * 0.4, floor_y, head)
     if kind in ("standard", "cruiser") and rng.random() < 0.4:
-        parts += [moved(prism(rounded(rectangle((rear - 0.25, rear + 0.3), (0.45, 0.8))), 0.1, p.load), z=z) for z in (-0.26, 0.26)]
+        parts += [
+            moved(prism(rounded(rectangle((rear - 0.25, rear + 0.3), (0.45, 0.8))), 0.1, p.load), z=z)
+            for z in (-0.26, 0.26)
+        ]
     return seat, parts
+
+
+def _scooter(p: Paint, axles: Point, radius: float, head: Point) -> tuple[Point, list[Part]]:
+    rear, front = axles
+    seat = (rear + 0.3, 0.78)
+    shell = [(rear - 0.28, 0.42), (rear + 0.5, 0.25), (rear + 0.62, 0.28), (rear + 0.58, 0.7), (rear - 0.2, 0.72)]
+    floor = [(rear + 0.4, 0.2), (head[0] - 0.02, 0.2), (head[0], 0.28), (rear + 0.4, 0.3)]
+    shield = [(head[0] - 0.02, 0.2), (head[0] + 0.12, 0.3), (head[0] + 0.05, head[1]), (head[0] - 0.06, head[1])]
+    parts = [prism(rounded(shell), 0.19, p.body), prism(floor, 0.17, p.trim), prism(shield, 0.2, p.body)]
+    parts += [
+        prism(rounded(rectangle((rear - 0.22, rear + 0.56), (0.72, 0.82))), 0.15, p.dark),
+        _guard((front, radius), radius + 0.05, p.body, 0.16),
+    ]
+    return seat, parts
+
+
+def _fairing(rng: np.random.Generator, p: Paint, foot: float, floor_y: float, head: Point) -> list[Part]:
+    fairing = [
+        (foot, floor_y + 0.05),
+        (head[0] + 0.02, floor_y + 0.12),
+        (head[0] + 0.2, head[1] - 0.2),
+        (head[0] + 0.1, head[1] + 0.02),
+        (head[0] - 0.18, head[1] - 0.1),
+    ]
+    shell = prism(rounded(fairing), 0.21, p.body, p.body if rng.random() < 0.5 else p.trim)
+    x, y = head
+    return [shell, prism([(x - 0.05, y), (x + 0.14, y - 0.02), (x - 0.03, y + 0.2)], 0.12, p.glass)]
 
 
 def rider(
@@ -133,7 +212,9 @@ def rider(
     crown = (neck[0] + 0.06, neck[1] + 0.17, 0.0)
     pieces.append(line([crown], 0.24 if not helmet else 0.29, p.skin if not helmet else p.load))
     if helmet or rng.random() < 0.5:
-        pieces.append(line([(crown[0] + 0.03, crown[1] + (0.0 if helmet else 0.06), 0)], 0.2, p.dark if helmet else p.load))
+        pieces.append(
+            line([(crown[0] + 0.03, crown[1] + (0.0 if helmet else 0.06), 0)], 0.2, p.dark if helmet else p.load)
+        )
     return pieces
 
 

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from finetune.data.samples.chance import pick, uniform
 from finetune.data.samples.colours import Paint
-from finetune.data.samples.solid import Colour, Part, across, on_sides, pane, part, prism, rectangle, rounded, wheel
+from finetune.data.samples.solid import Colour, Part, across, on_sides, pane, prism, rectangle, wheel
 
 Span = tuple[float, float]
-
-
-def uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """A number between `low` and `high`."""
-    return float(rng.uniform(low, high))
-
-
-def pick(rng: np.random.Generator, *names: str) -> str:
-    """One of `names`, all as likely."""
-    return names[int(rng.integers(len(names)))]
 
 
 def ends(piece: Part, x: Span, y: float, half: float, p: Paint, high: bool = False) -> None:
@@ -32,21 +23,29 @@ def ends(piece: Part, x: Span, y: float, half: float, p: Paint, high: bool = Fal
     piece.faces.append(across((front, y - 0.09), (front, y + 0.07), grille, p.dark))
     for at, turn in ((front, 1), (rear, -1)):
         lower, upper = y - 0.34, y - 0.23
-        piece.faces.append(across((at, lower if turn > 0 else upper), (at, upper if turn > 0 else lower), (-0.26, 0.26), (232, 232, 220)))
+        piece.faces.append(
+            across(
+                (at, lower if turn > 0 else upper), (at, upper if turn > 0 else lower), (-0.26, 0.26), (232, 232, 220)
+            )
+        )
 
 
 def arches(piece: Part, axles: tuple[float, ...], radius: float, half: float, dark: Colour) -> None:
     """Dark wheel arches on the sides of a body."""
     angle = np.linspace(0, np.pi, 9)
     for x in axles:
-        outline = [(x + radius * 1.2 * c, radius * 0.9 + radius * 1.25 * s) for c, s in zip(np.cos(angle), np.sin(angle), strict=True)]
+        outline = [
+            (x + radius * 1.2 * c, radius * 0.9 + radius * 1.25 * s)
+            for c, s in zip(np.cos(angle), np.sin(angle), strict=True)
+        ]
         piece.faces.extend(on_sides(outline, half + 0.003, dark))
 
 
 # --- cars ------------------------------------------------------------------------------------------------------------
 
 CARS = {
-    # length, height, bonnet, windscreen, rear screen, boot (shares of the length), ground clearance, belt (share of the height)
+    # length, height (from, to); bonnet, windscreen, rear screen, boot (shares of the length); clearance; belt (of the
+    # height)
     "sedan": ((4.4, 5.0), (1.40, 1.50), 0.26, 0.13, 0.12, 0.15, 0.20, 0.62),
     "hatchback": ((3.6, 4.2), (1.45, 1.60), 0.22, 0.13, 0.08, 0.02, 0.20, 0.60),
     "estate": ((4.5, 4.9), (1.45, 1.55), 0.26, 0.13, 0.07, 0.01, 0.20, 0.62),
@@ -74,14 +73,21 @@ def car(rng: np.random.Generator, p: Paint) -> list[Part]:
     body = prism(outline, half, p.body)
     radius = uniform(rng, 0.29, 0.35) * (1.12 if clear > 0.27 else 1.0)
     axles = (rear + length * 0.19, front - length * 0.19)
-    sill = on_sides(rectangle((axles[0], axles[1]), (clear, clear + 0.10)), half + 0.002, p.trim if rng.random() < 0.4 else p.dark)
+    sill = on_sides(
+        rectangle((axles[0], axles[1]), (clear, clear + 0.10)), half + 0.002, p.trim if rng.random() < 0.4 else p.dark
+    )
     body.faces.extend(sill)
     arches(body, axles, radius, half, p.dark)
     ends(body, (rear, front), nose - 0.14, half, p)
     for x in (cowl - length * 0.26, cowl - length * 0.05):
         body.faces.extend(on_sides(rectangle((x, x + 0.025), (clear + 0.12, belt)), half + 0.002, p.dark))
     cabin = _cabin(rng, p, (tail, tail + length * back, cowl - length * screen, cowl), (belt, height), half)
-    return [body, cabin, *wheel(axles[0], radius, half + 0.02, 0.2, p.tyre, p.rim), *wheel(axles[1], radius, half + 0.02, 0.2, p.tyre, p.rim)]
+    return [
+        body,
+        cabin,
+        *wheel(axles[0], radius, half + 0.02, 0.2, p.tyre, p.rim),
+        *wheel(axles[1], radius, half + 0.02, 0.2, p.tyre, p.rim),
+    ]
 
 
 def _cabin(rng: np.random.Generator, p: Paint, x: tuple[float, float, float, float], y: Span, half: float) -> Part:
@@ -89,7 +95,14 @@ def _cabin(rng: np.random.Generator, p: Paint, x: tuple[float, float, float, flo
     roof = p.trim if rng.random() < 0.25 else p.body
     glass = p.glass
     top = y[1] - 0.07
-    outline = [(x[0], y[0]), (x[3], y[0]), (x[2] + 0.06, top), (x[2] - 0.15, y[1]), (x[1] + 0.15, y[1]), (x[1] - 0.04, top)]
+    outline = [
+        (x[0], y[0]),
+        (x[3], y[0]),
+        (x[2] + 0.06, top),
+        (x[2] - 0.15, y[1]),
+        (x[1] + 0.15, y[1]),
+        (x[1] - 0.04, top),
+    ]
     halves = [low, low, high, high * 0.94, high * 0.94, high]
     cabin = prism(outline, halves, roof)
     inset = 0.07
@@ -114,7 +127,7 @@ def van(rng: np.random.Generator, p: Paint) -> list[Part]:
     """A van: panel van, high roof, minibus with windows, camper or postal van."""
     kind = pick(rng, "panel", "high", "windows", "small", "classic")
     length = uniform(rng, 4.0, 4.6) if kind in ("small", "classic") else uniform(rng, 4.9, 6.2)
-    height = {"high": uniform(rng, 2.5, 2.8), "small": uniform(rng, 1.8, 1.95)}.get(kind, uniform(rng, 1.95, 2.3))
+    height = {"high": uniform(rng, 2.5, 2.8), "small": uniform(rng, 1.85, 2.0)}.get(kind, uniform(rng, 2.05, 2.4))
     half, clear = uniform(rng, 0.88, 1.02), uniform(rng, 0.2, 0.3)
     rear, front = -length / 2, length / 2
     belt = clear + uniform(rng, 0.78, 0.92)
@@ -123,8 +136,8 @@ def van(rng: np.random.Generator, p: Paint) -> list[Part]:
     cowl, brow = front - bonnet, front - bonnet - rake
     eaves = min(belt + uniform(rng, 0.75, 0.85), height - 0.10)
     outline = [
-        (rear, clear), (front - 0.05, clear), (front, clear + 0.15), (front - 0.03, belt - 0.22), (cowl, belt), (brow, eaves),
-        (brow - 0.35, height), (rear + 0.12, height), (rear, height - 0.15),
+        (rear, clear), (front - 0.05, clear), (front, clear + 0.15), (front - 0.03, belt - 0.22), (cowl, belt),
+        (brow, eaves), (brow - 0.35, height), (rear + 0.12, height), (rear, height - 0.15),
     ]  # fmt: skip
     upper = half * uniform(rng, 0.88, 0.95)
     halves = [half, half, half, half, half * 0.99, upper, upper * 0.97, upper * 0.97, upper]
@@ -137,7 +150,9 @@ def van(rng: np.random.Generator, p: Paint) -> list[Part]:
     tyres = [w for x in axles for w in wheel(x, radius, half + 0.02, 0.22, p.tyre, p.rim, 0.58)]
     roof = []
     if rng.random() < 0.25:
-        roof.append(prism(rectangle((rear + 0.5, brow - 0.6), (height, height + uniform(rng, 0.08, 0.22))), half * 0.7, p.load))
+        roof.append(
+            prism(rectangle((rear + 0.5, brow - 0.6), (height, height + uniform(rng, 0.08, 0.22))), half * 0.7, p.load)
+        )
     return [body, *roof, *tyres]
 
 
@@ -165,13 +180,10 @@ def _van_sides(
         body.faces.extend(on_sides(sign, low, p.load))
     for at in (brow - 0.78, brow - 0.78 - (brow - rear) * 0.36):
         body.faces.extend(on_sides(rectangle((at, at + 0.03), (clear + 0.1, level)), low + 0.002, p.dark))
-    body.faces.append(pane((cowl - 0.03, belt + 0.03), (brow + 0.02, eaves - 0.02), (half[0] - 0.1, half[1] - 0.1), p.glass))
+    body.faces.append(
+        pane((cowl - 0.03, belt + 0.03), (brow + 0.02, eaves - 0.02), (half[0] - 0.1, half[1] - 0.1), p.glass)
+    )
     for z in ((0.05, half[1] - 0.15), (0.15 - half[1], -0.05)):
         if kind != "high" or rng.random() < 0.6:
             body.faces.append(across((rear - 0.004, level - 0.05), (rear - 0.004, belt + 0.05), z, p.glass))
     body.faces.append(across((rear - 0.004, height - 0.2), (rear - 0.004, clear + 0.2), (-0.02, 0.02), p.dark))
-
-
-def bumper(x: Span, y: Span, half: float, colour: Colour) -> Part:
-    """A bar across the end of a vehicle."""
-    return part(prism(rounded(rectangle(x, y)), half, colour).faces)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from finetune.data.samples.motors import uniform
+from finetune.data.samples.chance import uniform
 
 
 def develop(rng: np.random.Generator, picture: Image.Image, size: int) -> Image.Image:
@@ -24,7 +24,7 @@ def develop(rng: np.random.Generator, picture: Image.Image, size: int) -> Image.
     light = light * np.array([1 + warm, 1 + rng.normal(0, 0.02), 1 - warm]) * float(np.exp(rng.normal(0.05, 0.15)))
     light = _vignette(rng, light, size)
     light = np.clip(light, 0, 1) ** float(np.exp(rng.normal(-0.08, 0.16)))
-    light = (light - 0.5) * uniform(rng, 0.7, 1.15) + 0.5
+    light = (light - 0.5) * uniform(rng, 0.75, 1.15) + 0.5
     noise = uniform(rng, 0.003, 0.03)
     light = light + rng.normal(0, noise, light.shape) + rng.normal(0, noise * 0.7, light.shape[:2])[..., None]
     return Image.fromarray(np.clip(light * 255, 0, 255).astype(np.uint8))

@@ -6,47 +6,29 @@ surroundings of a bicycle and of a bus look alike.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw
 
 from finetune.data.samples.camera import Camera, ground_polygon
-from finetune.data.samples.colours import any_paint, jitter
-from finetune.data.samples.motors import pick, uniform
-from finetune.data.samples.solid import Colour, Part, across, box, line, on_sides, rectangle
+from finetune.data.samples.chance import pick, uniform
+from finetune.data.samples.clutter import LEAVES, Place, barrier, building, bush, person, pole, thing
+from finetune.data.samples.colours import jitter
+from finetune.data.samples.solid import Colour, Part, line
 
 GROUNDS: tuple[Colour, ...] = (
-    (104, 106, 110), (134, 132, 128), (78, 80, 86), (96, 130, 66), (124, 146, 80), (150, 120, 84), (196, 178, 136), (226, 230, 236), (116, 92, 70),
+    (104, 106, 110), (134, 132, 128), (78, 80, 86), (96, 130, 66), (124, 146, 80), (150, 120, 84),
+    (196, 178, 136), (226, 230, 236), (116, 92, 70),
 )  # fmt: skip
 SKIES: tuple[tuple[Colour, Colour], ...] = (
-    ((92, 148, 214), (190, 216, 240)), ((150, 160, 172), (206, 210, 214)), ((60, 84, 140), (244, 178, 120)), ((120, 176, 220), (240, 240, 230)),
-    ((178, 186, 196), (228, 226, 220)), ((44, 56, 92), (150, 140, 160)), ((212, 170, 140), (246, 222, 190)),
-)  # fmt: skip
-LEAVES: tuple[Colour, ...] = ((62, 104, 50), (92, 130, 60), (44, 82, 56), (150, 120, 50), (168, 90, 46), (110, 112, 70))
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where things are put down: positions on the ground seen from the camera.
-
-    Attributes:
-        centre: (3,) the middle of the vehicle on the ground, metres.
-        right: (3,) to the right in the picture, along the ground.
-        away: (3,) away from the camera, along the ground.
-        frame: width of the picture at the vehicle's distance, metres.
-    """
-
-    centre: NDArray[np.float64]
-    right: NDArray[np.float64]
-    away: NDArray[np.float64]
-    frame: float
-
-    def at(self, right: float, away: float) -> tuple[float, float]:
-        """x and z of a place so many frames to the right of the vehicle and behind it."""
-        point = self.centre + self.frame * (right * self.right + away * self.away)
-        return float(point[0]), float(point[2])
+    ((92, 148, 214), (190, 216, 240)),
+    ((150, 160, 172), (206, 210, 214)),
+    ((60, 84, 140), (244, 178, 120)),
+    ((120, 176, 220), (240, 240, 230)),
+    ((178, 186, 196), (228, 226, 220)),
+    ((44, 56, 92), (150, 140, 160)),
+    ((212, 170, 140), (246, 222, 190)),
+)
 
 
 # --- flat things: sky, hills, ground ---------------------------------------------------------------------------------
@@ -61,7 +43,9 @@ def backdrop(rng: np.random.Generator, size: int, camera: Camera, place: Place) 
     _clouds(rng, ImageDraw.Draw(sky), less)
     picture = sky.resize((size, size), Image.Resampling.BICUBIC)
     far = place.centre + place.away * place.frame * 400
-    line_at = camera.project(np.stack([far - place.right * place.frame * 300, far + place.right * place.frame * 300]))[0]
+    line_at = camera.project(np.stack([far - place.right * place.frame * 300, far + place.right * place.frame * 300]))[
+        0
+    ]
     pen = ImageDraw.Draw(picture)
     if rng.random() < 0.6:
         _hills(rng, pen, size, line_at)
@@ -88,7 +72,9 @@ def _hills(rng: np.random.Generator, pen: ImageDraw.ImageDraw, size: int, line_a
         y = left[1] + (x - left[0]) * (right[1] - left[1]) / (right[0] - left[0]) - tall
         colour = jitter(rng, LEAVES[int(rng.integers(len(LEAVES)))] if rng.random() < 0.6 else (130, 140, 160))
         fill = tuple(int(c) for c in colour)
-        pen.polygon([*zip(x.tolist(), y.tolist(), strict=True), (1.2 * size, 3 * size), (-0.2 * size, 3 * size)], fill=fill)
+        pen.polygon(
+            [*zip(x.tolist(), y.tolist(), strict=True), (1.2 * size, 3 * size), (-0.2 * size, 3 * size)], fill=fill
+        )
 
 
 def _ground(rng: np.random.Generator, pen: ImageDraw.ImageDraw, camera: Camera, place: Place) -> None:
@@ -128,11 +114,9 @@ def _quad(
     # Along the vehicle's own axis when turn is 0: most of them drive along the road they stand on.
     ahead = np.array([np.cos(turn), 0.0, np.sin(turn)])
     beside = np.array([-ahead[2], 0.0, ahead[0]])
-    signs = ((-1, -1), (1, -1), (1, 1), (-1, 1))
-    corners = np.stack([
-        place.centre * (1, 0, 1) + place.frame * ((centre[0] + a * half[0]) * ahead + (centre[1] + b * half[1]) * beside)
-        for a, b in signs
-    ])  # fmt: skip
+    middle = place.centre * (1, 0, 1) + place.frame * (centre[0] * ahead + centre[1] * beside)
+    long, wide = place.frame * half[0] * ahead, place.frame * half[1] * beside
+    corners = np.stack([middle - long - wide, middle + long - wide, middle + long + wide, middle - long + wide])
     flat = ground_polygon(corners, camera, 0.12 * place.frame, 4e3)
     if flat:
         pen.polygon(flat, fill=tuple(int(c) for c in colour))
@@ -145,7 +129,8 @@ def _grain(rng: np.random.Generator, picture: Image.Image, size: int, horizon: f
         coarse = Image.fromarray(rng.normal(0, 1, (cells, cells)).astype(np.float32))
         total += np.asarray(coarse.resize((less, less), Image.Resampling.BILINEAR)) * uniform(rng, 0, 7)
     total *= np.clip((3 * np.arange(less)[:, None] - horizon) / (0.05 * size), 0.15, 1)
-    grain = Image.fromarray(np.clip(total + 128, 0, 255).astype(np.uint8)).resize((size, size), Image.Resampling.BILINEAR)
+    grain = Image.fromarray(np.clip(total + 128, 0, 255).astype(np.uint8))
+    grain = grain.resize((size, size), Image.Resampling.BILINEAR)
     return ImageChops.add(picture, Image.merge("RGB", (grain, grain, grain)), 1, -128)
 
 
@@ -157,13 +142,13 @@ def behind(rng: np.random.Generator, place: Place, clear: float) -> list[Part]:
     pieces: list[Part] = []
     density = uniform(rng, 0.0, 1.0)
     if rng.random() < 0.35:
-        pieces += _building(rng, place, uniform(rng, -0.8, 0.8), clear + uniform(rng, 0.9, 2.0), uniform(rng, 0.8, 2.0))
+        pieces += building(rng, place, uniform(rng, -0.8, 0.8), clear + uniform(rng, 0.9, 2.0), uniform(rng, 0.8, 2.0))
     for _ in range(int(rng.integers(1, 3 + round(6 * density)))):
         away = clear + 0.1 + 2.5 * float(rng.random()) ** 1.5
         side = uniform(rng, -0.6, 0.6) * (1 + 0.5 * away)
-        pieces += _thing(rng, place, side, away, 1.0)
+        pieces += thing(rng, place, side, away, 1.0)
     if rng.random() < 0.35:
-        pieces += _barrier(rng, place, clear + uniform(rng, 0.1, 0.8))
+        pieces += barrier(rng, place, clear + uniform(rng, 0.1, 0.8))
     return pieces
 
 
@@ -175,129 +160,17 @@ def before(rng: np.random.Generator, place: Place, clear: float, room: float) ->
         side = uniform(rng, -0.5, 0.5)
         kind = pick(rng, "pole", "pole", "trunk", "bush", "thing", "barrier", "person")
         if kind == "barrier":
-            things.append(_barrier(rng, place, away, tall=uniform(rng, 0.05, 0.13)))
+            things.append(barrier(rng, place, away, tall=uniform(rng, 0.05, 0.13)))
         elif kind == "bush":
-            things.append(_bush(rng, place, side, away, uniform(rng, 0.05, 0.12)))
+            things.append(bush(rng, place, side, away, uniform(rng, 0.05, 0.12)))
         elif kind == "trunk":
             (x, z), wide = place.at(side, away), uniform(rng, 0.04, 0.1) * place.frame
             top = (x + 0.03 * place.frame, 1.6 * place.frame, z)
             things.append([line([(x, 0, z), top], wide, jitter(rng, (92, 74, 58)))])
         elif kind == "person":
-            things.append(_person(rng, place, side, away, uniform(rng, 0.2, 0.35)))
+            things.append(person(rng, place, side, away, uniform(rng, 0.2, 0.35)))
         elif kind == "pole":
-            things.append(_pole(rng, place, side, away, 1.3))
+            things.append(pole(rng, place, side, away, 1.3))
         else:
-            things.append(_thing(rng, place, float(np.sign(side) * (0.25 + abs(side))), away, 0.55))
+            things.append(thing(rng, place, float(np.sign(side) * (0.25 + abs(side))), away, 0.55))
     return things
-
-
-def _thing(rng: np.random.Generator, place: Place, side: float, away: float, scale: float) -> list[Part]:
-    kind = pick(rng, "tree", "tree", "conifer", "pole", "bush", "crate", "tyres", "person", "sign", "hut")
-    if kind in ("tree", "conifer"):
-        return _tree(rng, place, side, away, uniform(rng, 0.4, 1.1) * scale, kind == "conifer")
-    if kind == "bush":
-        return _bush(rng, place, side, away, uniform(rng, 0.08, 0.22) * scale)
-    if kind in ("pole", "sign"):
-        return _pole(rng, place, side, away, uniform(rng, 0.4, 1.1) * scale)
-    if kind == "person":
-        return _person(rng, place, side, away, uniform(rng, 0.25, 0.4) * scale)
-    if kind == "hut":
-        return _building(rng, place, side, away + 0.2, uniform(rng, 0.3, 0.6) * scale)
-    x, z = place.at(side, away)
-    f = place.frame
-    if kind == "tyres":
-        r = uniform(rng, 0.04, 0.09) * f * scale
-        rings = []
-        for i in range(int(rng.integers(1, 4))):
-            sx, sz = place.at(side + 2.1 * r / f * i, away)
-            rings += [line([(sx, r, sz)], 2 * r, jitter(rng, (42, 42, 44), 8)), line([(sx, r, sz)], 1.1 * r, jitter(rng, (160, 160, 164), 30))]
-        return rings
-    w, h = uniform(rng, 0.06, 0.2) * f * scale, uniform(rng, 0.06, 0.25) * f * scale
-    return [box((x - w, x + w), (0, h), (z - w * 0.5, z + w * 0.5), any_paint(rng))]
-
-
-def _tree(rng: np.random.Generator, place: Place, side: float, away: float, tall: float, conifer: bool) -> list[Part]:
-    x, z = place.at(side, away)
-    f, leaf = place.frame, LEAVES[int(rng.integers(len(LEAVES)))]
-    pieces = [line([(x, 0, z), (x, tall * f * 0.6, z)], tall * f * uniform(rng, 0.05, 0.1), jitter(rng, (92, 74, 58)))]
-    right = place.right
-    for i in range(int(rng.integers(5, 10))):
-        if conifer:
-            up, out, wide = 0.2 + 0.09 * i, 0.0, 0.42 - 0.042 * i
-        else:
-            up, out, wide = 0.68 + rng.normal(0, 0.13), rng.normal(0, 0.14), uniform(rng, 0.25, 0.42)
-        at = (x + right[0] * out * tall * f, max(up, 0.1) * tall * f, z + right[2] * out * tall * f)
-        pieces.append(line([at], max(0.05, wide) * tall * f, jitter(rng, leaf, 12)))
-    return pieces
-
-
-def _bush(rng: np.random.Generator, place: Place, side: float, away: float, wide: float) -> list[Part]:
-    leaf = LEAVES[int(rng.integers(len(LEAVES)))]
-    pieces = []
-    for _ in range(int(rng.integers(4, 9))):
-        x, z = place.at(side + rng.normal(0, wide * 0.7), away)
-        r = uniform(rng, 0.5, 1.0) * wide * place.frame
-        pieces.append(line([(x, r * 0.6, z)], 1.5 * r, jitter(rng, leaf, 12)))
-    return pieces
-
-
-def _pole(rng: np.random.Generator, place: Place, side: float, away: float, tall: float) -> list[Part]:
-    x, z = place.at(side, away)
-    f, right = place.frame, place.right * place.frame
-    pieces = [line([(x, 0, z), (x, tall * f, z)], uniform(rng, 0.015, 0.045) * f, jitter(rng, (120, 122, 126), 40))]
-    kind = pick(rng, "disc", "lamp", "board", "bare")
-    if kind == "disc":
-        r = uniform(rng, 0.05, 0.11) * f
-        pieces += [line([(x, tall * f, z)], 2 * r, any_paint(rng)), line([(x, tall * f, z)], 1.4 * r, any_paint(rng))]
-    elif kind == "lamp":
-        end = (x + right[0] * 0.18, tall * f * 1.02, z + right[2] * 0.18)
-        pieces.append(line([(x, tall * f, z), end], 0.02 * f, jitter(rng, (120, 122, 126), 40)))
-    elif kind == "board":
-        wide, at = uniform(rng, 0.06, 0.16), tall * f * 0.9
-        ends = [(x + s * right[0] * wide, at, z + s * right[2] * wide) for s in (-1, 1)]
-        pieces.append(line(ends, uniform(rng, 0.06, 0.14) * f, any_paint(rng)))
-    return pieces
-
-
-def _person(rng: np.random.Generator, place: Place, side: float, away: float, tall: float) -> list[Part]:
-    x, z = place.at(side, away)
-    h = tall * place.frame
-    step = place.right * h * uniform(rng, 0.03, 0.12)
-    legs, top = any_paint(rng), any_paint(rng)
-    pieces = [line([(x + s * step[0], 0, z + s * step[2]), (x, h * 0.48, z)], 0.1 * h, legs) for s in (-1, 1)]
-    pieces.append(line([(x, h * 0.45, z), (x, h * 0.8, z)], 0.22 * h, top))
-    return [*pieces, line([(x, h * 0.92, z)], 0.15 * h, jitter(rng, (190, 140, 110), 30))]
-
-
-def _barrier(rng: np.random.Generator, place: Place, away: float, tall: float | None = None) -> list[Part]:
-    f, tall = place.frame, tall if tall is not None else uniform(rng, 0.08, 0.3)
-    colour = any_paint(rng)
-    start, stop = uniform(rng, -2.2, 0.2), uniform(rng, 0.0, 2.2)
-    (x0, z0), (x1, z1) = place.at(start, away), place.at(stop, away)
-    if rng.random() < 0.35:
-        return [line([(x0, tall * f / 2, z0), (x1, tall * f / 2, z1)], tall * f, colour)]
-    rails = [line([(x0, y * tall * f, z0), (x1, y * tall * f, z1)], uniform(rng, 0.012, 0.03) * f, colour) for y in (0.45, 0.95)]
-    posts = []
-    for share in np.linspace(0, 1, int(rng.integers(8, 26))).tolist():
-        x, z = x0 + share * (x1 - x0), z0 + share * (z1 - z0)
-        posts.append(line([(x, 0, z), (x, 1.05 * tall * f, z)], 0.018 * f, colour))
-    return [*rails, *posts]
-
-
-def _building(rng: np.random.Generator, place: Place, side: float, away: float, tall: float) -> list[Part]:
-    x, z = place.at(side, away)
-    f = place.frame
-    w, d, h = uniform(rng, 0.25, 0.9) * tall * f, uniform(rng, 0.2, 0.5) * tall * f, tall * f
-    wall, glass = any_paint(rng), jitter(rng, (110, 124, 138), 40)
-    house = box((x - w, x + w), (0, h), (z - d, z + d), wall)
-    rows, columns = int(rng.integers(1, 6)), int(rng.integers(2, 7))
-    for i in range(rows):
-        y = (h * (i + 0.3) / rows, h * (i + 0.75) / rows)
-        for j in range(columns):
-            a, b = ((2 * (j + s) / columns - 1) for s in (0.2, 0.75))
-            for face in on_sides(rectangle((a * w, b * w), y), d + 0.004 * f, glass):
-                house.faces.append(face._replace(points=face.points + (x, 0.0, z)))
-            low, high = sorted((z + a * d, z + b * d))
-            house.faces.append(across((x + w + 0.004 * f, y[0]), (x + w + 0.004 * f, y[1]), (low, high), glass))
-            house.faces.append(across((x - w - 0.004 * f, y[1]), (x - w - 0.004 * f, y[0]), (low, high), glass))
-    return [house]

@@ -77,19 +77,21 @@ def extrude(front: NDArray[np.float64], back: NDArray[np.float64], colour: Colou
         end: of the two outlines; `colour` if not given.
     """
     ring = range(len(front))
-    strips = [Face(np.stack([front[i], back[i], back[j], front[j]]), colour) for i in ring for j in [(i + 1) % len(ring)]]
+    strips = [
+        Face(np.stack([front[i], back[i], back[j], front[j]]), colour) for i in ring for j in [(i + 1) % len(ring)]
+    ]
     return part([*strips, Face(front, end or colour, CAP), Face(back[::-1], end or colour, CAP)])
 
 
-def prism(outline: Flat, half: float | Sequence[float], colour: Colour, end: Colour | None = None, z: float = 0.0) -> Part:
+def prism(
+    outline: Flat, half: float | Sequence[float], colour: Colour, end: Colour | None = None, z: float = 0.0
+) -> Part:
     """An outline in (x, y) made `half` wide to either side of `z`; one half width, or one for each point."""
     flat, halves = _counter_clockwise(outline, half)
     return extrude(np.column_stack([flat, z + halves]), np.column_stack([flat, z - halves]), colour, end)
 
 
-def _counter_clockwise(
-    outline: Flat, half: float | Sequence[float]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _counter_clockwise(outline: Flat, half: float | Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     flat = np.asarray(outline, dtype=np.float64)
     halves = np.broadcast_to(np.asarray(half, dtype=np.float64), len(flat))
     corners = flat.tolist()
@@ -149,7 +151,7 @@ def rectangle(x: tuple[float, float], y: tuple[float, float]) -> list[tuple[floa
 def across(
     start: tuple[float, float], end: tuple[float, float], z: tuple[float, float], colour: Colour, glows: bool = False
 ) -> Face:
-    """A pane across a vehicle from `start` to `end` in (x, y), on the right of that direction, between two values of z."""
+    """A pane across a vehicle from `start` to `end` in (x, y), facing to the right of that direction."""
     (x0, y0), (x1, y1) = start, end
     return Face(np.array([(x0, y0, z[1]), (x0, y0, z[0]), (x1, y1, z[0]), (x1, y1, z[1])]), colour, DECAL, glows=glows)
 
@@ -161,12 +163,17 @@ def pane(start: tuple[float, float], end: tuple[float, float], half: tuple[float
     return Face(np.array(corners), colour, DECAL)
 
 
-def wheel(x: float, radius: float, z: float, thick: float, tyre: Colour, rim: Colour, share: float = 0.62) -> list[Part]:
+def wheel(
+    x: float, radius: float, z: float, thick: float, tyre: Colour, rim: Colour, share: float = 0.62
+) -> list[Part]:
     """A wheel on each side of a vehicle, its outer face `z` from the middle; `share` of the radius is rim."""
     wheels = []
     for side in (1.0, -1.0):
-        piece = prism([tuple(p) for p in ellipse((x, radius), (radius, radius))], thick / 2, tyre, z=side * (z - thick / 2))
-        for part_of, colour in ((share, rim), (share * 0.72, tuple(c * 0.8 for c in rim)), (0.16, tyre)):
+        piece = prism(
+            [tuple(p) for p in ellipse((x, radius), (radius, radius))], thick / 2, tyre, z=side * (z - thick / 2)
+        )
+        inner: Colour = (rim[0] * 0.8, rim[1] * 0.8, rim[2] * 0.8)
+        for part_of, colour in ((share, rim), (share * 0.72, inner), (0.16, tyre)):
             flat = ellipse((x, radius), (radius * part_of, radius * part_of), 14)
             points = np.column_stack([flat, np.full(len(flat), side * z)])
             piece.faces.append(Face(points if side > 0 else points[::-1], colour, DECAL))

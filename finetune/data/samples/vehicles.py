@@ -1,7 +1,7 @@
 """The sample `vehicles`: drawn traffic scenes of eight classes, light and heavy.
 
-Every picture is a pure function of (seed, class, index). Colours, surroundings, light and place in the picture are drawn
-alike for all classes, so that only the shape tells them apart (benchmarks/sample_hardness.py measures it).
+Every picture is a pure function of (seed, class, index). Colours, surroundings, light and place in the picture are
+drawn alike for all classes, so that only the shape tells them apart (benchmarks/sample_hardness.py measures it).
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from finetune.data.samples import cycles, heavy, motors, scene, working
+from finetune.data.samples import buses, cycles, excavators, lorries, motors, scene, tractors
 from finetune.data.samples.camera import Camera, look, paint, shadow, visible_share
+from finetune.data.samples.chance import uniform
+from finetune.data.samples.clutter import Place
 from finetune.data.samples.colours import Paint, any_paints
-from finetune.data.samples.motors import uniform
 from finetune.data.samples.photo import develop
 from finetune.data.samples.solid import Part
 from finetune.errors import UsageError, from_os_error
@@ -28,17 +29,17 @@ from finetune.files import TEMPORARY, fsync_folder, write_atomic
 
 BUILDERS: dict[str, Callable[[np.random.Generator, Paint], list[Part]]] = {
     "bicycle": cycles.bicycle,
-    "bus": heavy.bus,
+    "bus": buses.bus,
     "car": motors.car,
-    "excavator": working.excavator,
-    "lorry": heavy.lorry,
+    "excavator": excavators.excavator,
+    "lorry": lorries.lorry,
     "motorcycle": cycles.motorcycle,
-    "tractor": working.tractor,
+    "tractor": tractors.tractor,
     "van": motors.van,
 }
 """The classes, in alphabetical order, and what builds one vehicle of each."""
 
-LEAST_VISIBLE = 0.65
+LEAST_VISIBLE = 0.7
 """Share of the vehicle that what stands before it leaves to be seen."""
 
 SUPERSAMPLE = 3
@@ -65,14 +66,14 @@ def draw(folder: Path, per_class: int = 120, size: int = 128, seed: int = 0) -> 
         ResourceError: disk full, no permission, …
     """
     _check(folder, per_class, size, seed)
+    folder = Path(os.path.realpath(folder))
     half_drawn = folder.with_name(f".{folder.name}.{os.getpid()}{TEMPORARY}")
     try:
         for name in BUILDERS:
             for index in range(per_class):
                 write_atomic(half_drawn / name / f"{index:04d}.jpg", _encoded(name, index, size, seed))
-        if folder.exists():
-            folder.rmdir()
-        half_drawn.rename(folder)
+        fsync_folder(half_drawn)
+        half_drawn.rename(folder)  # replaces an empty folder, and fails if it is empty no longer
         fsync_folder(folder.parent)
     except OSError as error:
         raise from_os_error(error, folder, "write") from error
@@ -86,7 +87,13 @@ def _check(folder: Path, per_class: int, size: int, seed: int) -> None:
     problems = []
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         problems.append(f"{folder}: there is something already; a sample is drawn into an absent or empty folder only")
-    for name, value, low, high in (("per_class", per_class, 1, 10_000), ("size", size, 32, 1024), ("seed", seed, 0, 2**63)):
+    elif folder.exists() and folder.samefile(Path.cwd()):
+        problems.append(f"{folder}: this is the working folder, which cannot be replaced by the finished sample")
+    for name, value, low, high in (
+        ("per_class", per_class, 1, 10_000),
+        ("size", size, 32, 1024),
+        ("seed", seed, 0, 2**63),
+    ):
         if not low <= value <= high:
             problems.append(f"{name}: {value} is not between {low} and {high}")
     if problems:
@@ -107,7 +114,9 @@ def _encoded(name: str, index: int, size: int, seed: int) -> bytes:
 def _drawn(rng: np.random.Generator, name: str, size: int) -> Image.Image:
     vehicle = BUILDERS[name](rng, any_paints(rng))
     camera, place = _view(rng, vehicle, size)
-    radius = max(float(np.abs(p).max()) for piece in vehicle for p in (piece.low[[0, 2]], piece.high[[0, 2]])) / place.frame
+    radius = (
+        max(float(np.abs(p).max()) for piece in vehicle for p in (piece.low[[0, 2]], piece.high[[0, 2]])) / place.frame
+    )
     room = float(np.linalg.norm(camera.position - place.centre)) / place.frame * 0.6
     azimuth, altitude = uniform(rng, 0, 2 * np.pi), uniform(rng, 0.5, 1.3)
     light = np.array([np.cos(altitude) * np.cos(azimuth), np.sin(altitude), np.cos(altitude) * np.sin(azimuth)])
@@ -124,13 +133,13 @@ def _drawn(rng: np.random.Generator, name: str, size: int) -> Image.Image:
     return picture
 
 
-def _view(rng: np.random.Generator, vehicle: list[Part], size: int) -> tuple[Camera, scene.Place]:
+def _view(rng: np.random.Generator, vehicle: list[Part], size: int) -> tuple[Camera, Place]:
     """A camera that sees the vehicle at 35 to 95 % of the picture, from any side, mostly from the quarters."""
     points = np.concatenate([face.points for piece in vehicle for face in piece.faces])
     middle = (points.min(0) + points.max(0)) / 2
     extent = float(np.linalg.norm(points.max(0) - points.min(0)))
     side = float(rng.choice([-1.0, 1.0])) * np.pi / 2
-    yaw = side + float(np.clip(rng.normal(0, 0.4), -1.5, 1.5))
+    yaw = side + float(np.clip(rng.normal(0, 0.36), -1.5, 1.5))
     distance = extent * uniform(rng, 1.3, 3.5)
     unit = look(middle, yaw, uniform(rng, 0.02, 0.42), rng.normal(0, 0.05), distance)
     flat, _ = unit.project(points)
@@ -145,4 +154,4 @@ def _view(rng: np.random.Generator, vehicle: list[Part], size: int) -> tuple[Cam
     right = unit.axes[0] * (1.0, 0.0, 1.0)
     ground = middle * (1.0, 0.0, 1.0)
     frame = size / zoom * distance
-    return camera, scene.Place(ground, right / np.linalg.norm(right), away / np.linalg.norm(away), frame)
+    return camera, Place(ground, right / np.linalg.norm(right), away / np.linalg.norm(away), frame)

@@ -1,0 +1,257 @@
+"""A network as a graph of operations, with what each of them did when it ran."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import timm.layers
+import torch
+import torchvision
+from torch import fx, nn
+from torch.fx.node import map_aggregate
+from torch.multiprocessing.reductions import StorageWeakRef
+
+Table = dict[Hashable, int]
+"""What an operation computes → a number for it, the same in every graph that is followed with the same table."""
+
+RANDOM = (
+    timm.layers.DropPath,
+    timm.layers.DropBlock2d,
+    timm.layers.PatchDropout,
+    torchvision.ops.StochasticDepth,
+    torchvision.ops.DropBlock2d,
+)
+"""Kept whole in the graph, so that they obey the mode they are in instead of the one they were traced in."""
+
+MAYBE_VIEWS = {"contiguous", "reshape", "flatten", "ravel", "to", "float", "type", "type_as", "dropout"}
+"""Operations that copy or don't, by memory format or precision."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one operation did.
+
+    Attributes:
+        value: its result; tensors are without content, on the meta device.
+        storages: the memory that its result lies in, and may lie in with another memory format.
+        writes: the memory of its inputs that it changed.
+        impure: whether it drew random numbers, or changed a parameter or buffer.
+    """
+
+    value: Any
+    storages: frozenset[int]
+    writes: frozenset[int]
+    impure: bool
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A network's operations for one setting of its modes.
+
+    Attributes:
+        module: the traced copy; it shares the network's parameters.
+        graph: the operations, in order; what has no effect on the output is left out.
+        batch: how many images the operations were run on.
+        effects: operation → what it did.
+        keys: operation → what it computes; two operations with the same key give the same value.
+        varying: the operations whose results depend on the images.
+    """
+
+    module: nn.Module
+    graph: fx.Graph
+    batch: int
+    effects: dict[fx.Node, Effect]
+    keys: dict[fx.Node, int]
+    varying: frozenset[fx.Node]
+
+    @property
+    def nodes(self) -> list[fx.Node]:
+        """The operations in order, without the output."""
+        return [node for node in self.graph.nodes if node.op != "output"]
+
+    @property
+    def output(self) -> fx.Node:
+        """The operation whose result the network returns."""
+        (result,) = next(iter(reversed(self.graph.nodes))).args
+        if not isinstance(result, fx.Node):
+            raise TypeError("the network returns more than one tensor")
+        return result
+
+    def parameters(self, node: fx.Node) -> list[nn.Parameter]:
+        """The parameters that an operation brings in."""
+        if node.op not in ("call_module", "get_attr"):
+            return []
+        used = fetch(self.module, str(node.target))
+        if isinstance(used, nn.Module):
+            return list(used.parameters())
+        return [used] if isinstance(used, nn.Parameter) else []
+
+
+def twin(module: nn.Module) -> nn.Module:
+    """A copy that shares the parameters; buffers and modes are its own, so that tracing leaves no mark on `module`."""
+    return copy.deepcopy(module, {id(parameter): parameter for parameter in module.parameters()})
+
+
+def fetch(module: nn.Module, target: str) -> Any:
+    """The submodule, parameter, buffer or constant with a dotted name."""
+    found: Any = module
+    for name in target.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def follow(module: nn.Module, images: torch.Tensor, table: Table) -> Trace:
+    """Trace `module` in the modes it is in, and run it once on `images` to see what each operation does.
+
+    The global random state is used and buffers are updated as in any forward pass; hand in a `twin`.
+
+    Args:
+        module: the network, called with images alone.
+        images: float [N, C, H, W].
+        table: numbers for the keys, shared by the traces that are to be compared.
+
+    Raises:
+        Exception: whatever a network raises that cannot be traced, e.g. `torch.fx.proxy.TraceError`.
+    """
+    graph = _Tracer().trace(module, concrete_args=_defaults(module))
+    _drop_checks(graph)
+    observer = _Observer(module, graph)
+    with torch.no_grad():
+        observer.run(images)
+    effects = observer.effects
+    # An operation without users that writes to memory or is random matters still.
+    graph.eliminate_dead_code(
+        lambda node: node.op in ("placeholder", "output") or bool(effects[node].writes) or effects[node].impure
+    )
+    first = next(iter(graph.nodes))
+    varying: set[fx.Node] = {first}
+    for node in graph.nodes:
+        if any(source in varying for source in node.all_input_nodes):
+            varying.add(node)
+    return Trace(module, graph, len(images), effects, _keys(module, graph, effects, table), frozenset(varying))
+
+
+class _Tracer(fx.Tracer):
+    """Knows what timm and torchvision want kept whole."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            autowrap_functions=tuple(timm.layers.get_notrace_functions()),
+            # The shape of a parameter depends on no image, so code may branch on it.
+            param_shapes_constant=True,
+        )
+        self._whole = (*RANDOM, *timm.layers.get_notrace_modules())
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, self._whole) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _defaults(module: nn.Module) -> dict[str, Any]:
+    """Every argument but the images has its default; traced as unknown, `if mask is not None` would be true."""
+    parameters = list(inspect.signature(type(module).forward).parameters.values())[2:]
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+
+def _drop_checks(graph: fx.Graph) -> None:
+    """Take out assertions, and the arguments that only assertions look at."""
+    for node in reversed(list(graph.nodes)):
+        name = getattr(node.target, "__name__", "")
+        if node.op == "call_function" and name in ("_assert", "_assert_is_none"):
+            graph.erase_node(node)
+    for node in list(graph.nodes)[1:]:
+        if node.op == "placeholder" and not node.users:
+            graph.erase_node(node)
+
+
+class _Observer(fx.Interpreter):
+    """Runs a graph and notes what each operation does."""
+
+    def __init__(self, module: nn.Module, graph: fx.Graph) -> None:
+        super().__init__(module, graph=graph)
+        self.effects: dict[fx.Node, Effect] = {}
+        # As long as a weak reference to freed memory lives, no other memory has its number.
+        self._numbered: list[StorageWeakRef] = []
+
+    def run_node(self, n: fx.Node) -> Any:
+        inputs = _tensors(self.fetch_args_kwargs_from_env(n))
+        module = self.fetch_attr(str(n.target)) if n.op == "call_module" else None
+        own = [*module.parameters(), *module.buffers()] if isinstance(module, nn.Module) else []
+        before = [(tensor, tensor._version) for tensor in inputs]
+        own_before = [(tensor, tensor._version) for tensor in own]
+        random = _random_state(inputs)
+        result = super().run_node(n)
+        changed = [tensor for tensor, version in before if tensor._version != version]
+        writes = self._storages(changed)
+        storages = self._storages(_tensors(result))
+        name = n.target if isinstance(n.target, str) else getattr(n.target, "__name__", "")
+        if n.op != "output" and (name in MAYBE_VIEWS or isinstance(module, nn.Flatten)):
+            storages |= self._storages(inputs)
+        self.effects[n] = Effect(
+            value=map_aggregate(result, _without_content),
+            storages=storages,
+            writes=writes,
+            impure=any(tensor._version != version for tensor, version in own_before)
+            or not all(torch.equal(a, b) for a, b in zip(random, _random_state(inputs), strict=True)),
+        )
+        return result
+
+    def _storages(self, tensors: list[torch.Tensor]) -> frozenset[int]:
+        weak = [StorageWeakRef(tensor.untyped_storage()) for tensor in tensors]  # type: ignore[no-untyped-call]
+        self._numbered += weak
+        return frozenset(reference.cdata for reference in weak)
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    map_aggregate(value, lambda leaf: found.append(leaf) if isinstance(leaf, torch.Tensor) else None)
+    return found
+
+
+def _without_content(leaf: Any) -> Any:
+    return torch.empty_like(leaf, device="meta") if isinstance(leaf, torch.Tensor) else leaf
+
+
+def _random_state(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state()] if any(tensor.is_cuda for tensor in tensors) else states
+
+
+def _keys(module: nn.Module, graph: fx.Graph, effects: dict[fx.Node, Effect], table: Table) -> dict[fx.Node, int]:
+    """Number what each operation computes: its function, and what its inputs hold at that moment."""
+    keys: dict[fx.Node, int] = {}
+    now: dict[fx.Node, int] = {}
+    for node in graph.nodes:
+        structure = (node.op, _what(module, node), _frozen(node.args, now), _frozen(node.kwargs, now))
+        key = table.setdefault(structure, len(table))
+        if writes := effects[node].writes:
+            for other in now:
+                if effects[other].storages & writes:
+                    now[other] = table.setdefault(("after", now[other], key), len(table))
+        keys[node] = now[node] = key
+    return keys
+
+
+def _what(module: nn.Module, node: fx.Node) -> Hashable:
+    if node.op != "get_attr" or not str(node.target).startswith("_tensor_constant"):
+        return node.target
+    # Constants made while tracing are numbered anew in each trace: only their content tells which is which.
+    tensor = fetch(module, str(node.target)).detach().cpu().contiguous()
+    content = hashlib.sha256(tensor.flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
+    return ("constant", tuple(tensor.shape), tensor.dtype, content)
+
+
+def _frozen(argument: Any, now: dict[fx.Node, int]) -> Hashable:
+    if isinstance(argument, fx.Node):
+        return ("node", now[argument])
+    if isinstance(argument, (tuple, list)):
+        return ("list", *(_frozen(item, now) for item in argument))
+    if isinstance(argument, dict):
+        return ("dict", *((name, _frozen(item, now)) for name, item in argument.items()))
+    if isinstance(argument, slice):
+        return ("slice", *(_frozen(part, now) for part in (argument.start, argument.stop, argument.step)))
+    return (type(argument).__name__, repr(argument))

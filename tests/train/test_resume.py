@@ -1,0 +1,207 @@
+"""Stopped at any step and gone on with, a run ends in the very same bits."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from finetune.errors import ArtefactError, DataError, FinetuneError, Stopped, UsageError
+from finetune.run import open_run, resume, run
+from finetune.train.watch import Watch
+from tests import makers
+
+
+def recipe(folder: Path, **train: Any) -> dict[str, Any]:
+    return {
+        "name": "tiny",
+        "data": {"folder": str(folder), "split": {"val": 0.25, "test": 0.25}},
+        "model": {
+            "backbone": "timm/test_resnet",
+            "weights": "none",
+            "preprocess": {"size": 32},
+            "options": {"drop_rate": 0.2},
+            "unfreeze": {"head": 0, "last:2": 1},
+        },
+        "train": {"epochs": 3, "batch_size": 4, "batchnorm": "update", "precision": "fp32", "lr": 0.01, **train},
+    }
+
+
+def quiet(stop: Any = lambda: None) -> Watch:
+    return Watch(say=lambda text: None, stop=stop)
+
+
+def stop_after(calls: int) -> Any:
+    """A `stop` that answers SIGTERM from the `calls`-th time on that it is asked."""
+    counter = itertools.count(1)
+    return lambda: signal.SIGTERM if next(counter) >= calls else None
+
+
+def sha256(folder: Path) -> str:
+    return str(json.loads((folder / "run.json").read_text())["weights_sha256"])
+
+
+def rows(folder: Path) -> list[str]:
+    return [line.split(",")[0] for line in (folder / "history.csv").read_text().splitlines()[1:]]
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        {"checkpoint": {"every_steps": 2}},
+        {"accumulate": 2, "ema": 0.9, "early_stop": 2, "checkpoint": {"every_epochs": None, "every_steps": 1}},
+        {"optimizer": "sgd", "schedule": "one_cycle", "clip_norm": 1.0, "label_smoothing": 0.1},
+    ],
+    ids=["plain", "accumulate-ema-early_stop", "sgd"],
+)
+def test_stopping_wherever_and_going_on_gives_the_same_bits(tiny: Path, tmp_path: Path, train: dict[str, Any]) -> None:
+    given = recipe(tiny, **train)
+    run(given, out=tmp_path / "whole", watch=quiet())
+    stops = 0
+    for calls in itertools.count(26, 3):  # the first 24 questions come from the scan
+        out = tmp_path / f"stopped-{calls}"
+        try:
+            run(given, out=out, watch=quiet(stop_after(calls)))
+        except Stopped as error:
+            stops += 1
+            assert error.exit_code == 143
+            assert f"finetune resume {out}" in error.remedy
+            resume(out, watch=quiet())
+        assert sha256(out) == sha256(tmp_path / "whole"), f"stopped at question {calls}"
+        assert rows(out) == rows(tmp_path / "whole")
+        if stops and not list(out.glob("never")) and json.loads((out / "run.json").read_text()).get("error") is None:
+            break
+    assert stops >= 4
+
+
+def test_every_step_can_be_the_last_before_a_stop(tiny: Path, tmp_path: Path) -> None:
+    given = recipe(tiny, checkpoint={"every_steps": 1, "keep": 99})
+    run(given, out=tmp_path / "whole", watch=quiet())
+    checkpoints = sorted((tmp_path / "whole" / "checkpoints").glob("epoch-*.pth"))
+    assert len(checkpoints) == 9
+    for number, checkpoint in enumerate(checkpoints):
+        resume(tmp_path / "whole", checkpoint=checkpoint, watch=quiet())
+        assert rows(tmp_path / "whole") == ["0", "1", "2"]
+        if number == 0:
+            reference = sha256(tmp_path / "whole")
+        assert sha256(tmp_path / "whole") == reference
+
+
+def test_a_finished_run_is_left_alone(tiny: Path, tmp_path: Path) -> None:
+    run(recipe(tiny), out=tmp_path / "o", watch=quiet())
+    before = makers.tree_hash(tmp_path / "o")
+    resume(tmp_path / "o", watch=quiet())
+    assert makers.tree_hash(tmp_path / "o") == before
+
+
+def stopped(tiny: Path, tmp_path: Path, calls: int = 34) -> Path:
+    out = tmp_path / "o"
+    with pytest.raises(Stopped):
+        run(recipe(tiny, checkpoint={"every_steps": 1}), out=out, watch=quiet(stop_after(calls)))
+    return out
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "no manifest"])
+def test_a_broken_checkpoint_is_passed_over(tiny: Path, tmp_path: Path, damage: str) -> None:
+    run(recipe(tiny), out=tmp_path / "whole", watch=quiet())
+    out = stopped(tiny, tmp_path)
+    newest = sorted((out / "checkpoints").glob("epoch-*.pth"))[-1]
+    content = bytearray(newest.read_bytes())
+    if damage == "cut":
+        newest.write_bytes(content[:-1])
+    elif damage == "flip":
+        content[len(content) // 2] ^= 1
+        newest.write_bytes(content)
+    else:
+        newest.with_suffix(".json").unlink()
+    said: list[str] = []
+    with pytest.raises(ArtefactError, match=newest.name):
+        resume(out, checkpoint=newest, watch=quiet())
+    resume(out, watch=Watch(say=said.append))
+    assert any(line.startswith("warning") and newest.name in line for line in said)
+    assert sha256(out) == sha256(tmp_path / "whole")
+
+
+def test_with_no_whole_checkpoint_left_nothing_is_started_over(tiny: Path, tmp_path: Path) -> None:
+    out = stopped(tiny, tmp_path)
+    names = sorted((out / "checkpoints").glob("*.pth"))
+    for path in names:
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ArtefactError) as caught:
+        resume(out, watch=quiet())
+    assert all(any(path.name in line for line in caught.value.problems) for path in names)
+    assert sorted((out / "checkpoints").glob("*.pth")) == names
+
+
+def test_a_changed_recipe_is_refused_with_its_changes(tiny: Path, tmp_path: Path) -> None:
+    out = stopped(tiny, tmp_path)
+    text = (out / "recipe.yaml").read_text()
+    (out / "recipe.yaml").write_text(text.replace("lr: 0.01\n", "lr: 0.02\n", 1).replace("batch_size: 4", "batch_size: 5"))
+    with pytest.raises(UsageError) as caught:
+        resume(out, watch=quiet())
+    assert len(caught.value.problems) == 2
+    assert "train.lr: 0.01" in str(caught.value)
+    assert "--accept-changes" in caught.value.remedy
+    resume(out, accept_changes=True, watch=quiet())
+    assert json.loads((out / "run.json").read_text())["status"] == "finished"
+
+
+def test_changed_images_are_refused_and_counted(tiny: Path, tmp_path: Path) -> None:
+    out = stopped(tiny, tmp_path)
+    images = sorted((tiny / "ant").iterdir())
+    images[0].write_bytes(makers.jpeg(12345))
+    images[1].unlink()
+    makers.put(tiny / "bee" / "new.jpg", makers.jpeg(54321))
+    with pytest.raises(DataError) as caught:
+        resume(out, watch=quiet())
+    assert [line.split(": ", 1)[1].split(" since")[0] for line in caught.value.problems] == [
+        "1 added",
+        "1 removed",
+        "1 changed",
+    ]
+    resume(out, accept_changes=True, watch=quiet())
+
+
+def test_moved_images_are_accepted_where_they_are_the_same(tiny: Path, tmp_path: Path) -> None:
+    run(recipe(tiny), out=tmp_path / "whole", watch=quiet())
+    out = stopped(tiny, tmp_path)
+    moved = tiny.rename(tmp_path / "moved")
+    with pytest.raises(FinetuneError):
+        resume(out, watch=quiet())
+    resume(out, data=moved, watch=quiet())
+    assert sha256(out) == sha256(tmp_path / "whole")
+
+
+def test_the_four_lines_of_the_notebook_work_on_every_checkpoint(tiny: Path, tmp_path: Path) -> None:
+    run(recipe(tiny, checkpoint={"every_steps": 1, "keep": 99}), out=tmp_path / "o", watch=quiet())
+    paths = sorted((tmp_path / "o" / "checkpoints").glob("*.pth"))
+    assert len(paths) == 10
+    for path in paths:
+        model, optimizer = open_run(tmp_path / "o")
+        checkpoint = torch.load(path)
+        model.load_state_dict(checkpoint["model_state_dict"])
+        optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
+        epoch = checkpoint["epoch"]
+        loss = checkpoint["loss"]
+        assert epoch in (0, 1, 2)
+        assert loss > 0
+        learning = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        assert learning <= {id(p) for p in model.parameters()}
+
+
+def test_two_processes_cannot_work_on_one_run(tiny: Path, tmp_path: Path) -> None:
+    from finetune.errors import ResourceError
+    from finetune.train.folder import RunFolder
+
+    out = stopped(tiny, tmp_path)
+    holder = RunFolder.open(out)
+    holder.lock()
+    with pytest.raises(ResourceError, match=r"process \d+ is at work"):
+        resume(out, watch=quiet())
+    holder.unlock()
+    resume(out, watch=quiet())
