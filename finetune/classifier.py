@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from finetune.evaluate.metrics import Metrics
     from finetune.model.network import Network
     from finetune.model.plan import FreezePlan
+    from finetune.train.cache import CachePlan
     from finetune.train.checkpoints import Checkpoints
     from finetune.train.trainer import Tick, Trainer
 KEEP_BELOW = 5000
@@ -94,7 +95,7 @@ class Classifier:
         from finetune.device import choose
 
         self.network = network
-        self.compute = choose(device, precision, convolutional=network.convolutional)
+        self.compute = choose(device, precision, convolutional=network.convolutional, light=network.light)
         self.seed = seed
         self.history_: list[dict[str, Any]] = []
 
@@ -172,6 +173,7 @@ class Classifier:
             val_images,
             settings,
             self.compute,
+            cache=make_cache(train),
             checkpoints=checkpoints,
             extra=extra,
             stop=stop,
@@ -271,6 +273,17 @@ def warmup_epochs(train: TrainConfig) -> float:
 def loss_of(train: TrainConfig, architecture: str) -> str:
     """What a perceptron learns by is hinge; anything else softmax and cross entropy, where nothing else is said."""
     return train.loss or ("hinge" if architecture == "small/perceptron" else "cross_entropy")
+
+
+def make_cache(train: TrainConfig) -> CachePlan:
+    """What may be kept of the work on frozen layers, and where."""
+    from finetune.files import cache_folder
+    from finetune.train.cache import CachePlan
+
+    folder = cache_folder() / "features"
+    if isinstance(train.cache, str):
+        return CachePlan(folder=folder, on=train.cache == "auto")
+    return CachePlan(train.cache.views, train.cache.ram_gb, train.cache.disk_gb, folder)
 
 
 def make_settings(

@@ -288,7 +288,6 @@ def _write_resolved(folder: RunFolder, recipe: Recipe, classifier: Classifier, d
         precision=compute.precision,
         precision_reason=compute.reason,
         batchnorm="keep" if settings.keep_statistics else "update",
-        cache="off: images go through the whole network in every epoch",
         source=classifier.network.source,
     )
 
@@ -346,7 +345,8 @@ def _publish_model(folder: RunFolder, classifier: Classifier, trainer: Trainer) 
     if broken:
         raise AssertionError(f"frozen layers changed during training: {broken}")
     sha256 = tensors_sha256(state)
-    folder.update(weights_sha256=sha256, freeze_proof=proof, best=trainer.position.best)
+    cached = trainer.figures.as_dict()
+    folder.update(weights_sha256=sha256, freeze_proof=proof, best=trainer.position.best, cache=cached)
     recipe = folder.record["recipe"]
     lineage = {"backbone": recipe["model"]["backbone"], "source": network.source, "recipe": recipe["name"]}
     save_bundle(folder.model, network, lineage)

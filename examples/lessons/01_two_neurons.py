@@ -1,7 +1,7 @@
 """Two neurons as one matrix product.
 
 Two logistic regressions look at the same x. Worked out one at a time they give 69 and 43 before the sigmoid; stacked
-into a matrix W with one row a neuron they give both in one product, x Wᵀ + b, and a whole batch X costs one product too.
+into a matrix W with one row a neuron they give both in one product, x Wᵀ + b; a whole batch X takes one product too.
 
     python examples/lessons/01_two_neurons.py --draw docs/pictures/01_two_neurons.png
 
@@ -18,10 +18,11 @@ Expected output:
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import torch
-from picture import BLUE, INK, PALE_BLUE, PALE_RUST, PAPER, RUST, asked, bare, drawing
+from picture import BLUE, INK, PALE_BLUE, PALE_RUST, PAPER, RUST, bare, drawing, start
 from torch import nn
 
 x = torch.tensor([3.0, 4.0, 5.0, 6.0])
@@ -30,11 +31,12 @@ b = torch.tensor([2.0, 3.0])
 
 
 def main() -> None:
-    file = asked(__doc__)
+    file = start(__doc__)
     for neuron, (weights, bias) in enumerate(zip(W, b, strict=True), 1):
-        product = sum(weight * value for weight, value in zip(weights, x, strict=True))
-        start = "one at a time   " if neuron == 1 else " " * 16
-        print(f"{start}w{neuron}·x + b{neuron} = {product:.0f} + {bias:.0f} = {product + bias:.0f}")
+        weighted = sum(weight * value for weight, value in zip(weights, x, strict=True))
+        label = "one at a time" if neuron == 1 else ""
+        total = f"{weighted:.0f} + {bias:.0f} = {weighted + bias:.0f}"
+        print(f"{label:16}w{neuron}·x + b{neuron} = {total}")
     z = x @ W.T + b
     print("at once         x Wᵀ + b  =", z.int().tolist())
 
@@ -60,13 +62,12 @@ def draw(file: Path, z: torch.Tensor) -> None:
         for name, left, matrix in [("x", 0, x[None]), ("Wᵀ", 4.5, W.T), ("b", 7.25, b[None]), ("z", 10, z[None])]:
             height, width = matrix.shape
             axes.text(left + width / 2, height / 2 + 0.3, name, ha="center", fontsize=14, color=INK)
-            for row in range(height):
-                for column in range(width):
-                    paper, ink = (PAPER, INK) if name == "x" else neurons[column]
-                    corner = left + column, height / 2 - row
-                    axes.fill_between([corner[0] + 0.03, corner[0] + 0.97], corner[1] - 0.97, corner[1] - 0.03, color=paper)
-                    number = f"{matrix[row, column]:.0f}"
-                    axes.text(corner[0] + 0.5, corner[1] - 0.52, number, ha="center", va="center", fontsize=13, color=ink)
+            for row, column in product(range(height), range(width)):
+                paper, ink = (PAPER, INK) if name == "x" else neurons[column]
+                x0, y0 = left + column, height / 2 - row
+                axes.fill_between([x0 + 0.03, x0 + 0.97], y0 - 0.97, y0 - 0.03, color=paper)
+                number = f"{matrix[row, column]:.0f}"
+                axes.text(x0 + 0.5, y0 - 0.52, number, ha="center", va="center", fontsize=13, color=ink)
         for left, sign in [(4.25, "·"), (6.87, "+"), (9.62, "=")]:
             axes.text(left, 0, sign, ha="center", va="center", fontsize=16, color=INK)
 

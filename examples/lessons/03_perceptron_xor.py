@@ -7,9 +7,10 @@ margin 0. It ends where a line can part the classes. For XOR none can, and three
 
 Expected output:
 
-    perceptron on AND    4 of 4 right, without a mistake from epoch 6 on
-    perceptron on OR     4 of 4 right, without a mistake from epoch 4 on
-    perceptron on XOR    at most 3 of 4 right in 1000 epochs, never without a mistake
+    perceptron on AND    4 of 4 right, no mistake any more in epoch 9
+    perceptron on OR     4 of 4 right, no mistake any more in epoch 6
+    perceptron on XOR    makes mistakes in every one of 1000 epochs
+    any line on XOR      3 of 4 right at best
     two layers on XOR    4 of 4 right, with 17 parameters
 """
 
@@ -17,10 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from picture import BLUE, GREY, INK, PALE_BLUE, PALE_RUST, RUST, asked, drawing
+from picture import BLUE, GREY, INK, PALE_BLUE, PALE_RUST, RUST, drawing, start
 
 from finetune.model.small import MLP
 
@@ -36,14 +38,13 @@ Scores = Callable[[torch.Tensor], torch.Tensor]
 def perceptron(y: torch.Tensor, epochs: int = 1000) -> tuple[Scores, int]:
     """Rosenblatt's rule until an epoch goes by without a mistake; the scores, and that epoch or 0 for never."""
     w, b = torch.zeros(2), torch.zeros(1)
-    for epoch in range(1, epochs + 1):
-        mistakes = 0
+    epoch, mistakes = 0, len(X)
+    while mistakes and epoch < epochs:
+        epoch, mistakes = epoch + 1, 0
         for point, target in zip(X, y, strict=True):
             if target * (point @ w + b) <= 0:  # 0 is a mistake too, or nothing would ever begin
                 w, b, mistakes = w + target * point, b + target, mistakes + 1
-        if not mistakes:
-            return lambda x: x @ w + b, epoch
-    return lambda x: x @ w + b, 0
+    return lambda x: x @ w + b, 0 if mistakes else epoch
 
 
 def best_line(y: torch.Tensor) -> tuple[Scores, int]:
@@ -71,14 +72,15 @@ def correct(scores: Scores, y: torch.Tensor) -> int:
 
 
 def main() -> None:
-    file = asked(__doc__)
+    file = start(__doc__)
     panels: list[tuple[str, torch.Tensor, Scores]] = []
     for name, y in TARGETS.items():
         scores, epoch = perceptron(y)
         if epoch:
             panels.append((f"{name}: perceptron", y, scores))
             print(f"perceptron on {name:6} {correct(scores, y)} of 4 right, no mistake any more in epoch {epoch}")
-    print("perceptron on XOR    makes mistakes in every one of 1000 epochs")
+        else:
+            print(f"perceptron on {name:6} makes mistakes in every one of 1000 epochs")
     scores, right = best_line(xor := TARGETS["XOR"])
     panels.append(("XOR: the best line", xor, scores))
     print(f"any line on XOR      {right} of 4 right at best")
@@ -100,7 +102,8 @@ def draw(file: Path, panels: list[tuple[str, torch.Tensor, Scores]]) -> None:
             for point, target in zip(X, y, strict=True):
                 colour, sign = (BLUE, "1") if target > 0 else (RUST, "0")
                 axes.scatter(*point, s=230, color=colour, edgecolor="white", linewidth=1.5, zorder=2)
-                axes.annotate(sign, tuple(point), ha="center", va="center_baseline", color="white", weight="bold", zorder=3)
+                looks: dict[str, Any] = {"ha": "center", "va": "center_baseline", "color": "white", "weight": "bold"}
+                axes.annotate(sign, tuple(point), **looks)
                 if target * scores(point[None]) <= 0:
                     axes.annotate("wrong", tuple(point), (0, 12), textcoords="offset points", ha="center", color=INK)
             axes.set(title=title, aspect="equal", xticks=[0, 1], yticks=[0, 1], xlabel="x₁")

@@ -7,10 +7,17 @@ Autograd's derivative is checked against (f(x + ε) - f(x - ε)) / 2ε. At 0 ReL
 
 Expected output:
 
-    f           f(-2)    f(0)    f(2)   f'(-2)   f'(0)   f'(2)  largest f'
-    sigmoid     0.119   0.500   0.881   0.105   0.250   0.105   0.250
-    tanh       -0.964   0.000   0.964   0.071   1.000   0.071   1.000
-    ...
+    f             f(-2)    f(0)    f(2)  f'(-2)   f'(0)   f'(2)   steepest
+    sigmoid       0.119   0.500   0.881   0.105   0.250   0.105   0.250
+    tanh         -0.964   0.000   0.964   0.071   1.000   0.071   1.000
+    relu          0.000   0.000   2.000   0.000   0.000   1.000   1.000
+    leaky_relu   -0.020   0.000   2.000   0.010   0.010   1.000   1.000
+    elu          -0.865   0.000   2.000   0.135   1.000   1.000   1.000
+    gelu         -0.046   0.000   1.954  -0.085   0.500   1.085   1.129
+    maxout        0.000   0.000   1.500  -0.500   0.200   1.000   1.000
+    autograd and differences agree to 1e-8 away from the kinks: True
+    ReLU at 0: slope 0 on the left, 1 on the right; autograd takes 0 for relu(x), 0.5 for maximum(x, 0)
+    pre-activations that are exactly 0: 0 of 1,024,000
 """
 
 from __future__ import annotations
@@ -19,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from picture import BLUE, GREY, INK, RUST, asked, drawing
+from picture import BLUE, GREY, INK, RUST, drawing, start
 from torch import nn
 
 from finetune.model.small import ACTIVATIONS, Maxout
@@ -49,7 +56,7 @@ def difference(function: Function, at: torch.Tensor, step: float = 1e-6) -> torc
 
 
 def main() -> None:
-    file = asked(__doc__)
+    file = start(__doc__)
     points = torch.tensor([-2.0, 0.0, 2.0], dtype=torch.float64)
     axis = torch.linspace(-4, 4, 802, dtype=torch.float64)  # an even number of points: 0 is not among them
     print("f             f(-2)    f(0)    f(2)  f'(-2)   f'(0)   f'(2)   steepest")
@@ -82,7 +89,7 @@ def draw(file: Path, axis: torch.Tensor) -> None:
             steep = slope(function, axis)
             steep[1:][steep.diff().abs() > 0.05] = torch.nan  # a jump is no line
             axes.plot(axis, function(axis), color=BLUE, linewidth=2.2, label="f")
-            axes.plot(axis, steep, color=RUST, linewidth=1.6, label="f′")
+            axes.plot(axis, steep, color=RUST, linewidth=1.6, label="its slope")
             axes.set(title=name, ylim=(-1.4, 2.4), xticks=[-4, 0, 4], yticks=[-1, 0, 1, 2])
         panels[0].legend(loc="upper left")
         kink, x = panels[7], torch.tensor([-1.0, 1.0])

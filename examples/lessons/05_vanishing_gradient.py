@@ -7,7 +7,9 @@ so after ten layers next to nothing is left for the first one, and it does not l
 
 Expected output:
 
-    layer     1        2  ...
+    gradient norm in layer       1        4        7       10   first : last   accuracy after 200 steps
+    sigmoid              4.3e-06  1.3e-04  1.3e-02  7.9e-01        5.4e-06   20 %
+    ReLU                 4.7e+00  5.6e+00  8.6e+00  7.0e+00        6.7e-01   91 %
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from picture import BLUE, GREY, RUST, asked, drawing
+from picture import BLUE, GREY, RUST, drawing, start
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
@@ -62,7 +64,7 @@ def accuracy_after_training(net: MLP) -> float:
 
 
 def main() -> None:
-    file = asked(__doc__)
+    file = start(__doc__)
     norms: dict[str, list[float]] = {}
     print("gradient norm in layer       1        4        7       10   first : last   accuracy after 200 steps")
     for name, activation in {"sigmoid": "sigmoid", "ReLU": "relu"}.items():
@@ -70,7 +72,7 @@ def main() -> None:
         norms[name] = gradient_norms(net)
         some = "".join(f"{norms[name][number]:9.1e}" for number in (0, 3, 6, 9))
         share = norms[name][0] / norms[name][-1]
-        print(f"{name:19}{some}   {share:12.1e}   {accuracy_after_training(net):.0%}")
+        print(f"{name:19}{some}   {share:12.1e}   {100 * accuracy_after_training(net):.0f} %")
     if file:
         draw(file, norms)
 
@@ -85,7 +87,9 @@ def draw(file: Path, norms: dict[str, list[float]]) -> None:
         axes.text(2.2, quarter[1] / 1.6, "a quarter at each layer", color=GREY, va="top")
         for name, colour in (("ReLU", BLUE), ("sigmoid", RUST)):
             axes.plot(numbers, norms[name], "o-", color=colour, linewidth=2)
-            axes.text(4, norms[name][3] * (2 if name == "sigmoid" else 0.3), name, ha="right", color=colour, fontsize=11)
+            axes.text(
+                4, norms[name][3] * (2 if name == "sigmoid" else 0.3), name, ha="right", color=colour, fontsize=11
+            )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,13 @@ in a few lines. Autograd, which does those lines itself, gets the same numbers; 
 
 Expected output:
 
+    loss                    2.32127355 by hand, 2.32127355 by autograd
+    gradient of fc1.weight  0.07670154 by hand, 0.07670154 by autograd (norms)
+    gradient of fc1.bias    0.00763722 by hand, 0.00763722 by autograd (norms)
+    gradient of fc2.weight  0.18225335 by hand, 0.18225335 by autograd (norms)
+    gradient of fc2.bias    0.06085502 by hand, 0.06085502 by autograd (norms)
+    largest difference of 2410 derivatives is below 1e-15: True
+    one weight of fc1       0.00099572 by hand, 0.00099572 by moving it
 """
 
 from __future__ import annotations
@@ -14,7 +21,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from picture import BLUE, INK, PALE_BLUE, RUST, asked, bare, drawing
+from picture import BLUE, INK, PALE_BLUE, RUST, bare, drawing, start
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
@@ -56,7 +63,7 @@ def by_moving(p: Tensors, name: str, index: tuple[int, int], step: float = 1e-5)
 
 
 def main() -> None:
-    file = asked(__doc__)
+    file = start(__doc__)
     torch.manual_seed(0)
     net = MLP(inputs=64, hidden=[32], classes=10, activation="sigmoid", dropout=0.0, pieces=2).double()
     p = {name: weight.detach() for name, weight in net.named_parameters()}
@@ -74,12 +81,12 @@ def main() -> None:
 
 
 def draw(file: Path) -> None:
-    forward = ["X", "z₁ = X W₁ᵀ + b₁", "h = σ(z₁)", "z₂ = h W₂ᵀ + b₂", "p = softmax(z₂)\nL = −mean log p[y]"]
-    back = ["", "δ₁ = δ₂ W₂ ⊙ h (1 − h)", "δ₂ W₂", "δ₂ = (p − Y) / n", "1"]
+    forward = ["X", "z₁ = X W₁ᵀ + b₁", "h = sigmoid(z₁)", "z₂ = h W₂ᵀ + b₂", "p = softmax(z₂)\nL = −mean log p[y]"]
+    back = ["", "δ₁ = δ₂ W₂ ⊙ h (1 − h)", "δ₂ W₂", "δ₂ = (p − Y) / n", "∂L/∂L = 1"]
     weights = {1: "∂L/∂W₁ = δ₁ᵀ X\n∂L/∂b₁ = Σ δ₁", 3: "∂L/∂W₂ = δ₂ᵀ h\n∂L/∂b₂ = Σ δ₂"}
     middles = [0.3, 2.0, 4.1, 6.1, 8.4]
     with drawing(file, 9.6, 2.9) as figure:
-        axes = figure.add_subplot(xlim=(0, 9.5), ylim=(-0.3, 3))
+        axes = figure.add_subplot(xlim=(-0.1, 9.5), ylim=(-0.2, 2.9))
         bare(axes)
         for number, (x, ahead, behind) in enumerate(zip(middles, forward, back, strict=True)):
             box = {"boxstyle": "round,pad=0.5", "facecolor": PALE_BLUE, "edgecolor": "none"}
@@ -88,10 +95,12 @@ def draw(file: Path) -> None:
             if number in weights:
                 axes.text(x, 0.1, weights[number], ha="center", va="center", color=RUST, fontsize=10.5)
                 axes.annotate("", (x, 0.45), (x, 1.2), arrowprops={"arrowstyle": "->", "color": RUST})
-        for start, end in [(0.55, 1.05), (2.95, 3.5), (4.7, 5.1), (7.1, 7.4)]:
-            axes.annotate("", (end, 2.5), (start, 2.5), arrowprops={"arrowstyle": "->", "color": BLUE, "lw": 1.6})
-        for start, end in [(8.2, 7.0), (5.2, 4.5), (3.7, 3.2)]:
-            axes.annotate("", (end, 1.4), (start, 1.4), arrowprops={"arrowstyle": "->", "color": RUST, "lw": 1.6})
+        axes.text(0, 2.05, "forward", color=BLUE, fontsize=9)
+        axes.text(0, 1.36, "backward", color=RUST, fontsize=9)
+        for tail, head in [(0.55, 1.05), (2.95, 3.38), (4.85, 5.25), (7.1, 7.4)]:
+            axes.annotate("", (head, 2.5), (tail, 2.5), arrowprops={"arrowstyle": "->", "color": BLUE, "lw": 1.6})
+        for tail, head in [(7.8, 7.0), (5.2, 4.5), (3.7, 3.2)]:
+            axes.annotate("", (head, 1.4), (tail, 1.4), arrowprops={"arrowstyle": "->", "color": RUST, "lw": 1.6})
 
 
 if __name__ == "__main__":

@@ -1,12 +1,19 @@
 """Composition: the same function by a narrow deep network and by a wide shallow one.
 
 The tent map goes up and down once. Put through itself k times it has 2^k slopes, and a ReLU network does that with k
-layers of two neurons. With one hidden layer every bend needs a neuron of its own: n neurons bend a line n times at most.
+layers of two neurons. In a single hidden layer every bend takes a neuron of its own: n neurons, n bends at most.
 
     python examples/lessons/08_composition.py --draw docs/pictures/08_composition.png
 
 Expected output:
 
+     k  slopes   deep: neurons  parameters   wide: neurons  parameters   largest difference
+     1       2               2           7               2           7                    0
+     2       4               4          13               4          13                    0
+     4      16               8          25              16          49                    0
+     6      64              12          37              64         193                    0
+     8     256              16          49             256         769                    0
+    10    1024              20          61            1024        3073                    0
 """
 
 from __future__ import annotations
@@ -14,7 +21,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from picture import BLUE, RUST, asked, drawing
+from picture import BLUE, RUST, drawing, start
 from torch import nn
 
 from finetune.model.small import MLP
@@ -49,9 +56,9 @@ def size(net: nn.Module) -> int:
 
 
 def main() -> None:
-    file = asked(__doc__)
+    file = start(__doc__)
     x = torch.linspace(0, 1, 2**14 + 1, dtype=torch.float64)[:, None]  # multiples of 1/2^14: no rounding at all
-    print(" k  slopes   deep: layers x 2, parameters   wide: neurons, parameters   largest difference")
+    print(" k  slopes   deep: neurons  parameters   wide: neurons  parameters   largest difference")
     sizes = []
     for k in range(1, 11):
         narrow, broad = deep(k), wide(k)
@@ -59,7 +66,7 @@ def main() -> None:
         with torch.no_grad():
             worst = (narrow(x) - broad(x)).abs().max()
         if k in (1, 2, 4, 6, 8, 10):
-            print(f"{k:2} {2**k:7} {k:14} {sizes[-1][0]:15} {2**k:17} {sizes[-1][1]:11} {worst:19.0f}")
+            print(f"{k:2} {2**k:7} {2 * k:15} {sizes[-1][0]:11} {2**k:15} {sizes[-1][1]:11} {worst:20g}")
     if file:
         draw(file, sizes)
 
@@ -75,7 +82,7 @@ def draw(file: Path, sizes: list[tuple[int, int]]) -> None:
         for column, (name, colour) in enumerate((("deep", BLUE), ("wide", RUST))):
             numbers = [pair[column] for pair in sizes]
             count.plot(range(1, 11), numbers, "o-", color=colour, markersize=4)
-            count.annotate(name, (8, numbers[7]), (-4, 7), textcoords="offset points", ha="right", color=colour, fontsize=11)
+            count.text(7.7, 1.35 * numbers[7], name, ha="right", color=colour, fontsize=11)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
 """Saving and loading, as in the notebook, and going on as if nothing had happened.
 
 The notebook's network, 784-128-64-10, trains on digits and is stopped halfway. Four entries go into the file, and four
-lines bring them back. Weights alone are not enough to go on: Adam's averages belong to where the training stands.
+lines bring them back. Weights alone are not enough to go on as before: the optimizer has its momentum.
 
     python examples/lessons/09_save_and_load.py --draw docs/pictures/09_save_and_load.png
 
 Expected output:
 
+    stopped after epoch 20 at loss 2.008, gone on to 40, which never stopping reaches too
+    everything loaded: the same weights, to the bit: True
+    only the weights loaded: the same weights:       False
+    from a checkpoint as `finetune run` writes them:  True
 """
 
 from __future__ import annotations
@@ -15,52 +19,51 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from picture import BLUE, GREY, INK, RUST, asked, drawing
+from picture import BLUE, GREY, RUST, drawing, start
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
-from finetune.data.load import order
 from finetune.model.small import MLP
 from finetune.model.weights import read_weights
 from finetune.train.checkpoints import Checkpoints
 
 digits = load_digits()
-images = F.interpolate(torch.tensor(digits.images[:, None] / 8 - 1, dtype=torch.float32), size=(28, 28), mode="bilinear")
-labels = torch.tensor(digits.target)
-HALF, EPOCHS = 3, 6
+pixels = torch.tensor(digits.images[:500, None] / 16, dtype=torch.float32)
+images, labels = F.interpolate(pixels, size=(28, 28)), torch.tensor(digits.target[:500])
+HALF, EPOCHS = 20, 40
 
 
-def fresh() -> tuple[MLP, torch.optim.Adam]:
+def fresh() -> tuple[MLP, torch.optim.SGD]:
     """The notebook's network and its optimizer."""
     torch.manual_seed(0)
     model = MLP(inputs=28 * 28, hidden=[128, 64], classes=10, activation="relu", dropout=0.0, pieces=2)
-    return model, torch.optim.Adam(model.parameters(), lr=2e-3)
+    return model, torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.95)
 
 
-def train(model: MLP, optimizer: torch.optim.Adam, first: int, last: int) -> list[float]:
-    """Epochs `first` to `last` - 1; the loss of every step. The order of the images is a function of the epoch."""
+def train(model: MLP, optimizer: torch.optim.SGD, first: int, last: int) -> list[float]:
+    """Epochs `first` to `last` - 1, each one step on all images; the loss before each."""
     losses = []
-    for epoch in range(first, last):
-        for batch in torch.from_numpy(order(0, epoch, len(images))).split(64):
-            loss = F.cross_entropy(model(images[batch]), labels[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
+    for _ in range(first, last):
+        loss = F.cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
     return losses
 
 
-def save(path: Path, model: MLP, optimizer: torch.optim.Adam, epoch: int, loss: float) -> None:
+def save(path: Path, model: MLP, optimizer: torch.optim.SGD, epoch: int, loss: float) -> None:
     """Listing 2, first half."""
-    torch.save({
-        'epoch': epoch,
-        'model_state_dict': model.state_dict(),
-        'optimizer_state_dict': optimizer.state_dict(),
-        'loss': loss,
-    }, path)
+    checkpoint = {
+        "epoch": epoch,
+        "model_state_dict": model.state_dict(),
+        "optimizer_state_dict": optimizer.state_dict(),
+        "loss": loss,
+    }
+    torch.save(checkpoint, path)
 
 
-def load(path: Path, model: MLP, optimizer: torch.optim.Adam) -> tuple[int, float]:
+def load(path: Path, model: MLP, optimizer: torch.optim.SGD) -> tuple[int, float]:
     """Listing 2, second half. torch.load runs no code out of the file: weights_only is its default since 2.6."""
     checkpoint = torch.load(path, weights_only=True)
     model.load_state_dict(checkpoint["model_state_dict"])
@@ -74,42 +77,42 @@ def same(one: MLP, other: MLP) -> bool:
 
 
 def main() -> None:
-    file = asked(__doc__)
+    file = start(__doc__)
     whole, optimizer = fresh()
-    losses = {"never stopped": train(whole, optimizer, 0, EPOCHS)}
-
+    never = train(whole, optimizer, 0, EPOCHS)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model_checkpoint.pth"
         model, optimizer = fresh()
-        loss = train(model, optimizer, 0, HALF)[-1]
-        save(path, model, optimizer, HALF, loss)
-        ours = {"epoch": HALF, "step": 0, "model_state_dict": model.state_dict(), "optimizer_state_dict": optimizer.state_dict(), "loss": loss}
-        published = Checkpoints(Path(folder)).save(ours)
+        save(path, model, optimizer, HALF, train(model, optimizer, 0, HALF)[-1])
 
         model, optimizer = fresh()
         epoch, loss = load(path, model, optimizer)
-        losses["stopped and gone on"] = train(model, optimizer, epoch, EPOCHS)
-        print(f"stopped after {epoch} epochs at loss {loss:.3f}, gone on to {EPOCHS}")
-        print("the same weights, to the bit, as never having stopped:", same(model, whole))
+        train(model, optimizer, epoch, EPOCHS)
+        print(f"stopped after epoch {epoch} at loss {loss:.3f}, gone on to {EPOCHS}, which never stopping reaches too")
+        print("everything loaded: the same weights, to the bit:", same(model, whole))
 
         model, optimizer = fresh()
-        model.load_state_dict(read_weights(path))
-        losses["weights only"] = train(model, optimizer, epoch, EPOCHS)
-        print("and with the weights only, the optimizer begun anew:  ", same(model, whole))
+        model.load_state_dict(read_weights(path))  # the project's reader takes the notebook's file
+        without = train(model, optimizer, epoch, EPOCHS)
+        print("only the weights loaded: the same weights:      ", same(model, whole))
 
         model, optimizer = fresh()
-        load(published, model, optimizer)
+        published = Checkpoints(Path(folder)).save({**torch.load(path, weights_only=True), "step": HALF})
+        train(model, optimizer, load(published, model, optimizer)[0], EPOCHS)
+        print("from a checkpoint as `finetune run` writes them: ", same(model, whole))
     if file:
-        draw(file, losses)
+        draw(file, never, without)
 
 
-def draw(file: Path, losses: dict[str, list[float]]) -> None:
+def draw(file: Path, never: list[float], without: list[float]) -> None:
     with drawing(file, 6.4, 3.4) as figure:
-        axes = figure.add_subplot(xlabel="step")
-        for n,l in losses.items():
-            axes.plot(range(len(losses["never stopped"]) - len(l), len(losses["never stopped"])), l, label=n)
-        axes.legend()
-        axes.set_yscale("log")
+        axes = figure.add_subplot(xlabel="epoch", title="loss", ylim=(0, 2.45), xlim=(0, EPOCHS))
+        axes.axvline(HALF, color=GREY, linestyle=":")
+        axes.text(HALF - 0.4, 2.4, "stopped here", color=GREY, ha="right", va="top")
+        axes.plot(range(HALF, EPOCHS), without, color=RUST, linewidth=2)
+        axes.plot(never, color=BLUE, linewidth=2.4)
+        axes.text(26.5, without[6] + 0.04, "only the weights loaded", color=RUST)
+        axes.text(25.5, never[26] - 0.05, "all loaded, or never stopped", color=BLUE, ha="right", va="top")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -16,16 +17,17 @@ from PIL import Image
 from finetune.files import write_atomic
 from finetune.report.plots import BLUE, GREY, INK, RUST, STYLE
 
-__all__ = ["BLUE", "GREEN", "GREY", "INK", "PALE_BLUE", "PALE_RUST", "PAPER", "RUST", "asked", "bare", "drawing"]
+__all__ = ["BLUE", "GREY", "INK", "PALE_BLUE", "PALE_RUST", "PAPER", "RUST", "bare", "drawing", "start"]
 
-GREEN, PALE_BLUE, PALE_RUST, PAPER = "#4f7f52", "#d3e0ea", "#f3ddd1", "#f1f1ee"
+PALE_BLUE, PALE_RUST, PAPER = "#d3e0ea", "#f3ddd1", "#f1f1ee"
 
 
-def asked(about: str | None) -> Path | None:
-    """The file that --draw names, or None; `about` is the lesson's docstring, whose first line --help shows."""
+def start(about: str | None) -> Path | None:
+    """Begin a lesson: the file that --draw names, or None. `about` is its docstring; --help shows the first line."""
     parser = argparse.ArgumentParser(description=(about or "").partition("\n")[0])
     parser.add_argument("--draw", metavar="FILE", type=Path, help="draw the lesson's picture into this PNG file")
     file: Path | None = parser.parse_args().draw
+    torch.set_num_threads(1)  # matrices this small are done before a second thread has woken up
     return file
 
 

@@ -74,7 +74,7 @@ def predict(
 
     files = find_images(paths)
     network = load(run).network
-    compute = choose(device or "auto", precision, convolutional=network.convolutional)
+    compute = choose(device or "auto", precision, convolutional=network.convolutional, light=network.light)
     found = do(network, files, compute, loss=network.loss)
     failed = 0
     if as_json:

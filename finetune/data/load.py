@@ -100,6 +100,11 @@ class Images:
         return len(self._paths)
 
     @property
+    def hashes(self) -> list[str]:
+        """The sha256 of each image file."""
+        return self._hashes
+
+    @property
     def labels(self) -> np.ndarray:
         """Position of each image's class in the classes of the set, int64 [N]."""
         return self._image_set.labels

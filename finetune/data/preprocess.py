@@ -123,6 +123,10 @@ class Preprocess:
         rows = batch.to(torch.float32).reshape(n, height, width * channels)
         return rows.sub_(mean).div_(std).view(n, height, width, channels).permute(0, 3, 1, 2)
 
+    def example(self) -> torch.Tensor:
+        """Two grey pictures as `normalise` gives them: what traces a network."""
+        return self.normalise(torch.full((2, *self.size, self.channels), 127, dtype=torch.uint8))
+
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON holds them."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}

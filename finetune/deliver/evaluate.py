@@ -51,7 +51,7 @@ def evaluate(
     judgement = judge_images(
         network,
         images.load(network.preprocess),
-        choose(device, precision, convolutional=network.convolutional),
+        choose(device, precision, convolutional=network.convolutional, light=network.light),
         loss=network.loss,
         tick=lambda done: tick(done, len(images)),
     )

@@ -71,7 +71,8 @@ def judge_images(
         DataError: an image is gone or has changed since the scan.
     """
     batches = [np.arange(start, min(start + BATCH, len(images))) for start in range(0, len(images), BATCH)]
-    logits = infer(forward_of(network, compute), images.batches(batches), tick)
+    with compute.own_threads():
+        logits = infer(forward_of(network, compute), images.batches(batches), tick)
     chances = probabilities(logits, loss)
     metrics = judge(images.labels, chances, network.classes, seed=seed)
     return Judgement(images.names, images.labels, chances, metrics)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import numpy as np
 import torch
 
+Batch = TypeVar("Batch")
+
 
 def infer(
-    forward: Callable[[torch.Tensor], torch.Tensor],
-    batches: Iterable[tuple[np.ndarray, torch.Tensor]],
+    forward: Callable[[Batch], torch.Tensor],
+    batches: Iterable[tuple[np.ndarray, Batch]],
     tick: Callable[[int], None] | None = None,
 ) -> np.ndarray:
     """What `forward` makes of every batch, one row an image, in the order of the images' indices.
 
     Args:
-        forward: from pixels uint8 [B, H, W, C] to [B, classes]; it normalises, moves to the device and runs a network
-            that is in eval mode.
-        batches: indices int64 [B] and pixels, as `Images.batches` gives them; closed when this ends, however it ends.
+        forward: from a batch to [B, classes], by a network that is in eval mode. A batch is pixels, uint8 [B, H, W, C],
+            or what the frozen prefix has made of them.
+        batches: indices int64 [B] and a batch, as `Images.batches` gives them; closed when this ends, however it ends.
         tick: called after each batch with the number of images done; it may raise to stop.
 
     Returns:
@@ -28,10 +31,10 @@ def infer(
     outputs: list[np.ndarray] = []
     done = 0
     try:
-        for index, pixels in batches:
+        for index, batch in batches:
             # Only the network runs in inference mode: tensors made by the loader stay ordinary ones.
             with torch.inference_mode():
-                outputs.append(forward(pixels).to("cpu", torch.float32).numpy())
+                outputs.append(forward(batch).to("cpu", torch.float32).numpy())
             indices.append(index)
             done += len(index)
             if tick is not None:

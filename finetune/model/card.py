@@ -19,7 +19,7 @@ class Card:
 
     Attributes:
         path: the card itself.
-        architecture: ``timm/NAME`` or ``torchvision/NAME``.
+        architecture: ``timm/NAME``, ``torchvision/NAME`` or ``small/NAME``.
         options: what the architecture is built with.
         weights: file name, relative to the card; None for the architecture's published weights.
         sha256: of the weights file.
@@ -27,6 +27,10 @@ class Card:
         classes: names in the order of the logits, where the weights include a head.
         licence: of the weights.
         source: where they come from.
+        recipe: what they were trained by.
+        data: what they were trained on.
+        metrics: how good they are: name → value, with its interval and the images it is of.
+        limits: what they are not good for.
     """
 
     path: Path
@@ -38,6 +42,10 @@ class Card:
     classes: list[str] | None = None
     licence: str = ""
     source: str = ""
+    recipe: str = ""
+    data: str = ""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    limits: str = ""
 
     @property
     def weights_path(self) -> Path | None:
@@ -72,6 +80,10 @@ _KINDS: dict[str, tuple[type, str]] = {
     "classes": (list, "a list"),
     "licence": (str, "text"),
     "source": (str, "text"),
+    "recipe": (str, "text"),
+    "data": (str, "text"),
+    "metrics": (dict, "a mapping"),
+    "limits": (str, "text"),
 }
 
 

@@ -7,7 +7,7 @@ one in evaluation. All others are the prefix; the values that cross may be compu
 
 from __future__ import annotations
 
-import os
+import posixpath
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -95,7 +95,7 @@ def _whole(module: nn.Module, reason: str) -> Cut:
 def _at_the_line(module: nn.Module, learning: set[int], example: torch.Tensor) -> Cut:
     copied, table = twin(module), Table()
     train = follow(copied, _noise(example, 2), table)
-    evaluated = follow(copied.eval(), _noise(example, 3), table)
+    evaluated = follow(copied.eval(), _noise(example, 1), table)
     by_key = {evaluated.keys[node]: evaluated.effects[node] for node in evaluated.nodes}
     line = Line(train, _seeds(train, learning, by_key), by_key, evaluated.batch)
     if train.output not in line.learning:
@@ -122,7 +122,7 @@ def _at_the_line(module: nn.Module, learning: set[int], example: torch.Tensor) -
 
 def _seeds(train: Trace, learning: set[int], evaluated: Collection[int]) -> list[fx.Node]:
     """The operations that learn by themselves, not because of what they depend on."""
-    fixed = {s for node in train.nodes if node not in train.varying for s in train.effects[node].storages}
+    fixed = {s for node in train.nodes if node.op == "get_attr" for s in train.effects[node].storages}
     return [
         node
         for node in train.nodes
@@ -157,8 +157,7 @@ class _Reached(Exception):
 
 def _before_last_module(module: nn.Module, learning: Collection[str], example: torch.Tensor) -> Cut | None:
     """The cut in front of the module that all that learns is in, if its output is the network's; else None."""
-    name = os.path.commonprefix([f"{parameter}." for parameter in sorted(learning)]).rpartition(".")[0]
-    name = name.rpartition(".")[0] if name in set(learning) else name
+    name = posixpath.commonpath([name.rpartition(".")[0].replace(".", "/") for name in learning]).replace("/", ".")
     if not name:
         return None
     last = module.get_submodule(name)
@@ -209,7 +208,8 @@ def _noise(example: torch.Tensor, batch: int) -> torch.Tensor:
 
 def _agrees(module: nn.Module, found: Cut, example: torch.Tensor) -> bool:
     """Whether the parts give what the network gives, in eval mode, and leave the values as they are."""
-    images = _noise(example, 2)
+    # Three: a size of batch that nothing was traced or settled with.
+    images = _noise(example, 3)
     with _evaluating(module), torch.no_grad():
         whole = module(images)
         values = found.prefix(images)

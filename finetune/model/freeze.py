@@ -12,6 +12,11 @@ from finetune.model.weights import tensors_sha256
 BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
+def owner(name: str) -> str:
+    """Dotted name of the module that a parameter or buffer belongs to."""
+    return name.rpartition(".")[0]
+
+
 def set_learning(module: nn.Module, learning: Collection[str]) -> None:
     """Let exactly the named parameters collect gradients; drop the gradients of all others."""
     for name, parameter in module.named_parameters():

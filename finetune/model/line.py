@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 
-from finetune.model.trace import Effect, Trace, fetch
+from finetune.model.trace import Effect, Trace, drop_dead, fetch
 
 
 class PerImage(NamedTuple):
@@ -42,9 +42,7 @@ class Line:
         carried: operations that give no tensor → what stands for their result above.
     """
 
-    def __init__(
-        self, trace: Trace, seeds: Collection[fx.Node], other: Mapping[int, Effect], other_batch: int
-    ) -> None:
+    def __init__(self, trace: Trace, seeds: Collection[fx.Node], other: Mapping[int, Effect], other_batch: int) -> None:
         self._trace, self._seeds, self._other, self._other_batch = trace, set(seeds), other, other_batch
         self._order = {node: position for position, node in enumerate(trace.nodes)}
         self.repeated: set[fx.Node] = set()
@@ -103,18 +101,14 @@ class Line:
         one, other = self._trace.effects[node].value, self._other_value(node)
         if not (isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor) and one.dim() and other.dim()):
             return False
-        return (
-            len(one) == self._trace.batch and len(other) == self._other_batch and one.shape[1:] == other.shape[1:]
-        )
+        return len(one) == self._trace.batch and len(other) == self._other_batch and one.shape[1:] == other.shape[1:]
 
     def _other_value(self, node: fx.Node) -> Any:
         effect = self._other.get(self._trace.keys[node])
         return None if effect is None else effect.value
 
     def _stand_in(self, node: fx.Node) -> Any:
-        return _stand_in(
-            self._trace.effects[node].value, self._other_value(node), self._trace.batch, self._other_batch
-        )
+        return _stand_in(self._trace.effects[node].value, self._other_value(node), self._trace.batch, self._other_batch)
 
     def _made_of(self, values: Sequence[fx.Node]) -> list[fx.Node]:
         """Of the values, one that some of the others and no parameter make: keeping it would be keeping them twice."""
@@ -167,7 +161,8 @@ def _stand_in(one: Any, other: Any, batch: int, other_batch: int) -> Any:
 
 def prefix_of(line: Line, trace: Trace, module: nn.Module) -> fx.GraphModule:
     """What is below the line: images → the values."""
-    graph, made = fx.Graph(), {}
+    graph = fx.Graph()
+    made: dict[fx.Node, fx.Node] = {}
     for node in trace.nodes:
         if node not in line.learning:
             made[node] = graph.node_copy(node, made.__getitem__)
@@ -219,13 +214,7 @@ def _with_batch(stand_in: Any, graph: fx.Graph, batch: fx.Node) -> Any:
 
 def _module(graph: fx.Graph, module: nn.Module, trace: Trace, came_from: Mapping[fx.Node, fx.Node]) -> fx.GraphModule:
     """The graph as a module around the submodules, parameters and buffers of `module` itself."""
-
-    def matters(node: fx.Node) -> bool:
-        source = came_from.get(node)
-        effect = None if source is None else trace.effects[source]
-        return node.op in ("placeholder", "output") or (effect is not None and bool(effect.writes or effect.impure))
-
-    graph.eliminate_dead_code(matters)
+    drop_dead(graph, {node: trace.effects[source] for node, source in came_from.items()})
     targets = {str(node.target) for node in graph.nodes if node.op in ("call_module", "get_attr")}
     root = {name: fetch(trace.module if name.startswith("_tensor_constant") else module, name) for name in targets}
     return fx.GraphModule(root, graph)

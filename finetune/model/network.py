@@ -64,6 +64,12 @@ class Network:
         return {name: parameter.numel() for name, parameter in self.module.named_parameters()}
 
     @property
+    def light(self) -> bool:
+        """Whether a picture is little work: no convolutions, and so few weights that each is used but once or so."""
+        few = sum(self.parameters.values()) < 1_000_000
+        return few and not any(isinstance(child, nn.Conv2d) for child in self.module.modules())
+
+    @property
     def convolutional(self) -> bool:
         """Whether convolutions do the work, so that channels_last pays; a transformer has a few of them at most."""
         return sum(isinstance(child, nn.Conv2d) for child in self.module.modules()) > 4

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import timm.layers
 import torch
 import torchvision
+from timm.layers import drop, patch_dropout
+from timm.layers._fx import get_notrace_functions, get_notrace_modules
 from torch import fx, nn
 from torch.fx.node import map_aggregate
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -20,9 +21,9 @@ Table = dict[Hashable, int]
 """What an operation computes → a number for it, the same in every graph that is followed with the same table."""
 
 RANDOM = (
-    timm.layers.DropPath,
-    timm.layers.DropBlock2d,
-    timm.layers.PatchDropout,
+    drop.DropPath,
+    drop.DropBlock2d,
+    patch_dropout.PatchDropout,
     torchvision.ops.StochasticDepth,
     torchvision.ops.DropBlock2d,
 )
@@ -120,14 +121,11 @@ def follow(module: nn.Module, images: torch.Tensor, table: Table) -> Trace:
     """
     graph = _Tracer().trace(module, concrete_args=_defaults(module))
     _drop_checks(graph)
-    observer = _Observer(module, graph)
+    observer = _Observer(module, graph, images.device)
     with torch.no_grad():
         observer.run(images)
     effects = observer.effects
-    # An operation without users that writes to memory or is random matters still.
-    graph.eliminate_dead_code(
-        lambda node: node.op in ("placeholder", "output") or bool(effects[node].writes) or effects[node].impure
-    )
+    drop_dead(graph, effects)
     first = next(iter(graph.nodes))
     varying: set[fx.Node] = {first}
     for node in graph.nodes:
@@ -136,16 +134,35 @@ def follow(module: nn.Module, images: torch.Tensor, table: Table) -> Trace:
     return Trace(module, graph, len(images), effects, _keys(module, graph, effects, table), frozenset(varying))
 
 
+def drop_dead(graph: fx.Graph, effects: Mapping[fx.Node, Effect]) -> None:
+    """Take out what has no effect on the output, on a buffer or on the random state.
+
+    Args:
+        graph: what is run.
+        effects: of its operations; one without is taken to have none but its result.
+    """
+    live: set[fx.Node] = set()
+    memory: set[int] = set()
+    for node in reversed(graph.nodes):
+        effect = effects.get(node)
+        acts = effect is not None and (effect.impure or bool(effect.writes & memory))
+        if acts or node.op in ("placeholder", "output") or any(user in live for user in node.users):
+            live.add(node)
+            for source in node.all_input_nodes:
+                memory |= effects[source].storages if source in effects else set()
+    graph.eliminate_dead_code(lambda node: node in live)
+
+
 class _Tracer(fx.Tracer):
     """Knows what timm and torchvision want kept whole."""
 
     def __init__(self) -> None:
         super().__init__(
-            autowrap_functions=tuple(timm.layers.get_notrace_functions()),
+            autowrap_functions=tuple(get_notrace_functions()),  # type: ignore[no-untyped-call]  # timm: no annotation
             # The shape of a parameter depends on no image, so code may branch on it.
             param_shapes_constant=True,
         )
-        self._whole = (*RANDOM, *timm.layers.get_notrace_modules())
+        self._whole = (*RANDOM, *get_notrace_modules())  # type: ignore[no-untyped-call]  # timm: no annotation
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, self._whole) or super().is_leaf_module(m, module_qualified_name)
@@ -171,8 +188,9 @@ def _drop_checks(graph: fx.Graph) -> None:
 class _Observer(fx.Interpreter):
     """Runs a graph and notes what each operation does."""
 
-    def __init__(self, module: nn.Module, graph: fx.Graph) -> None:
+    def __init__(self, module: nn.Module, graph: fx.Graph, device: torch.device) -> None:
         super().__init__(module, graph=graph)
+        self._device = device
         self.effects: dict[fx.Node, Effect] = {}
         # As long as a weak reference to freed memory lives, no other memory has its number.
         self._numbered: list[StorageWeakRef] = []
@@ -183,7 +201,7 @@ class _Observer(fx.Interpreter):
         own = [*module.parameters(), *module.buffers()] if isinstance(module, nn.Module) else []
         before = [(tensor, tensor._version) for tensor in inputs]
         own_before = [(tensor, tensor._version) for tensor in own]
-        random = _random_state(inputs)
+        random = self._random_state()
         result = super().run_node(n)
         changed = [tensor for tensor, version in before if tensor._version != version]
         writes = self._storages(changed)
@@ -196,9 +214,13 @@ class _Observer(fx.Interpreter):
             storages=storages,
             writes=writes,
             impure=any(tensor._version != version for tensor, version in own_before)
-            or not all(torch.equal(a, b) for a, b in zip(random, _random_state(inputs), strict=True)),
+            or not all(torch.equal(a, b) for a, b in zip(random, self._random_state(), strict=True)),
         )
         return result
+
+    def _random_state(self) -> list[torch.Tensor]:
+        cpu = torch.get_rng_state()
+        return [cpu] if self._device.type == "cpu" else [cpu, torch.get_device_module(self._device).get_rng_state()]
 
     def _storages(self, tensors: list[torch.Tensor]) -> frozenset[int]:
         weak = [StorageWeakRef(tensor.untyped_storage()) for tensor in tensors]  # type: ignore[no-untyped-call]
@@ -214,11 +236,6 @@ def _tensors(value: Any) -> list[torch.Tensor]:
 
 def _without_content(leaf: Any) -> Any:
     return torch.empty_like(leaf, device="meta") if isinstance(leaf, torch.Tensor) else leaf
-
-
-def _random_state(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state()] if any(tensor.is_cuda for tensor in tensors) else states
 
 
 def _keys(module: nn.Module, graph: fx.Graph, effects: dict[fx.Node, Effect], table: Table) -> dict[fx.Node, int]:

@@ -185,6 +185,14 @@ class CheckpointConfig(Section):
     keep: Count = Field(default=2, description="how many are kept, besides the best")
 
 
+class CacheConfig(Section):
+    """What is kept of the work on frozen layers."""
+
+    views: Count | None = Field(default=None, description="augmented views of each training image; null: 4")
+    ram_gb: Number = Field(default=4.0, ge=0, description="gigabytes of main memory")
+    disk_gb: Number = Field(default=20.0, ge=0, description="gigabytes in the cache folder, for all runs together")
+
+
 class TrainConfig(Section):
     """How it learns."""
 
@@ -215,6 +223,10 @@ class TrainConfig(Section):
     )
     batchnorm: Literal["auto", "update", "keep"] = Field(default="auto", description="statistics of layers that learn")
     early_stop: Count | None = Field(default=None, description="stop after so many epochs without a better one")
+    cache: Annotated[
+        Annotated[Literal["auto", "off"], Tag("<word>")] | Annotated[CacheConfig, Tag("<layers>")],
+        Discriminator(head_kind),
+    ] = Field(default="auto", description="work on frozen layers, done once: auto, off, or {views: 4, ram_gb: 4}")
     precision: Literal["auto", "fp32", "bf16"] = Field(default="auto", description="of training")
     device: Annotated[Text, BeforeValidator(as_device)] = Field(
         default="auto", description="auto, cpu, cuda, cuda:N or mps"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from finetune.data.augment import Augment
-from finetune.data.load import Images
+from finetune.data.memory import AnyImages
 from finetune.device import Compute, free_memory
 from finetune.model.cut import Cut, Values
 from finetune.train.store import Layout, Store
@@ -70,6 +70,17 @@ class Figures:
     served: int = 0
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
+    in_use: int = 0
+
+    def reserve(self, size: int) -> None:
+        """Count `size` bytes of a phase's tables; `bytes` is the most that were in use at a time."""
+        self.in_use += size
+        self.bytes = max(self.bytes, self.in_use)
+
+    def note(self, text: str) -> None:
+        """Say something once."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     def as_dict(self) -> dict[str, Any]:
         """With the seconds that were saved: what serving every image afresh would have cost more."""
@@ -106,7 +117,7 @@ class Inputs:
 
     def __init__(
         self,
-        images: Images,
+        images: AnyImages,
         cut: Cut,
         compute: Compute,
         plan: CachePlan,
@@ -132,7 +143,7 @@ class Inputs:
 
     def batches(
         self, index_batches: Iterable[Sequence[int] | np.ndarray], view: int = 0
-    ) -> Iterator[tuple[np.ndarray, Values]]:
+    ) -> Generator[tuple[np.ndarray, Values], None, None]:
         """Batch after batch: indices int64 [B] and the values of those images, on the device."""
         if not self.cached:
             stream = self.images.batches(index_batches, self.augment, self.seed, view)
@@ -165,18 +176,17 @@ class Inputs:
         values = self.prefix(self.images.pixels([0], self.augment, self.seed, 0))
         self.layout = Layout.of(values)
         if self.layout is None:
-            self.figures.notes.append(f"not cached: what crosses the cut {self.cut.where} is no batch of numbers")
+            self.figures.note(f"not cached: what crosses the cut {self.cut.where} is no batch of numbers")
             return False
         size = len(self.images) * self.layout.bytes_per_row * views
-        in_use = self.figures.bytes
-        self._in_ram = in_use + size <= min(plan.ram_gb * GB, free_memory() / 2)
+        self._in_ram = self.figures.in_use + size <= min(plan.ram_gb * GB, free_memory() / 2)
         if not self._in_ram and not self.store.has_room(size):
-            self.figures.notes.append(
+            self.figures.note(
                 f"not cached: {views} views of {len(self.images):,} images need {size / GB:.2f} GB, more than the "
                 f"budget (train.cache: ram_gb {plan.ram_gb:g}, disk_gb {plan.disk_gb:g})"
             )
             return False
-        self.figures.bytes += size
+        self.figures.reserve(size)
         return True
 
     def _table(self, view: int) -> torch.Tensor:

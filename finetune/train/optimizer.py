@@ -144,7 +144,8 @@ class OneVersusRest(nn.Module):
         if self.kind == "bce":
             each = nn.functional.binary_cross_entropy_with_logits(logits, own, reduction="none")
         else:
-            each = (self.margin - (2 * own - 1) * logits).clamp(min=0)  # its gradient at 0 is 1, where ReLU's is 0
+            gap = self.margin - (2 * own - 1) * logits
+            each = torch.where(gap >= 0, gap, 0.0)  # its gradient at 0 is 1, where that of ReLU and clamp is 0
         losses = each.sum(dim=1)
         return losses if self.class_weights is None else losses * self.class_weights[labels]
 

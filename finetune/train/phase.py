@@ -12,7 +12,7 @@ from torch import nn
 
 from finetune.device import Compute
 from finetune.errors import DivergedError, UsageError
-from finetune.model.cut import cut
+from finetune.model.cut import Values, cut
 from finetune.model.freeze import live_batchnorm, set_learning, set_modes
 from finetune.model.plan import FreezePlan, Phase
 from finetune.train.optimizer import Ema, make_loss, make_optimizer, schedule, set_rates
@@ -28,9 +28,18 @@ class PhaseLearner:
         phase: what learns.
         settings: how.
         compute: where.
+        example: two images as the network gets them, by which it is cut at the freeze line.
     """
 
-    def __init__(self, module: nn.Module, plan: FreezePlan, phase: Phase, settings: Settings, compute: Compute) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        plan: FreezePlan,
+        phase: Phase,
+        settings: Settings,
+        compute: Compute,
+        example: torch.Tensor | None = None,
+    ) -> None:
         self.module, self.phase, self.settings, self.compute = module, phase, settings, compute
         set_learning(module, phase.learning)
         self.train_mode()
@@ -38,7 +47,7 @@ class PhaseLearner:
         self.optimizer = make_optimizer(
             module, plan, phase, settings.optimizer, weight_decay=settings.weight_decay, momentum=settings.momentum
         )
-        self.cut = cut(module, phase.learning)
+        self.cut = cut(module, phase.learning, example=example)
         self.ema = Ema(module, settings.ema, phase.learning) if settings.ema else None
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
         weights = settings.class_weights
@@ -61,11 +70,11 @@ class PhaseLearner:
             self.optimizer, schedule(s.schedule, done, self.phase.epochs * steps, round(s.warmup_epochs * steps))
         )
 
-    def step(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]], images: int, number: int) -> float:
+    def step(self, batches: Iterable[tuple[Values, torch.Tensor]], images: int, number: int) -> float:
         """One optimizer step.
 
         Args:
-            batches: (images, float32 [N, C, H, W]; labels, int64 [N]) to accumulate the gradient over.
+            batches: (values that cross the cut, each [N, ...]; labels, int64 [N]) to accumulate the gradient over.
             images: in all of them.
             number: of the step in the run; the next after it has one more.
 
@@ -88,13 +97,15 @@ class PhaseLearner:
             self.ema.update(number + 1)
         return total
 
-    def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits, float32 [N, classes], of `images`; the frozen prefix without gradients."""
+    def logits(self, values: Values) -> torch.Tensor:
+        """Logits, float32 [N, classes], in training."""
         with self.compute.autocast():
-            with torch.no_grad():
-                inputs = self.cut.prefix(images)
-            logits: torch.Tensor = self.cut.suffix(*inputs)
-        return logits.float()
+            return self.cut.suffix(*values).float()
+
+    def judge(self, values: Values) -> torch.Tensor:
+        """Logits, float32 [N, classes], in evaluation; the network must be in eval mode."""
+        with self.compute.autocast():
+            return self.cut.judge(*values).float()
 
     def _require_finite(self, loss: float) -> None:
         """Clip the gradient; refuse to step on what is not finite."""

@@ -68,7 +68,7 @@ class Layout:
 
     def unpack(self, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The values again, bit by bit, in their shapes and memory formats."""
-        parts = rows.split([torch.Size(shape).numel() for shape in self.shapes], dim=1)
+        parts = torch.split(rows, [torch.Size(shape).numel() for shape in self.shapes], dim=1)
         values = []
         for part, shape, dtype, nhwc in zip(parts, self.shapes, self.dtypes, self.channels_last, strict=True):
             if nhwc:
@@ -170,7 +170,7 @@ def _writer(rows: int, layout: Layout, blocks: Iterable[torch.Tensor]) -> Callab
     def write(file: BinaryIO) -> None:
         file.write(struct.pack("<Q", len(header)) + header)
         for block in blocks:
-            file.write(memoryview(block.contiguous().view(torch.uint8).numpy()).cast("B"))
+            file.write(block.contiguous().view(torch.uint8).numpy().tobytes())
 
     return write
 

@@ -21,9 +21,12 @@ from finetune.device import Compute, own_randomness
 from finetune.errors import DivergedError, Stopped
 from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import quick
+from finetune.model.cut import Values
 from finetune.model.network import Network
 from finetune.model.plan import FreezePlan
+from finetune.train.cache import CachePlan, Figures
 from finetune.train.checkpoints import FORMAT, Checkpoints
+from finetune.train.inputs import PhaseInputs
 from finetune.train.phase import PhaseLearner, on_cpu
 from finetune.train.state import Position, Settings, better, index_batches
 
@@ -44,6 +47,7 @@ class Trainer:
         val: validation images.
         settings: how.
         compute: where.
+        cache: what may be kept of the work on frozen layers.
         checkpoints: where to save; None keeps the best weights in memory only.
         extra: plain values that go into each checkpoint.
         stop: asked after each step; a signal number means save and stop.
@@ -59,17 +63,20 @@ class Trainer:
         settings: Settings,
         compute: Compute,
         *,
+        cache: CachePlan | None = None,
         checkpoints: Checkpoints | None = None,
         extra: Mapping[str, Any] | None = None,
         stop: Callable[[], int | None] = lambda: None,
         tick: Tick | None = None,
     ) -> None:
-        self.module = compute.place(network.module)
+        self.network, self.module = network, compute.place(network.module)
         self.plan, self.train, self.val = plan, train, val
         self.settings, self.compute, self.checkpoints = settings, compute, checkpoints
         self.extra, self.stop, self.tick = dict(extra or {}), stop, tick
         self.position = Position()
+        self.cache, self.figures = cache or CachePlan(on=False), Figures()
         self.learner: PhaseLearner | None = None
+        self.inputs: PhaseInputs
         self._labels = torch.from_numpy(train.labels)
         self._best_state: dict[str, torch.Tensor] | None = None
         self._saved = (-1, time.monotonic())
@@ -83,7 +90,7 @@ class Trainer:
         """
         while self.position.epoch < self.plan.epochs and not self._stale():
             try:
-                with own_randomness():
+                with own_randomness(), self.compute.own_threads():
                     learner = self._enter_phase()
                     self._train_epoch(learner)
                     record = self._finish_epoch(learner)
@@ -97,7 +104,11 @@ class Trainer:
         """The learner of the phase that the current epoch belongs to; a new one at a thaw."""
         phase = self.plan.phase_at(self.position.epoch)
         if self.learner is None or self.learner.phase != phase:
-            self.learner = PhaseLearner(self.module, self.plan, phase, self.settings, self.compute)
+            example = self.train.preprocess.example().to(self.compute.device)
+            self.learner = PhaseLearner(self.module, self.plan, phase, self.settings, self.compute, example)
+            self.inputs = PhaseInputs(
+                self.network, self.learner, self.train, self.val, self.cache, self.figures, self._check_stop
+            )
         return self.learner
 
     # --- one epoch ---------------------------------------------------------------------------------------------------
@@ -109,16 +120,11 @@ class Trainer:
         return [batches[start : start + size] for start in range(0, len(batches), size)]
 
     def _train_epoch(self, learner: PhaseLearner) -> None:
-        position, settings = self.position, self.settings
+        position = self.position
         steps = self._steps()
         rest = steps[position.step_in_epoch :]
         learner.train_mode()
-        stream = self.train.batches(
-            (batch for step in rest for batch in step),
-            augment=settings.augment,
-            seed=settings.seed,
-            view=position.epoch,
-        )
+        stream = self.inputs.training((batch for step in rest for batch in step), position.epoch)
         clock = time.perf_counter()
         try:
             for step in rest:
@@ -132,7 +138,7 @@ class Trainer:
     def _step(
         self,
         learner: PhaseLearner,
-        stream: Iterator[tuple[np.ndarray, torch.Tensor]],
+        stream: Iterator[tuple[np.ndarray, Values]],
         step: list[np.ndarray],
         steps: int,
     ) -> None:
@@ -152,11 +158,8 @@ class Trainer:
         position.loss_sum += total
         position.images += images
 
-    def _batch(self, indices: np.ndarray, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._normalised(pixels), self._labels[indices].to(self.compute.device)
-
-    def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.train.preprocess.normalise(pixels.to(self.compute.device, non_blocking=True))
+    def _batch(self, indices: np.ndarray, values: Values) -> tuple[Values, torch.Tensor]:
+        return values, self._labels[indices].to(self.compute.device)
 
     def _after_step(self, steps: int) -> None:
         """Show progress; save if it is time to; stop if asked to."""
@@ -201,10 +204,7 @@ class Trainer:
     def _validate(self, learner: PhaseLearner) -> dict[str, float]:
         """val_loss, val_accuracy and val_macro_f1 of the weights as they are."""
         self.module.eval()
-        batches = index_batches(np.arange(len(self.val)), max(self.settings.batch_size, 32))
-        logits = infer(
-            lambda pixels: learner.logits(self._normalised(pixels)), self.val.batches(batches), tick=self._check_stop
-        )
+        logits = infer(learner.judge, self.inputs.validation(), tick=self._check_stop)
         return quick(self.val.labels, logits, self.settings.loss)
 
     def _is_best(self, record: Mapping[str, Any]) -> bool:

@@ -1,0 +1,106 @@
+"""The inputs of a phase: what its learning part is fed with, cached or not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Generator, Iterable, Sequence
+
+import numpy as np
+
+from finetune.data.memory import AnyImages
+from finetune.model.cut import Values
+from finetune.model.freeze import owner
+from finetune.model.network import Network
+from finetune.model.weights import tensors_sha256
+from finetune.train.cache import CachePlan, Figures, Inputs
+from finetune.train.phase import PhaseLearner
+from finetune.train.state import index_batches
+
+Stream = Generator[tuple[np.ndarray, Values], None, None]
+
+JUDGED_AT_ONCE = 256
+"""Images per batch of validation where they come out of a table: no pixels are in memory then."""
+
+
+class PhaseInputs:
+    """Training and validation images of one phase, on their way to its suffix.
+
+    Args:
+        network: whole.
+        learner: of the phase.
+        train: training images.
+        val: validation images.
+        cache: what may be kept.
+        figures: kept up to date.
+        tick: called while tables are filled; may raise to stop.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        learner: PhaseLearner,
+        train: AnyImages,
+        val: AnyImages,
+        cache: CachePlan,
+        figures: Figures,
+        tick: Callable[..., None] | None = None,
+    ) -> None:
+        self.phase, self.settings, self.plan, self.val = learner.phase, learner.settings, cache, val
+        figures.in_use = 0  # the tables of the phase before are gone with it
+        if learner.cut.whole and cache.on:
+            figures.note(f"phase {self.phase.index} is not cached: {learner.cut.where}")
+        identity = identity_of(network, learner)
+        augment, epochs = self.settings.augment, self.phase.epochs
+        self.random = augment is not None and augment.random
+        self.views = cache.views_for(epochs) if self.random else 1
+        # fewer views than epochs are a fixed set of pictures, the same for every seed, so that the next run finds them
+        fixed = self.random and self.views < epochs
+        self.train = Inputs(
+            train,
+            learner.cut,
+            learner.compute,
+            cache,
+            identity,
+            figures,
+            augment=augment,
+            seed=0 if fixed else self.settings.seed,
+            views=self.views,
+            asked=epochs,
+            tick=tick,
+        )
+        if not self.train.cached:
+            self.train.seed = self.settings.seed
+        self.judged = Inputs(val, learner.cut, learner.compute, cache, identity, figures, asked=epochs, tick=tick)
+
+    def training(self, index_batches: Iterable[Sequence[int] | np.ndarray], epoch: int) -> Stream:
+        """The batches of an epoch: indices int64 [B], and the values of those images in the epoch's view."""
+        if not self.random:
+            view = 0
+        elif self.train.cached:
+            view = self.plan.view_of(epoch, self.phase.start, self.phase.epochs)
+        else:
+            view = epoch
+        return self.train.batches(index_batches, view)
+
+    def validation(self) -> Stream:
+        """All validation images in order."""
+        size = JUDGED_AT_ONCE if self.judged.cached else max(self.settings.batch_size, 32)
+        return self.judged.batches(index_batches(np.arange(len(self.val)), size))
+
+
+def identity_of(network: Network, learner: PhaseLearner) -> str:
+    """A hash over the network as far as it is frozen: its architecture, and every tensor that stays as it is.
+
+    A buffer may change where the module that owns it learns.
+    """
+    learning = learner.phase.learning
+    owners = {owner(name) for name in learning}
+    state = network.module.state_dict()
+    frozen = {
+        name: value
+        for name, value in state.items()
+        if name not in learning and (name in network.parameters or owner(name) not in owners)
+    }
+    facts = [network.architecture, network.options, learner.cut.where, tensors_sha256(frozen)]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
