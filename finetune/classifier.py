@@ -21,11 +21,9 @@ if TYPE_CHECKING:
     from finetune.evaluate.metrics import Metrics
     from finetune.model.network import Network
     from finetune.model.plan import FreezePlan
-    from finetune.train.cache import CachePlan
+    from finetune.recipe.schema import Recipe
     from finetune.train.checkpoints import Checkpoints
     from finetune.train.trainer import Tick, Trainer
-KEEP_BELOW = 5000
-"""Training images below which BatchNorm statistics of thawed layers are kept by default."""
 
 
 class Classifier:
@@ -68,6 +66,7 @@ class Classifier:
         precision: str = "auto",
     ) -> None:
         from finetune.model.backbones import build
+        from finetune.train.decide import default_unfreeze
 
         network = build(
             backbone,
@@ -82,6 +81,27 @@ class Classifier:
         self._take(network, seed, device, precision)
         self.unfreeze = dict(unfreeze) if unfreeze is not None else default_unfreeze(network)
         self.freeze = tuple(freeze)
+
+    @classmethod
+    def from_recipe(
+        cls, recipe: Recipe, classes: Sequence[str], freeze: Sequence[str] = (), *, fresh: bool = True
+    ) -> Classifier:
+        """The classifier that a recipe describes; not `fresh`: its weights come from a checkpoint anyway."""
+        model = recipe.model
+        return cls(
+            model.backbone,
+            classes,
+            weights=model.weights if fresh else "none",
+            unfreeze=model.unfreeze,
+            freeze=freeze,
+            head=model.head if isinstance(model.head, str) else model.head.model_dump(),
+            options=model.options,
+            preprocess=model.preprocess.model_dump(exclude_none=True),
+            in_chans=model.in_chans,
+            seed=recipe.seed,
+            device=recipe.train.device,
+            precision=recipe.train.precision,
+        )
 
     @classmethod
     def of(cls, network: Network, *, seed: int = 0, device: str = "auto", precision: str = "auto") -> Classifier:
@@ -115,7 +135,9 @@ class Classifier:
 
     def _plan(self, train: TrainConfig) -> FreezePlan:
         from finetune.model.plan import make_plan
+        from finetune.train.decide import backbone_lr
 
+        values = train.model_dump()
         return make_plan(
             self.network.groups,
             self.network.parameters,
@@ -123,7 +145,7 @@ class Classifier:
             freeze=self.freeze,
             epochs=train.epochs,
             lr=train.lr,
-            backbone_lr=backbone_lr(train, self.network.pretrained),
+            backbone_lr=backbone_lr(values, self.network.pretrained),
             layer_decay=train.layer_decay,
         )
 
@@ -160,10 +182,12 @@ class Classifier:
         tick: Tick | None = None,
     ) -> Trainer:
         """The iterator over epochs that `fit` runs through; see `finetune.train.trainer.Trainer`."""
+        from finetune.train.decide import make_cache, make_settings
         from finetune.train.trainer import Trainer
 
         self._require_classes(data)
-        settings = make_settings(train, data.train, augment, class_weights, self.seed, self.network)
+        values = train.model_dump()
+        settings = make_settings(values, data.train, augment, class_weights, self.seed, self.network)
         self.network.loss = settings.loss
         train_images, val_images = (part.load(self.network.preprocess, workers) for part in (data.train, data.val))
         return Trainer(
@@ -173,7 +197,7 @@ class Classifier:
             val_images,
             settings,
             self.compute,
-            cache=make_cache(train),
+            cache=make_cache(values),
             checkpoints=checkpoints,
             extra=extra,
             stop=stop,
@@ -244,71 +268,3 @@ def train_config(**values: Any) -> TrainConfig:
 
     whole = {"data": {"folder": "."}, "model": {"backbone": "timm/any"}, "train": values}
     return from_mapping(whole, "fit").train
-
-
-def default_unfreeze(network: Network) -> dict[str, int]:
-    """The head where the backbone has learned already, everything where it has not."""
-    return {"head": 0} if network.pretrained else {"all": 0}
-
-
-def backbone_lr(train: TrainConfig, pretrained: bool) -> float:
-    """A tenth of `lr` for what has learned already; from scratch there is nothing to be careful with."""
-    if train.backbone_lr is not None:
-        return train.backbone_lr
-    return train.lr / 10 if pretrained else train.lr
-
-
-def keep_statistics(train: TrainConfig, images: int, pretrained: bool) -> bool:
-    """Whether BatchNorm statistics of thawed layers stay: few images or small batches give poor ones."""
-    if train.batchnorm != "auto":
-        return train.batchnorm == "keep"
-    return pretrained and (images < KEEP_BELOW or train.batch_size < 32)
-
-
-def warmup_epochs(train: TrainConfig) -> float:
-    """A twentieth of the run, at most one epoch, where nothing else is said."""
-    return train.warmup_epochs if train.warmup_epochs is not None else min(1.0, train.epochs / 20)
-
-
-def loss_of(train: TrainConfig, architecture: str) -> str:
-    """What a perceptron learns by is hinge; anything else softmax and cross entropy, where nothing else is said."""
-    return train.loss or ("hinge" if architecture == "small/perceptron" else "cross_entropy")
-
-
-def make_cache(train: TrainConfig) -> CachePlan:
-    """What may be kept of the work on frozen layers, and where."""
-    from finetune.files import cache_folder
-    from finetune.train.cache import CachePlan
-
-    folder = cache_folder() / "features"
-    if isinstance(train.cache, str):
-        return CachePlan(folder=folder, on=train.cache == "auto")
-    return CachePlan(train.cache.views, train.cache.ram_gb, train.cache.disk_gb, folder)
-
-
-def make_settings(
-    train: TrainConfig, images: ImageSet, augment: str, class_weights: str, seed: int, network: Network
-) -> Any:
-    """The trainer's settings from a recipe's `train` section and the training images."""
-    import numpy as np
-
-    from finetune.data.augment import Augment
-    from finetune.train.state import Settings
-
-    weights = None
-    if class_weights == "balanced":
-        counts = np.bincount(images.labels, minlength=len(images.classes))
-        weights = tuple((len(images) / (len(counts) * counts)).tolist())
-    shared = ("batch_size", "accumulate", "optimizer", "weight_decay", "momentum", "schedule", "margin")
-    more = ("label_smoothing", "clip_norm", "ema", "early_stop", "select")
-    times = ("every_epochs", "every_minutes", "every_steps")
-    return Settings(
-        **{name: getattr(train, name) for name in (*shared, *more)},
-        **{name: getattr(train.checkpoint, name) for name in times},
-        warmup_epochs=warmup_epochs(train),
-        loss=loss_of(train, network.architecture),
-        class_weights=weights,
-        keep_statistics=keep_statistics(train, len(images), network.pretrained),
-        augment=Augment(augment),
-        seed=seed,
-    )

@@ -10,20 +10,17 @@ import torch
 
 from finetune.classifier import Classifier
 from finetune.data.folder import Dataset
-from finetune.data.manifest import changes, write_manifest
-from finetune.data.samples.catalogue import ABOUT, is_drawn, write_sample
+from finetune.data.samples.catalogue import ABOUT, write_sample
 from finetune.data.source import class_names as names_of
 from finetune.data.source import read_source
-from finetune.device import choose, versions
-from finetune.errors import DataError, UsageError
+from finetune.deliver.publish import publish_data, publish_model, publish_report
+from finetune.device import choose
+from finetune.errors import FinetuneError, UsageError
 from finetune.evaluate.judge import Judgement, judge_images
-from finetune.model.bundle import save_bundle
-from finetune.model.freeze import freeze_hashes, freeze_proof
-from finetune.model.weights import tensors_sha256
+from finetune.model.freeze import freeze_hashes
 from finetune.recipe.load import differences, dump, from_mapping, resolve
 from finetune.recipe.load import load as load_recipe
 from finetune.recipe.schema import Recipe
-from finetune.report.files import data_summary, write_report
 from finetune.report.tables import per_class_text, plan_text
 from finetune.train.checkpoints import Checkpoints
 from finetune.train.folder import Clock, RunFolder
@@ -101,7 +98,11 @@ def resume(
             "put the recipe back as it was, or go on with the change: finetune resume --accept-changes",
         )
     folder.lock()
-    state = _checkpoints(folder, recipe).latest(watch.say, checkpoint)
+    try:
+        state = _checkpoints(folder, recipe).latest(watch.say, checkpoint)
+    except FinetuneError:
+        folder.unlock()
+        raise
     with folder.recording():
         folder.write_recipe(dump(recipe), recipe.model_dump(mode="json"))
         _work(folder, recipe, watch, state, accept_changes)
@@ -129,24 +130,21 @@ def _work(
     """Everything between making the folder and its last file."""
     clock = Clock()
     data = read_data(recipe, watch)
-    moved_on = _record_data(folder, data, accept_changes) or accept_changes
+    moved_on = publish_data(folder, data, accept_changes) or accept_changes
     clock.lap("scan")
-    classifier = make_classifier(recipe, data.classes, folder.record.get("freeze", ()), fresh=state is None)
+    classifier = Classifier.from_recipe(recipe, data.classes, folder.record.get("freeze", ()), fresh=state is None)
     trainer = _make_trainer(folder, recipe, classifier, data, watch, state, moved_on)
     clock.lap("build")
     for record in trainer:
         folder.write_history(trainer.position.history)
         watch.epoch(record, recipe.train.epochs)
     clock.lap("train")
-    _publish_model(folder, classifier, trainer)
+    publish_model(folder, classifier.network, trainer)
     judgement, split = _judge(recipe, classifier, data, watch)
     clock.lap("judge")
     folder.update(timings=clock.laps)
-    _publish_report(folder, recipe, trainer, data, judgement, split)
+    publish_report(folder, classifier.network, trainer, data, judgement, split)
     watch.say(f"\n{per_class_text(judgement.metrics)}\n\nreport: {folder.report / 'report.html'}")
-
-
-# --- images ----------------------------------------------------------------------------------------------------------
 
 
 def read_data(recipe: Recipe, watch: Watch, draw: bool = True) -> Dataset:
@@ -166,7 +164,7 @@ def read_data(recipe: Recipe, watch: Watch, draw: bool = True) -> Dataset:
         tick=watch.reading("reading images", "reading the images; nothing to save yet"),
         workers=section.workers,
     )
-    watch.notes([*_notes(data), *data.warnings])
+    watch.notes([*data.notes, *data.left_out, *data.warnings])
     parts = [f"{len(part)} {name}" for name, part in data.parts()]
     watch.say(f"{len(data.table)} images of {len(data.classes)} classes: {', '.join(parts)}")
     return data
@@ -176,54 +174,6 @@ def class_names(recipe: Recipe) -> list[str]:
     """The classes of the recipe's images, without reading one."""
     section, folder = recipe.data, None if recipe.data.folder is None else Path(recipe.data.folder)
     return names_of(section.source, folder, section.classes, section.positive, section.sample)
-
-
-def _notes(data: Dataset) -> list[str]:
-    return [*data.notes, *(f"{name}: {reason}; left out" for name, reason in data.bad)]
-
-
-def _record_data(folder: RunFolder, data: Dataset, accept_changes: bool) -> bool:
-    """Publish `data.csv`; whether the images are no longer those that the run began with.
-
-    Raises:
-        DataError: they are not, and that was not accepted.
-    """
-    found = changes(folder.data_csv, data.table)
-    if found and not accept_changes:
-        remedy = "put the images back, or go on with the change: finetune resume --accept-changes"
-        raise DataError([f"{data.root}: {line}" for line in found], remedy)
-    if data.test is None:
-        folder.warn("there is no test split: the figures are of val, which also chose the epoch, so they flatter")
-    folder.warn(*data.warnings)
-    if is_drawn(data.root):
-        folder.warn("the images are drawn, not photographs: a demonstration, no measure of what the network can do")
-    write_manifest(folder.data_csv, data.table)
-    folder.update(classes=data.classes, notes=_notes(data), versions=versions())
-    return bool(found)
-
-
-# --- network and training --------------------------------------------------------------------------------------------
-
-
-def make_classifier(
-    recipe: Recipe, classes: Sequence[str], freeze: Sequence[str] = (), fresh: bool = True
-) -> Classifier:
-    """The classifier that a recipe describes; not `fresh`: its weights come from a checkpoint anyway."""
-    model = recipe.model
-    return Classifier(
-        model.backbone,
-        classes,
-        weights=model.weights if fresh else "none",
-        unfreeze=model.unfreeze,
-        freeze=freeze,
-        head=model.head if isinstance(model.head, str) else model.head.model_dump(),
-        options=model.options,
-        preprocess=model.preprocess.model_dump(exclude_none=True),
-        in_chans=model.in_chans,
-        seed=recipe.seed,
-        device=recipe.train.device,
-        precision=recipe.train.precision,
-    )
 
 
 def _make_trainer(
@@ -318,7 +268,7 @@ def open_run(run: str | Path) -> tuple[nn.Module, torch.optim.Optimizer]:
     """
     folder = RunFolder.open(Path(run))
     recipe, _ = _recipe_of(folder, None)
-    classifier = make_classifier(recipe, folder.record["classes"], folder.record.get("freeze", ()), fresh=False)
+    classifier = Classifier.from_recipe(recipe, folder.record["classes"], folder.record.get("freeze", ()), fresh=False)
     train, module = recipe.train, classifier.network.module
     plan = classifier.plan(**train.model_dump())
     state = _checkpoints(folder, recipe).latest(Watch().say)
@@ -333,23 +283,7 @@ def open_run(run: str | Path) -> tuple[nn.Module, torch.optim.Optimizer]:
     return module, optimizer
 
 
-# --- the end ---------------------------------------------------------------------------------------------------------
-
-
-def _publish_model(folder: RunFolder, classifier: Classifier, trainer: Trainer) -> None:
-    """Load the best weights, prove what stayed frozen, write the bundle."""
-    network, state = classifier.network, trainer.best_state()
-    network.module.load_state_dict(state)
-    proof = freeze_proof(trainer.extra["freeze_before"], freeze_hashes(state, trainer.plan.frozen_tensors()))
-    broken = [group for group, pair in proof.items() if pair["sha256_before"] != pair["sha256_after"]]
-    if broken:
-        raise AssertionError(f"frozen layers changed during training: {broken}")
-    sha256 = tensors_sha256(state)
-    cached = trainer.figures.as_dict()
-    folder.update(weights_sha256=sha256, freeze_proof=proof, best=trainer.position.best, cache=cached)
-    recipe = folder.record["recipe"]
-    lineage = {"backbone": recipe["model"]["backbone"], "source": network.source, "recipe": recipe["name"]}
-    save_bundle(folder.model, network, lineage)
+# --- judging ----------------------------------------------------------------------------------------------------------
 
 
 def _judge(recipe: Recipe, classifier: Classifier, data: Dataset, watch: Watch) -> tuple[Judgement, str]:
@@ -364,36 +298,3 @@ def _judge(recipe: Recipe, classifier: Classifier, data: Dataset, watch: Watch) 
         tick=lambda done: tick(done, len(images)),
     )
     return judgement, split
-
-
-def _publish_report(
-    folder: RunFolder,
-    recipe: Recipe,
-    trainer: Trainer,
-    data: Dataset,
-    judgement: Judgement,
-    split: str,
-) -> None:
-    """Write the report folder, and the headline into run.json."""
-    metrics = judgement.metrics
-    folder.warn(*(trainer.checkpoints.warnings if trainer.checkpoints else ()))
-    folder.update(metrics={"split": split, "accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1})
-    about = {
-        **folder.record,
-        "name": recipe.name,
-        "backbone": recipe.model.backbone,
-        "best_epoch": (trainer.position.best or {}).get("epoch"),
-        "seed": recipe.seed,
-        "data": data_summary(data.table, str(data.root), data.notes, data.bad),
-    }
-    write_report(
-        folder.report,
-        split=split,
-        selected_on=split == "val",
-        metrics=metrics,
-        predictions=(judgement.paths, judgement.labels, judgement.probabilities),
-        classes=data.classes,
-        history=trainer.position.history,
-        plan=trainer.plan.table(),
-        run=about,
-    )

@@ -17,6 +17,8 @@ DATA = "FINETUNE_DATA"
 
 # Before any test module imports huggingface_hub, which reads it only then.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Tiny networks gain nothing from a second thread, and tests run side by side: set before anything imports torch.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @dataclass(frozen=True)

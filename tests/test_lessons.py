@@ -80,7 +80,7 @@ def test_a_lesson_prints_what_its_head_says(lesson: Path, printed: dict[str, str
     blank = [re.sub(r"\s+", " ", NUMBER.sub("#", text)) for text in (said, found)]
     assert blank[0] == blank[1]
     # Another processor adds in another order, so what was trained or drawn by lot may differ a little.
-    assert numbers(found) == pytest.approx(numbers(said), rel=0.1, abs=1e-12)
+    assert numbers(found) == pytest.approx(numbers(said), rel=0.25, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -87,8 +87,8 @@ def draw(file: Path, rest: torch.Tensor, soft: torch.Tensor, chosen: list[int]) 
 
             bare(picture)
             for plot, values in ((left, torch.sigmoid(rest[which])), (right, torch.softmax(soft[which], 0))):
-                yes = values > 0.5
-                plot.bar(range(10), values, color=[(BLUE if plot is right else RUST) if y else GREY for y in yes])
+                yes = BLUE if plot is right else RUST
+                plot.bar(range(10), values.tolist(), color=[yes if value > 0.5 else GREY for value in values])
                 plot.set(ylim=(0, 1.08), xticks=range(10), yticks=[0, 0.5, 1])
                 plot.axhline(0.5, color=GREY, linewidth=0.8, linestyle=":")
                 plot.text(9.4, 0.98, f"sum {values.sum():.2f}", ha="right", va="top")

@@ -101,11 +101,13 @@ def draw(file: Path, panels: list[tuple[str, torch.Tensor, Scores]]) -> None:
             axes.contour(axis, axis, height, levels=[0], colors=GREY, linewidths=1)
             for point, target in zip(X, y, strict=True):
                 colour, sign = (BLUE, "1") if target > 0 else (RUST, "0")
-                axes.scatter(*point, s=230, color=colour, edgecolor="white", linewidth=1.5, zorder=2)
+                axes.scatter(*point.tolist(), s=230, color=colour, edgecolor="white", linewidth=1.5, zorder=2)
                 looks: dict[str, Any] = {"ha": "center", "va": "center_baseline", "color": "white", "weight": "bold"}
-                axes.annotate(sign, tuple(point), **looks)
+                axes.annotate(sign, tuple(point.tolist()), **looks)
                 if target * scores(point[None]) <= 0:
-                    axes.annotate("wrong", tuple(point), (0, 12), textcoords="offset points", ha="center", color=INK)
+                    axes.annotate(
+                        "wrong", tuple(point.tolist()), (0, 12), textcoords="offset points", ha="center", color=INK
+                    )
             axes.set(title=title, aspect="equal", xticks=[0, 1], yticks=[0, 1], xlabel="x₁")
             axes.spines[:].set_visible(False)
         figure.axes[0].set_ylabel("x₂", rotation=0)

@@ -29,12 +29,13 @@ def plan(recipe: Path, as_json: bool, freeze: tuple[str, ...], **flags: Any) -> 
 
 def show_plan(recipe: Recipe, freeze: tuple[str, ...], as_json: bool, stop: StopFlag, scan: bool) -> None:
     """Print the plan of a resolved recipe; with `scan` the images are read as well."""
+    from finetune.classifier import Classifier
     from finetune.report.tables import plan_text
-    from finetune.run import class_names, make_classifier, read_data
+    from finetune.run import class_names, read_data
 
     with watching(stop) as watch:
         classes = read_data(recipe, watch, draw=False).classes if scan else class_names(recipe)
-        classifier = make_classifier(recipe, classes, freeze)
+        classifier = Classifier.from_recipe(recipe, classes, freeze)
         found = classifier.plan(**recipe.train.model_dump())
         watch.notes([*found.warnings, *classifier.network.notes])
     columns, rows = found.table()

@@ -123,6 +123,11 @@ class Dataset:
         self.warnings = list(warnings)
         self.pixels = pixels
 
+    @property
+    def left_out(self) -> list[str]:
+        """The images that could not be read, with the reason, a line each."""
+        return [f"{path}: {reason}; left out" for path, reason in self.bad]
+
     def __repr__(self) -> str:
         counts = ", ".join(f"{len(part)} {name}" for name in ("train", "val", "test") if (part := self._part(name)))
         return f"Dataset({counts}, {len(self.classes)} classes, {visible(str(self.root))!r})"

@@ -1,4 +1,4 @@
-"""Labels for image files: streamed in bounded memory, decoded ahead of the network; a bad file is a row with an error."""
+"""Labels for image files, streamed: decoded ahead of the network, in bounded memory; a bad file is a row of its own."""
 
 from __future__ import annotations
 

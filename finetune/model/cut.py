@@ -8,6 +8,7 @@ one in evaluation. All others are the prefix; the values that cross may be compu
 from __future__ import annotations
 
 import posixpath
+import textwrap
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,8 +76,8 @@ def cut(module: nn.Module, learning: Collection[str], *, example: torch.Tensor |
         except Uncuttable as error:
             return _whole(module, str(error))
         except Exception as error:  # a network's own code, run in an unusual way, may raise anything
-            lines = str(error).strip().splitlines()
-            reason = f"the network cannot be traced ({type(error).__name__}: {lines[0] if lines else 'no message'})"
+            problem = textwrap.shorten(f"{type(error).__name__}: {error}", 100, placeholder=" …")
+            reason = f"the network cannot be traced ({problem})"
             return _before_last_module(module, learning, example) or _whole(module, reason)
         if not _agrees(module, found, example):
             return _whole(module, "the two parts did not give what the whole network gives")

@@ -125,8 +125,8 @@ class PreprocessConfig(Section):
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] | None = Field(
         default=None, description="how images are resized"
     )
-    crop: Annotated[Positive, Field(le=1)] | None = Field(
-        default=None, description="part of the resized image that is kept"
+    crop: Annotated[Positive, Field(le=4)] | None = Field(
+        default=None, description="part of the resized image that is kept; above 1: a black margin around it"
     )
 
 

@@ -52,7 +52,7 @@ def confusion_png(confusion: NDArray[np.int64], classes: Sequence[str]) -> bytes
     count = len(classes)
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     side = min(4.0 + 0.34 * count, 16.0)
-    with _drawing(side + 1.2, side) as figure:
+    with drawing(side + 1.2, side) as figure:
         axes = figure.add_subplot()
         # By the root of the share, so that a rare mistake still shows.
         image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0.0, 1.0), interpolation="nearest")
@@ -66,7 +66,7 @@ def confusion_png(confusion: NDArray[np.int64], classes: Sequence[str]) -> bytes
                 axes.text(column, row, f"{value}", ha="center", va="center", color=colour, fontsize=8)
         bar = figure.colorbar(image, ax=axes, shrink=0.6, label="share of the class's images")
         bar.outline.set_visible(False)
-        return _png(figure)
+        return png_bytes(figure)
 
 
 def curves_png(history: Sequence[Mapping[str, Any]], phases: Sequence[int] = ()) -> bytes:
@@ -76,7 +76,7 @@ def curves_png(history: Sequence[Mapping[str, Any]], phases: Sequence[int] = ())
         "loss": {"train_loss": ("training", GREY), "val_loss": ("validation", BLUE)},
         "validation score": {"val_accuracy": ("accuracy", RUST), "val_macro_f1": ("macro F1", BLUE)},
     }
-    with _drawing(9.0, 3.4) as figure:
+    with drawing(9.0, 3.4) as figure:
         for place, (title, lines) in enumerate(panels.items(), 1):
             axes = figure.add_subplot(1, 2, place)
             axes.set_title(title)
@@ -88,12 +88,12 @@ def curves_png(history: Sequence[Mapping[str, Any]], phases: Sequence[int] = ())
             for start in phases:
                 axes.axvline(start - 0.5, color=GREY, linestyle=(0, (2, 3)), linewidth=1)
             axes.legend()
-        return _png(figure)
+        return png_bytes(figure)
 
 
 def calibration_png(bins: Sequence[Bin], ece: float | None) -> bytes:
     """Confidence against the share that is right, one dot a bin, with 95 % intervals and the counts below; PNG."""
-    with _drawing(4.6, 5.0) as figure:
+    with drawing(4.6, 5.0) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
         upper.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (2, 3)), linewidth=1)
         for one in bins:
@@ -106,7 +106,7 @@ def calibration_png(bins: Sequence[Bin], ece: float | None) -> bytes:
         lower.bar([one.middle for one in bins], [one.count for one in bins], width=0.055, color=GREY)
         lower.set_ylabel("images")
         lower.set_xlabel("confidence")
-        return _png(figure)
+        return png_bytes(figure)
 
 
 def _name_axes(axes: Axes, classes: Sequence[str]) -> None:
@@ -122,7 +122,7 @@ def _name_axes(axes: Axes, classes: Sequence[str]) -> None:
 
 
 @contextmanager
-def _drawing(width: float, height: float) -> Iterator[Figure]:
+def drawing(width: float, height: float) -> Iterator[Figure]:
     """A figure of so many inches in our style, whatever the user's matplotlibrc says."""
     installed = {font.name for font in font_manager.fontManager.ttflist}
     fonts = ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)]
@@ -133,7 +133,8 @@ def _drawing(width: float, height: float) -> Iterator[Figure]:
         yield Figure(figsize=(width, height), layout="constrained")
 
 
-def _png(figure: Figure) -> bytes:
+def png_bytes(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     return buffer.getvalue()

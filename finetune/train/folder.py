@@ -162,12 +162,13 @@ class RunFolder:
         known.extend(message for message in messages if message not in known)
 
     def write_history(self, history: list[dict[str, Any]]) -> None:
-        """Publish `history.csv`, one row an epoch."""
-        rows = [[record.get(column) for column in HISTORY] for record in history]
-        write_csv(self.path / "history.csv", HISTORY, rows)
+        """Publish `history.csv`, one row an epoch; what a record has besides comes after the columns of old."""
+        columns = list(dict.fromkeys([*HISTORY, *(name for record in history for name in record)]))
+        write_csv(self.path / "history.csv", columns, ([record.get(name) for name in columns] for record in history))
 
     def write_plan(self, columns: list[str], rows: list[list[object]]) -> None:
-        """Publish `plan.csv`."""
+        """Publish `plan.csv`; from here on the run is one that has begun, and stays."""
+        self._fresh = False
         write_csv(self.path / "plan.csv", columns, rows)
 
     def write_recipe(self, text: str, values: Mapping[str, Any]) -> None:

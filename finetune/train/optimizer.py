@@ -68,6 +68,29 @@ def accept_any_phase(optimizer: torch.optim.Optimizer, module: nn.Module) -> tor
     return optimizer
 
 
+def restore_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Take the moments out of a saved state, by parameter name; rates and decay stay those of today's recipe.
+
+    Args:
+        optimizer: fresh, its parameters named.
+        saved: `state_dict()` of one of the same kind.
+    """
+    by_name = {
+        name: saved["state"][number]
+        for group in saved["param_groups"]
+        for name, number in zip(group["param_names"], group["params"], strict=True)
+        if number in saved["state"]
+    }
+    now = optimizer.state_dict()
+    numbers = {
+        name: number
+        for group in now["param_groups"]
+        for name, number in zip(group["param_names"], group["params"], strict=True)
+    }
+    state = {numbers[name]: value for name, value in by_name.items() if name in numbers}
+    optimizer.load_state_dict({"state": state, "param_groups": now["param_groups"]})
+
+
 def schedule(kind: str, step: int, steps: int, warmup: int) -> float:
     """The share of the peak learning rate at `step` of a phase of `steps`: a pure function, so nothing to resume.
 

@@ -15,7 +15,8 @@ from finetune.errors import DivergedError, UsageError
 from finetune.model.cut import Values, cut
 from finetune.model.freeze import live_batchnorm, set_learning, set_modes
 from finetune.model.plan import FreezePlan, Phase
-from finetune.train.optimizer import Ema, make_loss, make_optimizer, schedule, set_rates
+from finetune.train.gradients import Gradients, Norms
+from finetune.train.optimizer import Ema, make_loss, make_optimizer, restore_state, schedule, set_rates
 from finetune.train.state import Settings
 
 
@@ -41,6 +42,7 @@ class PhaseLearner:
         example: torch.Tensor | None = None,
     ) -> None:
         self.module, self.phase, self.settings, self.compute = module, phase, settings, compute
+        self.gradients = Gradients(module, plan.groups, phase.learning)
         set_learning(module, phase.learning)
         self.train_mode()
         self._refuse_single_images()
@@ -70,13 +72,16 @@ class PhaseLearner:
             self.optimizer, schedule(s.schedule, done, self.phase.epochs * steps, round(s.warmup_epochs * steps))
         )
 
-    def step(self, batches: Iterable[tuple[Values, torch.Tensor]], images: int, number: int) -> float:
+    def step(
+        self, batches: Iterable[tuple[Values, torch.Tensor]], images: int, number: int, norms: Norms | None = None
+    ) -> float:
         """One optimizer step.
 
         Args:
             batches: (values that cross the cut, each [N, ...]; labels, int64 [N]) to accumulate the gradient over.
             images: in all of them.
             number: of the step in the run; the next after it has one more.
+            norms: takes in the norms of the gradient before it is clipped; None where this step's are not asked for.
 
         Returns:
             The sum of the images' losses.
@@ -90,6 +95,9 @@ class PhaseLearner:
             losses = self.loss(self.logits(inputs), labels)
             self.scaler.scale(losses.sum() / images).backward()
             total += float(losses.detach().sum())
+        self.scaler.unscale_(self.optimizer)
+        if norms is not None:
+            self.gradients.measure(norms)
         self._require_finite(total / images)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -109,7 +117,6 @@ class PhaseLearner:
 
     def _require_finite(self, loss: float) -> None:
         """Clip the gradient; refuse to step on what is not finite."""
-        self.scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         # in fp16 an overflow is ordinary: the scaler skips that step and lowers its scale
@@ -141,7 +148,7 @@ class PhaseLearner:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`, which is of the same phase."""
-        self.optimizer.load_state_dict(state["optimizer_state_dict"])
+        restore_state(self.optimizer, state["optimizer_state_dict"])
         self.scaler.load_state_dict(state["scaler"])
         if self.ema:
             self.ema.average = {name: value.to(self.compute.device) for name, value in state["ema"].items()}

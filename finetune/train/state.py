@@ -10,6 +10,9 @@ import numpy as np
 
 from finetune.data.augment import Augment
 
+MEASURED_EVERY = 10
+"""Steps of which the gradient of one is measured: enough for a mean over an epoch, and next to nothing in time."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -76,6 +79,7 @@ class Position:
         history: one record for each finished epoch.
         best: {"epoch": …, "value": …} of the best epoch so far, by `select`.
         stale: epochs since then (or since the last thaw).
+        gradients: layer group → sum and number of the norms of its gradient measured in the epoch so far.
     """
 
     epoch: int = 0
@@ -87,6 +91,7 @@ class Position:
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
     stale: int = 0
+    gradients: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def loss(self) -> float:
@@ -95,10 +100,19 @@ class Position:
             return self.loss_sum / self.images
         return float(self.history[-1]["train_loss"]) if self.history else math.nan
 
+    @property
+    def norms(self) -> dict[str, list[float]] | None:
+        """Where the next step's gradient norms go; None if they are not measured, as those of most steps are not.
+
+        It goes by the step of the epoch: the first is measured, so that every epoch has one.
+        """
+        return self.gradients if self.step_in_epoch % MEASURED_EVERY == 0 else None
+
     def next_epoch(self) -> None:
         """Step over to the start of the next epoch."""
         self.epoch += 1
         self.step_in_epoch, self.loss_sum, self.images, self.seconds = 0, 0.0, 0, 0.0
+        self.gradients = {}
 
 
 def index_batches(order: np.ndarray, batch_size: int) -> list[np.ndarray]:

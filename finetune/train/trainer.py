@@ -26,6 +26,7 @@ from finetune.model.network import Network
 from finetune.model.plan import FreezePlan
 from finetune.train.cache import CachePlan, Figures
 from finetune.train.checkpoints import FORMAT, Checkpoints
+from finetune.train.gradients import gradient_columns
 from finetune.train.inputs import PhaseInputs
 from finetune.train.phase import PhaseLearner, on_cpu
 from finetune.train.state import Position, Settings, better, index_batches
@@ -38,7 +39,8 @@ class Trainer:
     """Trains a network through the phases of its freeze plan: `for epoch in trainer: ...`.
 
     Each item is the record of a finished epoch: epoch, phase, lr, train_loss, val_loss, val_accuracy, val_macro_f1,
-    seconds, images_per_second. After the last, `best_state()` has the weights of the best epoch.
+    seconds, images_per_second, and `grad:GROUP` for each layer group, the mean norm of its gradient. After the last,
+    `best_state()` has the weights of the best epoch.
 
     Args:
         network: the network, changed in place.
@@ -146,7 +148,7 @@ class Trainer:
         rate = learner.rate(position.epoch, position.step_in_epoch, steps)
         torch.manual_seed(self.settings.seed * 1_000_003 + position.step)
         try:
-            total = learner.step((self._batch(*next(stream)) for _ in step), images, position.step)
+            total = learner.step((self._batch(*next(stream)) for _ in step), images, position.step, position.norms)
         except DivergedError as error:
             raise DivergedError(
                 f"train.lr: {error.problems[0]} at step {position.step} (epoch {position.epoch}), lr {rate:.3g}; "
@@ -191,6 +193,7 @@ class Trainer:
                 **self._validate(learner),
                 "seconds": position.seconds,
                 "images_per_second": position.images / max(position.seconds, 1e-9),
+                **gradient_columns(self.network.groups, position.gradients),
             }
             improved = self._is_best(record)
             if improved and self.checkpoints is None:

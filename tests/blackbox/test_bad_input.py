@@ -28,7 +28,8 @@ def refused(cli: Any, job: Path, *arguments: object, rc: int, culprit: str, env:
 
 
 def test_all_problems_of_a_recipe_at_once(job: Path, cli: Any) -> None:
-    (job / "job.yaml").write_text("data: {foldr: images}\nmodel: {backbone: timm/x, head: round}\ntrain: {lr: fast, epochs: -1}\n")
+    wrong = "data: {foldr: images}\nmodel: {backbone: timm/x, head: round}\ntrain: {lr: fast, epochs: -1}\n"
+    (job / "job.yaml").write_text(wrong)
     result = refused(cli, job, rc=2, culprit="did you mean 'folder'?")
     for key in ("data.foldr", "model.head", "train.lr", "train.epochs"):
         assert key in result.err

@@ -179,7 +179,7 @@ def test_before_a_run(job: Path, cli: Any) -> None:
     assert cli("check", "images.yaml", cwd=job).rc == 0
     assert cli("init", "images", cwd=job).rc == 2
     layers = json.loads(cli("layers", "timm/test_resnet", "--json", cwd=job).out)
-    assert list(layers["groups"])[0] == "stem"
+    assert next(iter(layers["groups"])) == "stem"
     dry = cli("run", "job.yaml", "--dry-run", cwd=job)
     assert dry.rc == 0
     assert "layer4" in dry.out

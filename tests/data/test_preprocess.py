@@ -115,7 +115,7 @@ def test_one_channel_means_grey() -> None:
 
 def test_every_wrong_value_is_named_at_once() -> None:
     with pytest.raises(UsageError) as caught:
-        Preprocess((0, 224), (0.5, float("nan"), 0.5), (0.5, 0.0, 0.5), "bicubc", 1.5)
+        Preprocess((0, 224), (0.5, float("nan"), 0.5), (0.5, 0.0, 0.5), "bicubc", 4.5)
     lines = caught.value.problems
     assert [line.split(":")[0].removeprefix("preprocess.") for line in lines] == [
         "size",
@@ -125,6 +125,18 @@ def test_every_wrong_value_is_named_at_once() -> None:
         "crop",
     ]
     assert "did you mean 'bicubic'" in lines[3]
+
+
+def test_a_crop_above_one_leaves_a_black_margin() -> None:
+    white = Image.new("L", (8, 8), 255)
+    seen = Preprocess((28, 28), (0.1,), (0.3,), "box", 1.4).evaluate(white)[:, :, 0].copy()
+    assert seen[4:24, 4:24].min() == 255
+    seen[4:24, 4:24] = 0
+    assert seen.max() == 0
+    wide = Preprocess((20, 20), (0.1,), (0.3,), "box", 2.0).evaluate(Image.new("L", (30, 10), 255))[:, :, 0]
+    assert (wide[5:15] == 255).all()  # the short side fills a half; what is longer reaches to the edge
+    assert not wide[:5].any()
+    assert not wide[15:].any()
 
 
 def test_means_and_deviations_must_be_as_many() -> None:

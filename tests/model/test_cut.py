@@ -13,6 +13,7 @@ import torch
 import torchvision
 from torch import nn
 
+from finetune.model import small
 from finetune.model.cut import Cut, cut
 from finetune.model.freeze import set_learning, set_modes
 
@@ -36,6 +37,7 @@ NETWORKS: list[tuple[str, int, dict[str, Any], tuple[str, ...]]] = [
     ("torchvision/squeezenet1_1", 64, {}, ("classifier.1.", "features.11.", "features.7.expand3x3.")),
     ("torchvision/vit_b_32", 64, {"image_size": 64, "num_layers": 4}, ("heads.", "encoder.ln.", "encoder.layers.enc")),
     ("torchvision/swin_t", 64, {}, ("features.7.1.attn.proj.",)),
+    ("small/mlp", 28, {"hidden": (16, 12, 8)}, ("fc4.", "fc3.", "fc2.")),
 ]
 CASES = [
     pytest.param(name, size, options, first, id=f"{name}-{first.rstrip('.')}")
@@ -44,12 +46,20 @@ CASES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Threads that wait for each other cost more than they bring with tensors this small."""
+    torch.set_num_threads(1)
+
+
 @cache
 def network(name: str, options: tuple[tuple[str, Any], ...]) -> nn.Module:
     library, _, architecture = name.partition("/")
     torch.manual_seed(0)
     if library == "timm":
         module: nn.Module = timm.create_model(architecture, num_classes=CLASSES, **dict(options))
+    elif library == "small":
+        module = small.create(architecture, CLASSES, 3, dict(options), None)
     elif dict(options).get("num_layers"):
         module = torchvision.models.VisionTransformer(
             patch_size=32, num_heads=4, hidden_dim=64, mlp_dim=128, num_classes=CLASSES, **dict(options)

@@ -1,0 +1,84 @@
+"""What a run leaves behind: its images' table, its model with the proof of what stayed frozen, its report."""
+
+from __future__ import annotations
+
+from finetune.data.folder import Dataset
+from finetune.data.manifest import changes, write_manifest
+from finetune.data.samples.catalogue import is_drawn
+from finetune.device import versions
+from finetune.errors import DataError
+from finetune.evaluate.judge import Judgement
+from finetune.model.bundle import save_bundle
+from finetune.model.freeze import freeze_hashes, freeze_proof
+from finetune.model.network import Network
+from finetune.model.weights import tensors_sha256
+from finetune.report.files import data_summary, write_report
+from finetune.train.folder import RunFolder
+from finetune.train.trainer import Trainer
+
+
+def publish_data(folder: RunFolder, data: Dataset, accept_changes: bool) -> bool:
+    """Publish `data.csv`; whether the images are no longer those that the run began with.
+
+    Raises:
+        DataError: they are not, and that was not accepted.
+    """
+    found = changes(folder.data_csv, data.table)
+    if found and not accept_changes:
+        remedy = "put the images back, or go on with the change: finetune resume --accept-changes"
+        raise DataError([f"{data.root}: {line}" for line in found], remedy)
+    if data.test is None:
+        folder.warn("there is no test split: the figures are of val, which also chose the epoch, so they flatter")
+    folder.warn(*data.warnings)
+    if is_drawn(data.root):
+        folder.warn("the images are drawn, not photographs: a demonstration, no measure of what the network can do")
+    write_manifest(folder.data_csv, data.table)
+    folder.update(classes=data.classes, notes=[*data.notes, *data.left_out], versions=versions())
+    return bool(found)
+
+
+def publish_model(folder: RunFolder, network: Network, trainer: Trainer) -> None:
+    """Load the best weights into the network, prove what stayed frozen, write the bundle."""
+    state = trainer.best_state()
+    network.module.load_state_dict(state)
+    proof = freeze_proof(trainer.extra["freeze_before"], freeze_hashes(state, trainer.plan.frozen_tensors()))
+    broken = [group for group, pair in proof.items() if pair["sha256_before"] != pair["sha256_after"]]
+    if broken:
+        raise AssertionError(f"frozen layers changed during training: {broken}")
+    folder.update(
+        weights_sha256=tensors_sha256(state),
+        freeze_proof=proof,
+        best=trainer.position.best,
+        cache=trainer.figures.as_dict(),
+    )
+    recipe = folder.record["recipe"]
+    lineage = {"backbone": recipe["model"]["backbone"], "source": network.source, "recipe": recipe["name"]}
+    save_bundle(folder.model, network, lineage)
+
+
+def publish_report(
+    folder: RunFolder, network: Network, trainer: Trainer, data: Dataset, judgement: Judgement, split: str
+) -> None:
+    """Write the report folder, and the headline into run.json."""
+    metrics, recipe = judgement.metrics, folder.record["recipe"]
+    folder.warn(*(trainer.checkpoints.warnings if trainer.checkpoints else ()))
+    folder.update(metrics={"split": split, "accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1})
+    about = {
+        **folder.record,
+        "name": recipe["name"],
+        "backbone": recipe["model"]["backbone"],
+        "best_epoch": (trainer.position.best or {}).get("epoch"),
+        "seed": recipe["seed"],
+        "data": data_summary(data.table, str(data.root), data.notes, data.bad),
+    }
+    write_report(
+        folder.report,
+        split=split,
+        selected_on=split == "val",
+        metrics=metrics,
+        predictions=(judgement.paths, judgement.labels, judgement.probabilities),
+        classes=network.classes,
+        history=trainer.position.history,
+        plan=trainer.plan.table(),
+        run=about,
+    )

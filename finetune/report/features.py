@@ -1,0 +1,273 @@
+"""What the layers see: one picture on its way through a network, drawn row by row, a layer group each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import LinearSegmentedColormap
+
+from finetune.files import visible
+from finetune.report.plots import BLUE, GREY, INK, RUST, drawing, png_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from finetune.evaluate.activations import Activation, Passage
+
+TILES = 8
+"""Channels shown of each group."""
+BARS_UP_TO = 160
+"""Values of a vector up to which each has a bar; above, they are a strip of colours in several lines."""
+NAMES_UP_TO = 12
+"""Outputs up to which the bars of the head have their classes' names."""
+ANSWERS = 5
+"""Answers named beside the picture."""
+
+# All in inches.
+WIDTH, MARGIN, TEXT, GAP, TILE = 9.6, 0.25, 1.75, 0.07, 0.86
+LABEL, BETWEEN, HEADER, FOOTER = 0.15, 0.11, 2.0, 0.42
+RIGHT = TILES * TILE + (TILES - 1) * GAP
+SOFT = "#686e74"
+"""Of small print: darker than the grey of lines."""
+
+SIGNED = LinearSegmentedColormap.from_list("signed", [RUST, "#f6f5f1", BLUE])
+UNSIGNED = colormaps["magma"]
+
+
+def features_png(passage: Passage, most: int | None = None) -> bytes:
+    """A row for each layer group: its most varied channels as pictures, or its values as bars; PNG bytes.
+
+    Args:
+        passage: at least one activation in it.
+        most: groups shown at most, evenly spread from the first to the last; None for all of them.
+    """
+    shown = _spread(passage.activations, most)
+    heights = [_height(one, passage) for one in shown]
+    total = HEADER + sum(heights) + BETWEEN * len(shown) + FOOTER
+    with drawing(WIDTH, total) as figure:
+        figure.set_layout_engine("none")
+        _header(figure, passage, total)
+        top = total - HEADER
+        for one, height in zip(shown, heights, strict=True):
+            _row(figure, one, passage, top, height, total)
+            top -= height + BETWEEN
+        _footer(figure, shown, len(passage.activations))
+        return png_bytes(figure)
+
+
+def journey(passage: Passage) -> str:
+    """The sizes on the way: '784 → 128 → 64 → 10 values'."""
+    sizes = [passage.pixels.size, *(int(np.prod(one.shape)) for one in passage.activations)]
+    return " → ".join(f"{size:,}" for size in sizes) + " values"
+
+
+def shape_text(one: Activation) -> str:
+    """The true shape of an activation in words."""
+    if one.layout == "vector":
+        return f"{one.values.size:,} values"
+    if len(one.shape) == 2:
+        return f"{one.shape[0]:,} tokens of {one.shape[1]:,}"
+    channels, height, width = one.values.shape
+    return f"{channels:,} maps of {height} × {width}"
+
+
+def _spread(found: Sequence[Activation], most: int | None) -> list[Activation]:
+    if most is None or len(found) <= most:
+        return list(found)
+    return [found[place] for place in np.linspace(0, len(found) - 1, most).round().astype(int)]
+
+
+# --- the parts of the figure -----------------------------------------------------------------------------------------
+
+
+def _header(figure: Figure, passage: Passage, total: float) -> None:
+    """The picture itself, its name, what the network takes it for, and the sizes on the way."""
+    side = HEADER - 0.55
+    height, width, _ = passage.pixels.shape
+    box = _box(figure, MARGIN, total - 0.25, side * min(1.0, width / height), side * min(1.0, height / width), total)
+    box.imshow(passage.pixels.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    left, y = MARGIN + side + 0.25, total - 0.25
+    name = visible(passage.name.rpartition("/")[2]) or "one picture"
+    _text(figure, left, y, total, name if len(name) <= 60 else f"…{name[-59:]}", size=13, weight="bold")
+    truth = "" if passage.truth is None else f"in truth: {_short(passage.truth)} · "
+    _text(figure, left, y - 0.26, total, f"{truth}{journey_short(passage)}", color=SOFT)
+    best = np.argsort(-passage.probabilities, kind="stable")[:ANSWERS]
+    for line, index in enumerate(best.tolist()):
+        chance, at = float(passage.probabilities[index]), y - 0.56 - 0.19 * line
+        known = passage.truth is None or passage.classes[index] == passage.truth
+        bar = _box(figure, left, at, max(2.0 * chance, 0.02), 0.12, total)
+        bar.set_facecolor(BLUE if known else GREY)
+        label = f"{_short(passage.classes[index])}  {100 * chance:.1f} %"
+        _text(figure, left + max(2.0 * chance, 0.02) + 0.08, at + 0.02, total, label)
+
+
+def journey_short(passage: Passage) -> str:
+    """The sizes on the way, the middle left out where they are many."""
+    steps = journey(passage).split(" → ")
+    return " → ".join(steps if len(steps) <= 9 else [*steps[:5], "…", *steps[-3:]])
+
+
+def _row(figure: Figure, one: Activation, passage: Passage, top: float, height: float, total: float) -> None:
+    _text(figure, MARGIN, top, total, _short(one.group), size=11, weight="bold")
+    _text(figure, MARGIN, top - 0.2, total, shape_text(one), color=INK)
+    _text(figure, MARGIN, top - 0.37, total, _range_text(one), color=SOFT, size=8)
+    left = MARGIN + TEXT
+    if one.layout == "maps":
+        _tiles(figure, left, top, total, _most_varied(one.values), _is_signed(one.values))
+    elif one.layout == "tokens":
+        _strip(figure, left, top, total, one.values, height)
+    elif one.values.size > BARS_UP_TO:
+        _strip(figure, left, top, total, _folded(one.values), height)
+    else:
+        own = _bars_height(one, passage)
+        _bars(figure, left, top, total, one, passage, own)
+        if one.weights is not None:
+            _templates(figure, left, top - own - 0.1, total, one)
+
+
+def _height(one: Activation, passage: Passage) -> float:
+    if one.layout == "maps":
+        height, width = one.values.shape[1:]
+        return LABEL + float(TILE * min(1.6, height / width))
+    if one.layout == "tokens":
+        return TILE
+    if one.values.size > BARS_UP_TO:
+        return max(0.55, 0.12 * len(_folded(one.values)))
+    templates = 0.0 if one.weights is None else 0.1 + LABEL + TILE
+    return _bars_height(one, passage) + templates
+
+
+def _tiles(
+    figure: Figure,
+    left: float,
+    top: float,
+    total: float,
+    chosen: Sequence[tuple[str, NDArray[np.float32]]],
+    signed: bool,
+) -> None:
+    """Small pictures side by side, each on its own scale, with a label below."""
+    for place, (label, values) in enumerate(chosen):
+        height, width = values.shape
+        tall = TILE * min(1.6, height / width)
+        axes = _box(figure, left + place * (TILE + GAP), top, TILE, tall, total)
+        # up to a high quantile, as a single bright border would leave the rest pale
+        most = float(np.quantile(np.abs(values), 0.99)) or float(np.abs(values).max()) or 1.0
+        low = -most if signed else 0.0
+        colours = SIGNED if signed else UNSIGNED
+        axes.imshow(values, cmap=colours, vmin=low, vmax=most, interpolation="nearest", aspect="auto")
+        _text(figure, left + place * (TILE + GAP), top - tall - 0.03, total, label, color=SOFT, size=7)
+
+
+def _templates(figure: Figure, left: float, top: float, total: float, one: Activation) -> None:
+    """The weights of the neurons that answer most, as the picture each of them looks for."""
+    assert one.weights is not None
+    order = np.argsort(-one.values, kind="stable")[:TILES]
+    chosen = [(f"weights of {index}: {one.values[index]:.2g}", one.weights[index].mean(axis=0)) for index in order]
+    _tiles(figure, left, top, total, chosen, signed=True)
+
+
+def _bars(
+    figure: Figure, left: float, top: float, total: float, one: Activation, passage: Passage, height: float
+) -> None:
+    named = one is passage.activations[-1] and one.values.size == len(passage.classes) <= NAMES_UP_TO
+    axes = _box(figure, left, top, RIGHT, height - (0.18 if named else 0.0), total)
+    axes.patch.set_visible(False)
+    colours = [BLUE if value >= 0 else RUST for value in one.values]
+    axes.bar(range(one.values.size), one.values, width=0.8, color=colours)
+    axes.axhline(0, color=GREY, linewidth=0.6)
+    axes.set_xlim(-0.6, one.values.size - 0.4)
+    if named:
+        step = RIGHT / (one.values.size + 0.2)
+        most = max(3, int(step / 0.075))
+        for index, name in enumerate(passage.classes):
+            at = left + step * (index + 0.6)
+            _text(figure, at, top - height + 0.15, total, _short(name, most), size=8, ha="center")
+
+
+def _bars_height(one: Activation, passage: Passage) -> float:
+    return 0.85 if one is passage.activations[-1] else 0.62
+
+
+def _strip(figure: Figure, left: float, top: float, total: float, values: NDArray[np.float32], height: float) -> None:
+    axes = _box(figure, left, top, RIGHT, height, total)
+    most = float(np.nanmax(np.abs(values))) or 1.0
+    signed = _is_signed(values)
+    low, colours = (-most, SIGNED) if signed else (0.0, UNSIGNED)
+    axes.imshow(values, cmap=colours, vmin=low, vmax=most, interpolation="nearest", aspect="auto")
+
+
+def _footer(figure: Figure, shown: Sequence[Activation], groups: int) -> None:
+    told = ["output of each layer group"]
+    if any(one.layout == "maps" for one in shown):
+        told.append(f"the {TILES} channels that vary most, numbered, each on its own scale")
+    if any(_is_signed(one.values) for one in shown) or any(one.weights is not None for one in shown):
+        told.append("blue above zero, red below")
+    if len(shown) < groups:
+        told.append(f"{len(shown)} of {groups} groups shown")
+    _text(figure, MARGIN, 0.3, figure.get_figheight(), "; ".join(told), color=SOFT, size=8)
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def _most_varied(maps: NDArray[np.float32]) -> list[tuple[str, NDArray[np.float32]]]:
+    """The channels with the largest standard deviation over the picture, with their numbers as labels."""
+    order = np.argsort(-maps.std(axis=(1, 2)), kind="stable")[:TILES]
+    return [(str(index), maps[index]) for index in order.tolist()]
+
+
+def _is_signed(values: NDArray[np.float32]) -> bool:
+    """Whether values below zero say as much as those above; a GELU's faint ones do not."""
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    return low < 0 and -low > 0.1 * high
+
+
+def _range_text(one: Activation) -> str:
+    zeros = float((one.values == 0).mean())
+    text = f"{one.values.min():.2g} to {one.values.max():.2g}"
+    return f"{text}, {100 * zeros:.0f} % zero" if zeros >= 0.005 else text
+
+
+def _folded(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A long vector in lines of equal length, the last one filled up with gaps."""
+    columns = int(np.ceil(values.size / np.ceil(values.size / 128)))
+    lines = -(-values.size // columns)
+    filled = np.full(lines * columns, np.nan, dtype=np.float32)
+    filled[: values.size] = values
+    return filled.reshape(lines, columns)
+
+
+# --- drawing ---------------------------------------------------------------------------------------------------------
+
+
+def _box(figure: Figure, left: float, top: float, width: float, height: float, total: float) -> Axes:
+    """Axes without ticks and frame at a place in inches, `top` counted from the figure's lower edge."""
+    axes = figure.add_axes((left / WIDTH, (top - height) / total, width / WIDTH, height / total))
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    return axes
+
+
+def _text(
+    figure: Figure,
+    left: float,
+    top: float,
+    total: float,
+    text: str,
+    *,
+    color: str = INK,
+    size: float = 9,
+    weight: str = "normal",
+    ha: str = "left",
+) -> None:
+    figure.text(left / WIDTH, top / total, text, color=color, fontsize=size, weight=weight, ha=ha, va="top")
+
+
+def _short(name: str, most: int = 24) -> str:
+    text = visible(name)
+    return text if len(text) <= most else f"{text[: most - 1]}…"

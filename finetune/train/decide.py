@@ -1,0 +1,89 @@
+"""What is decided from the rest where nothing is said; everything takes a `train` section as a plain mapping."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from finetune.data.augment import Augment
+from finetune.data.folder import ImageSet
+from finetune.files import cache_folder
+from finetune.model.network import Network
+from finetune.train.cache import CachePlan
+from finetune.train.state import Settings
+
+KEEP_BELOW = 5000
+"""Training images below which BatchNorm statistics of thawed layers are kept by default."""
+
+TIMES = ("every_epochs", "every_minutes", "every_steps")
+
+
+def default_unfreeze(network: Network) -> dict[str, int]:
+    """The head where the backbone has learned already, everything where it has not."""
+    return {"head": 0} if network.pretrained else {"all": 0}
+
+
+def backbone_lr(train: Mapping[str, Any], pretrained: bool) -> float:
+    """A tenth of `lr` for what has learned already; from scratch there is nothing to be careful with."""
+    if train["backbone_lr"] is not None:
+        return float(train["backbone_lr"])
+    return float(train["lr"]) / 10 if pretrained else float(train["lr"])
+
+
+def keep_statistics(train: Mapping[str, Any], images: int, pretrained: bool) -> bool:
+    """Whether BatchNorm statistics of thawed layers stay: few images or small batches give poor ones."""
+    if train["batchnorm"] != "auto":
+        return bool(train["batchnorm"] == "keep")
+    return pretrained and (images < KEEP_BELOW or train["batch_size"] < 32)
+
+
+def warmup_epochs(train: Mapping[str, Any]) -> float:
+    """A twentieth of the run, at most one epoch, where nothing else is said."""
+    given = train["warmup_epochs"]
+    return float(given) if given is not None else min(1.0, train["epochs"] / 20)
+
+
+def loss_of(train: Mapping[str, Any], architecture: str) -> str:
+    """What a perceptron learns by is hinge; anything else softmax and cross entropy, where nothing else is said."""
+    return train["loss"] or ("hinge" if architecture == "small/perceptron" else "cross_entropy")
+
+
+def make_cache(train: Mapping[str, Any]) -> CachePlan:
+    """What may be kept of the work on frozen layers, and where."""
+    folder, given = cache_folder() / "features", train["cache"]
+    if isinstance(given, str):
+        return CachePlan(folder=folder, on=given == "auto")
+    return CachePlan(folder=folder, **given)
+
+
+def make_settings(
+    train: Mapping[str, Any], images: ImageSet, augment: str, class_weights: str, seed: int, network: Network
+) -> Settings:
+    """The trainer's settings.
+
+    Args:
+        train: the values of a `train` section.
+        images: to train on.
+        augment: none, light or strong.
+        class_weights: none, or balanced: each class as if it had as many images as the others.
+        seed: of data order, augmentation and dropout.
+        network: to train.
+    """
+    weights = None
+    if class_weights == "balanced":
+        counts = np.bincount(images.labels, minlength=len(images.classes))
+        weights = tuple((len(images) / (len(counts) * counts)).tolist())
+    shared = ("batch_size", "accumulate", "optimizer", "weight_decay", "momentum", "schedule", "margin")
+    more = ("label_smoothing", "clip_norm", "ema", "early_stop", "select")
+    return Settings(
+        **{name: train[name] for name in (*shared, *more)},
+        **{name: train["checkpoint"][name] for name in TIMES},
+        warmup_epochs=warmup_epochs(train),
+        loss=loss_of(train, network.architecture),
+        class_weights=weights,
+        keep_statistics=keep_statistics(train, len(images), network.pretrained),
+        augment=Augment(augment),
+        seed=seed,
+    )
