@@ -189,7 +189,10 @@ class Classifier:
         values = train.model_dump()
         settings = make_settings(values, data.train, augment, class_weights, self.seed, self.network)
         self.network.loss = settings.loss
-        train_images, val_images = (part.load(self.network.preprocess, workers) for part in (data.train, data.val))
+        cache = make_cache(values)
+        train_images, val_images = (
+            part.load(self.network.preprocess, workers, cache.pictures()) for part in (data.train, data.val)
+        )
         return Trainer(
             self.network,
             self._plan(train),
@@ -197,7 +200,7 @@ class Classifier:
             val_images,
             settings,
             self.compute,
-            cache=make_cache(values),
+            cache=cache,
             checkpoints=checkpoints,
             extra=extra,
             stop=stop,

@@ -86,6 +86,22 @@ def tree_hash(root: Path) -> str:
     return digest.hexdigest()
 
 
+def idx_files(root: Path, train: int = 200, test: int = 50, seed: int = 0) -> Path:
+    """A tiny MNIST: random strokes of every class, in the four files that torchvision reads."""
+    rng = np.random.default_rng(seed)
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part, count in (("train", train), ("t10k", test)):
+        labels = np.arange(count, dtype=np.uint8) % 10
+        images = np.zeros((count, 28, 28), dtype=np.uint8)
+        for image, label in zip(images, labels, strict=True):  # a bar whose place tells the class
+            image[4 + 2 * label : 7 + 2 * label, 6:22] = 255
+        images[:, 6:22, 10:12] = rng.integers(0, 256, (count, 16, 2))
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 2051, count, 28, 28) + images.tobytes())
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, count) + labels.tobytes())
+    return root
+
+
 # --- odd but good images ---------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 import finetune
+from finetune.cli.memory import keep_large_buffers
 from finetune.errors import FinetuneError, ResourceError, from_os_error
 from finetune.files import visible
 
@@ -81,6 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # an ASCII terminal is no error
+    keep_large_buffers()
     sys.exit(_exit_code(arguments))
 
 

@@ -75,12 +75,13 @@ class ImageSet:
         counts = np.bincount(self.labels, minlength=len(self.classes))
         return self.classes[int(counts.argmax())], float(counts.max() / max(1, len(self)))
 
-    def load(self, preprocess: Preprocess, workers: int | None = None) -> Images | MemoryImages:
+    def load(self, preprocess: Preprocess, workers: int | None = None, keep: int = 0) -> Images | MemoryImages:
         """The images as batches of what a network takes, read from their files or from memory.
 
         Args:
             preprocess: what the network takes.
             workers: threads that read files; None for one a core.
+            keep: bytes of decoded pictures that may stay in memory.
         """
         if self.pixels is not None:
             from finetune.data.memory import MemoryImages
@@ -88,7 +89,7 @@ class ImageSet:
             return MemoryImages(self, preprocess)
         from finetune.data.load import Images  # here, because scanning a folder takes no torch
 
-        return Images(self, preprocess, workers)
+        return Images(self, preprocess, workers, keep)
 
 
 class Dataset:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 
 from finetune.data.augment import Augment
 from finetune.data.decode import decode, read
@@ -65,9 +66,20 @@ def prepare(
     Raises:
         BadImage: it cannot be decoded.
     """
+    return _view(_picture(source, preprocess, augment), preprocess, augment, seed, view, sha256)
+
+
+def _picture(source: Path | bytes, preprocess: Preprocess, augment: Augment | None) -> Image.Image:
+    """The decoded picture, no smaller than its views need."""
+    random = augment is not None and augment.random
+    return decode(source, preprocess.mode, draft=augment.draft(preprocess) if augment and random else preprocess.draft)
+
+
+def _view(
+    image: Image.Image, preprocess: Preprocess, augment: Augment | None, seed: int, view: int, sha256: str
+) -> np.ndarray:
     if augment is None or not augment.random:
-        return preprocess.evaluate(decode(source, preprocess.mode, draft=preprocess.draft))
-    image = decode(source, preprocess.mode, draft=augment.draft(preprocess))
+        return preprocess.evaluate(image)
     return augment.view(image, preprocess, seed, view, sha256)
 
 
@@ -86,18 +98,28 @@ class Images:
         image_set: the images, as the scan found them.
         preprocess: what the network takes.
         workers: decoding threads; None for one a core that this process may use. Zero counts as one.
+        keep: bytes of decoded pictures that may stay in memory, so that the next epoch need not decode them again.
     """
 
-    def __init__(self, image_set: ImageSet, preprocess: Preprocess, workers: int | None = None) -> None:
+    def __init__(
+        self, image_set: ImageSet, preprocess: Preprocess, workers: int | None = None, keep: int = 0
+    ) -> None:
         self.preprocess = preprocess
         self.workers = max(1, min(len(os.sched_getaffinity(0)), MOST_WORKERS) if workers is None else workers)
         self._image_set = image_set
         self._paths = image_set.paths
         self._hashes = image_set.hashes
         self._bytes: list[int] = image_set.table["bytes"].tolist()
+        self._room = keep
+        self._kept: dict[tuple[int, bool], Image.Image] = {}
 
     def __len__(self) -> int:
         return len(self._paths)
+
+    def forget(self) -> None:
+        """Let go of the decoded pictures, and keep no more."""
+        self._room = 0
+        self._kept.clear()
 
     @property
     def hashes(self) -> list[str]:
@@ -173,13 +195,23 @@ class Images:
 
         return _Pending(indices, batch, [pool.submit(fill, row, index) for row, index in enumerate(indices.tolist())])
 
+    def _keep(self, key: tuple[int, bool], picture: Image.Image) -> None:
+        size = picture.width * picture.height * (4 if picture.mode == "RGB" else 1)  # Pillow pads RGB to four bytes
+        if size <= self._room:  # two threads may both find room: the budget is exceeded by a picture at most
+            self._room -= size
+            self._kept[key] = picture
+
     def _read(self, index: int, augment: Augment | None, seed: int, view: int) -> np.ndarray:
-        path = self._paths[index]
+        path, key = self._paths[index], (index, augment is not None and augment.random)
         try:
-            data = read(path)
-            if len(data) != self._bytes[index]:
-                raise BadImage(f"{len(data):,} bytes, but {self._bytes[index]:,} when the folder was scanned")
-            return prepare(data, self.preprocess, augment, seed, view, self._hashes[index])
+            picture = self._kept.get(key)
+            if picture is None:
+                data = read(path)
+                if len(data) != self._bytes[index]:
+                    raise BadImage(f"{len(data):,} bytes, but {self._bytes[index]:,} when the folder was scanned")
+                picture = _picture(data, self.preprocess, augment)
+                self._keep(key, picture)
+            return _view(picture, self.preprocess, augment, seed, view, self._hashes[index])
         except BadImage as error:
             raise DataError(
                 f"{visible(str(path))}: changed since the folder was scanned: {error.problems[0]}", REMEDY

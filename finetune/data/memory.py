@@ -66,6 +66,9 @@ class MemoryImages:
     def __len__(self) -> int:
         return len(self._pixels)
 
+    def forget(self) -> None:
+        """Nothing was decoded, so there is nothing to let go of."""
+
     @property
     def labels(self) -> np.ndarray:
         """Position of each image's class in the classes of the set, int64 [N]."""

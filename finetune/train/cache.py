@@ -50,6 +50,10 @@ class CachePlan:
     folder: Path | None = None
     on: bool = True
 
+    def pictures(self) -> int:
+        """Bytes of decoded pictures that each of training and validation may keep in memory."""
+        return int(min(self.ram_gb * GB, free_memory() / 2) / 4) if self.on else 0
+
     def view_of(self, epoch: int, start: int, epochs: int) -> int:
         """The view that an epoch of a phase sees: its own where there are as many views as epochs, else in turn."""
         return epoch if self.views_for(epochs) >= epochs else (epoch - start) % self.views_for(epochs)
@@ -131,7 +135,7 @@ class Inputs:
         tick: Callable[[int, int], None] | None = None,
     ) -> None:
         self.images, self.cut, self.compute, self.figures = images, cut, compute, figures
-        self.augment, self.seed, self.identity, self.tick = augment, seed, identity, tick
+        self.augment, self.seed, self.identity, self.tick, self.views = augment, seed, identity, tick, views
         self.store = Store(plan.folder, int(plan.disk_gb * GB))
         self.layout: Layout | None = None
         self._tables: dict[int, torch.Tensor] = {}
@@ -213,6 +217,8 @@ class Inputs:
                 if table is None:
                     raise RuntimeError(f"the table {key} could not be read back")
             self._tables[view] = table
+            if len(self._tables) == self.views:
+                self.images.forget()
         return self._tables[view]
 
     def _compute(self, view: int) -> Iterator[torch.Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import struct
 import time
 from pathlib import Path
 
@@ -19,30 +18,14 @@ from finetune.data.memory import MOTIONS, MemoryImages, draws, moved
 from finetune.data.preprocess import Preprocess
 from finetune.data.source import class_names, read_source, reopen
 from finetune.errors import DataError, ResourceError
-from tests.makers import class_folders
+from tests.makers import class_folders, idx_files
 
 GREY = Preprocess((28, 28), (0.1307,), (0.3081,), "bilinear", 1.0)
 
 
-def write_idx(root: Path, train: int = 200, test: int = 50, seed: int = 0) -> Path:
-    """A tiny MNIST: random strokes of every class, in the four files that torchvision reads."""
-    rng = np.random.default_rng(seed)
-    raw = root / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for part, count in (("train", train), ("t10k", test)):
-        labels = np.arange(count, dtype=np.uint8) % 10
-        images = np.zeros((count, 28, 28), dtype=np.uint8)
-        for image, label in zip(images, labels, strict=True):  # a bar whose place tells the class
-            image[4 + 2 * label : 7 + 2 * label, 6:22] = 255
-        images[:, 6:22, 10:12] = rng.integers(0, 256, (count, 16, 2))
-        (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 2051, count, 28, 28) + images.tobytes())
-        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, count) + labels.tobytes())
-    return root
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    return write_idx(tmp_path / "data")
+    return idx_files(tmp_path / "data")
 
 
 # --- the table -------------------------------------------------------------------------------------------------------
@@ -251,7 +234,7 @@ def test_the_images_of_a_run_are_found_again(root: Path, tmp_path: Path) -> None
     assert again.pixels is not None
     assert np.array_equal(again.pixels, data.val.pixels)
     assert again.labels.tolist() == data.val.labels.tolist()
-    other = write_idx(tmp_path / "other", seed=1)
+    other = idx_files(tmp_path / "other", seed=1)
     with pytest.raises(DataError, match="is not the image that the run saw"):
         reopen("mnist", other, rows, data.classes)
     gone = pd.concat([rows, rows.head(1).assign(path="train/99999")])

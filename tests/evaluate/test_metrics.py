@@ -112,6 +112,7 @@ def test_the_content_of_metrics_json() -> None:
         "n",
         "accuracy",
         "accuracy_ci95",
+        "base_rate",
         "macro_f1",
         "balanced_accuracy",
         "loss",
@@ -122,6 +123,7 @@ def test_the_content_of_metrics_json() -> None:
     assert [tuple(row) for row in content["per_class"]] == [PER_CLASS] * 2
     low, high = content["accuracy_ci95"]
     assert low < content["accuracy"] < high
+    assert content["base_rate"] == max(row["support"] for row in content["per_class"]) / 50
     for row in content["per_class"]:
         for rate in ("precision", "recall", "f1"):
             assert row[f"{rate}_low"] <= row[rate] <= row[f"{rate}_high"]
