@@ -180,6 +180,7 @@ class Classifier:
         extra: Mapping[str, Any] | None = None,
         stop: Callable[[], int | None] = lambda: None,
         tick: Tick | None = None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> Trainer:
         """The iterator over epochs that `fit` runs through; see `finetune.train.trainer.Trainer`."""
         from finetune.train.decide import make_cache, make_settings
@@ -205,6 +206,7 @@ class Classifier:
             extra=extra,
             stop=stop,
             tick=tick,
+            say=say,
         )
 
     def evaluate(self, images: ImageSet) -> Metrics:

@@ -195,6 +195,7 @@ def _make_trainer(
         checkpoints=_checkpoints(folder, recipe),
         stop=watch.stop,
         tick=watch.step,
+        say=watch.say,
     )
     frozen = trainer.plan.frozen_tensors()
     if state is not None:
@@ -246,9 +247,6 @@ def _checkpoints(folder: RunFolder, recipe: Recipe) -> Checkpoints:
     return Checkpoints(folder.checkpoints, recipe.train.checkpoint.keep)
 
 
-# --- going on --------------------------------------------------------------------------------------------------------
-
-
 def _recipe_of(folder: RunFolder, data: str | Path | None) -> tuple[Recipe, list[str]]:
     """The run's recipe as it is now, and what was changed in it by hand."""
     recipe = load_recipe(folder.recipe)
@@ -281,9 +279,6 @@ def open_run(run: str | Path) -> tuple[nn.Module, torch.optim.Optimizer]:
         module.load_state_dict(state["model_state_dict"])
         optimizer.load_state_dict(state["optimizer_state_dict"])
     return module, optimizer
-
-
-# --- judging ----------------------------------------------------------------------------------------------------------
 
 
 def _judge(recipe: Recipe, classifier: Classifier, data: Dataset, watch: Watch) -> tuple[Judgement, str]:

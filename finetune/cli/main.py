@@ -29,6 +29,7 @@ COMMANDS = {
     "evaluate": "finetune.cli.using",
     "predict": "finetune.cli.using",
     "verify": "finetune.cli.using",
+    "cache": "finetune.cli.cache",
 }
 """Command → module that has it, in the order of the help; a module is imported when its command is named."""
 
@@ -45,6 +46,7 @@ SUMMARIES = {
     "evaluate": "Judge a run's network on images.",
     "predict": "Label images.",
     "verify": "Check that what a run published is whole.",
+    "cache": "Show or clear what is kept of the work on frozen layers.",
 }
 
 

@@ -7,6 +7,7 @@ from finetune.data.manifest import changes, write_manifest
 from finetune.data.samples.catalogue import is_drawn
 from finetune.device import versions
 from finetune.errors import DataError
+from finetune.evaluate.activations import example
 from finetune.evaluate.judge import Judgement
 from finetune.model.bundle import save_bundle
 from finetune.model.freeze import freeze_hashes, freeze_proof
@@ -60,7 +61,7 @@ def publish_report(
     folder: RunFolder, network: Network, trainer: Trainer, data: Dataset, judgement: Judgement, split: str
 ) -> None:
     """Write the report folder, and the headline into run.json."""
-    metrics, recipe = judgement.metrics, folder.record["recipe"]
+    metrics, recipe, images = judgement.metrics, folder.record["recipe"], data.parts()[-1][1]
     folder.warn(*(trainer.checkpoints.warnings if trainer.checkpoints else ()))
     folder.update(metrics={"split": split, "accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1})
     about = {
@@ -81,4 +82,5 @@ def publish_report(
         history=trainer.position.history,
         plan=trainer.plan.table(),
         run=about,
+        passage=example(network, images.load(network.preprocess), judgement, trainer.compute.in_fp32()),
     )

@@ -97,6 +97,8 @@ def _at_the_line(module: nn.Module, learning: set[int], example: torch.Tensor) -
     copied, table = twin(module), Table()
     train = follow(copied, _noise(example, 2), table)
     evaluated = follow(copied.eval(), _noise(example, 1), table)
+    if any(evaluated.effects[node].impure or _writes_buffers(evaluated, node) for node in evaluated.nodes):
+        raise Uncuttable("it is random, or changes a buffer, in evaluation too")
     by_key = {evaluated.keys[node]: evaluated.effects[node] for node in evaluated.nodes}
     line = Line(train, _seeds(train, learning, by_key), by_key, evaluated.batch)
     if train.output not in line.learning:
@@ -123,15 +125,22 @@ def _at_the_line(module: nn.Module, learning: set[int], example: torch.Tensor) -
 
 def _seeds(train: Trace, learning: set[int], evaluated: Collection[int]) -> list[fx.Node]:
     """The operations that learn by themselves, not because of what they depend on."""
-    fixed = {s for node in train.nodes if node.op == "get_attr" for s in train.effects[node].storages}
     return [
         node
         for node in train.nodes
         if any(id(parameter) in learning for parameter in train.parameters(node))
         or train.effects[node].impure
-        or train.effects[node].writes & fixed
+        or _writes_buffers(train, node)
         or (node in train.varying and train.keys[node] not in evaluated)
     ]
+
+
+def _writes_buffers(trace: Trace, node: fx.Node) -> bool:
+    """Whether an operation writes to a parameter or buffer that is its input."""
+    writes = trace.effects[node].writes
+    return bool(writes) and any(
+        source.op == "get_attr" and trace.effects[source].storages & writes for source in trace.nodes
+    )
 
 
 def _place(trace: Trace, module: nn.Module, learning: set[int]) -> str:

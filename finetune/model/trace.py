@@ -119,7 +119,10 @@ def follow(module: nn.Module, images: torch.Tensor, table: Table) -> Trace:
     Raises:
         Exception: whatever a network raises that cannot be traced, e.g. `torch.fx.proxy.TraceError`.
     """
+    buffers = [(buffer, buffer._version) for buffer in module.buffers()]
     graph = _Tracer().trace(module, concrete_args=_defaults(module))
+    if any(buffer._version != version for buffer, version in buffers):
+        raise RuntimeError("a buffer changes whatever the images are, which no trace shows")
     _drop_checks(graph)
     observer = _Observer(module, graph, images.device)
     with torch.no_grad():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import LinearSegmentedColormap
+from PIL import Image
 
 from finetune.files import visible
 from finetune.report.plots import BLUE, GREY, INK, RUST, drawing, png_bytes
@@ -46,7 +50,7 @@ def features_png(passage: Passage, most: int | None = None) -> bytes:
         passage: at least one activation in it.
         most: groups shown at most, evenly spread from the first to the last; None for all of them.
     """
-    shown = _spread(passage.activations, most)
+    shown = [_finite(one) for one in _spread(passage.activations, most)]
     heights = [_height(one, passage) for one in shown]
     total = HEADER + sum(heights) + BETWEEN * len(shown) + FOOTER
     with drawing(WIDTH, total) as figure:
@@ -57,13 +61,7 @@ def features_png(passage: Passage, most: int | None = None) -> bytes:
             _row(figure, one, passage, top, height, total)
             top -= height + BETWEEN
         _footer(figure, shown, len(passage.activations))
-        return png_bytes(figure)
-
-
-def journey(passage: Passage) -> str:
-    """The sizes on the way: '784 → 128 → 64 → 10 values'."""
-    sizes = [passage.pixels.size, *(int(np.prod(one.shape)) for one in passage.activations)]
-    return " → ".join(f"{size:,}" for size in sizes) + " values"
+        return _in_few_colours(png_bytes(figure))
 
 
 def shape_text(one: Activation) -> str:
@@ -82,6 +80,19 @@ def _spread(found: Sequence[Activation], most: int | None) -> list[Activation]:
     return [found[place] for place in np.linspace(0, len(found) - 1, most).round().astype(int)]
 
 
+def _finite(one: Activation) -> Activation:
+    """Zero where a broken network gave no number, so that the rest can be drawn."""
+    return one if np.isfinite(one.values).all() else replace(one, values=np.nan_to_num(one.values, posinf=0, neginf=0))
+
+
+def _in_few_colours(png: bytes) -> bytes:
+    """The same picture in 256 colours, which are plenty, in half the bytes."""
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as image:
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
+
+
 # --- the parts of the figure -----------------------------------------------------------------------------------------
 
 
@@ -95,10 +106,11 @@ def _header(figure: Figure, passage: Passage, total: float) -> None:
     name = visible(passage.name.rpartition("/")[2]) or "one picture"
     _text(figure, left, y, total, name if len(name) <= 60 else f"…{name[-59:]}", size=13, weight="bold")
     truth = "" if passage.truth is None else f"in truth: {_short(passage.truth)} · "
-    _text(figure, left, y - 0.26, total, f"{truth}{journey_short(passage)}", color=SOFT)
-    best = np.argsort(-passage.probabilities, kind="stable")[:ANSWERS]
+    _text(figure, left, y - 0.26, total, f"{truth}{_journey(passage)}", color=SOFT)
+    chances = np.nan_to_num(passage.probabilities)
+    best = np.argsort(-chances, kind="stable")[:ANSWERS]
     for line, index in enumerate(best.tolist()):
-        chance, at = float(passage.probabilities[index]), y - 0.56 - 0.19 * line
+        chance, at = float(chances[index]), y - 0.56 - 0.19 * line
         known = passage.truth is None or passage.classes[index] == passage.truth
         bar = _box(figure, left, at, max(2.0 * chance, 0.02), 0.12, total)
         bar.set_facecolor(BLUE if known else GREY)
@@ -106,14 +118,17 @@ def _header(figure: Figure, passage: Passage, total: float) -> None:
         _text(figure, left + max(2.0 * chance, 0.02) + 0.08, at + 0.02, total, label)
 
 
-def journey_short(passage: Passage) -> str:
-    """The sizes on the way, the middle left out where they are many."""
-    steps = journey(passage).split(" → ")
-    return " → ".join(steps if len(steps) <= 9 else [*steps[:5], "…", *steps[-3:]])
+def _journey(passage: Passage) -> str:
+    """The sizes on the way, '784 → 128 → 64 → 10 values', the middle left out where they are many."""
+    sizes = [passage.pixels.size, *(math.prod(one.shape) for one in passage.activations)]
+    steps = [f"{size:,}" for size in sizes]
+    return " → ".join(steps if len(steps) <= 9 else [*steps[:5], "…", *steps[-3:]]) + " values"
 
 
 def _row(figure: Figure, one: Activation, passage: Passage, top: float, height: float, total: float) -> None:
-    _text(figure, MARGIN, top, total, _short(one.group), size=11, weight="bold")
+    name = visible(one.group)  # the end of a long name tells groups apart
+    name = name if len(name) <= 24 else f"…{name[-23:]}"
+    _text(figure, MARGIN, top, total, name, size=11 if len(name) <= 15 else 8, weight="bold")
     _text(figure, MARGIN, top - 0.2, total, shape_text(one), color=INK)
     _text(figure, MARGIN, top - 0.37, total, _range_text(one), color=SOFT, size=8)
     left = MARGIN + TEXT
@@ -127,7 +142,9 @@ def _row(figure: Figure, one: Activation, passage: Passage, top: float, height: 
         own = _bars_height(one, passage)
         _bars(figure, left, top, total, one, passage, own)
         if one.weights is not None:
-            _templates(figure, left, top - own - 0.1, total, one)
+            _text(figure, MARGIN, top - own - 0.1, total, "weights of the strongest,", color=SOFT, size=8)
+            _text(figure, MARGIN, top - own - 0.24, total, "and what they answer", color=SOFT, size=8)
+            _templates(figure, left, top - own - 0.1, total, one, passage)
 
 
 def _height(one: Activation, passage: Passage) -> float:
@@ -163,34 +180,38 @@ def _tiles(
         _text(figure, left + place * (TILE + GAP), top - tall - 0.03, total, label, color=SOFT, size=7)
 
 
-def _templates(figure: Figure, left: float, top: float, total: float, one: Activation) -> None:
+def _templates(figure: Figure, left: float, top: float, total: float, one: Activation, passage: Passage) -> None:
     """The weights of the neurons that answer most, as the picture each of them looks for."""
     assert one.weights is not None
-    order = np.argsort(-one.values, kind="stable")[:TILES]
-    chosen = [(f"weights of {index}: {one.values[index]:.2g}", one.weights[index].mean(axis=0)) for index in order]
+    order = np.argsort(-one.values, kind="stable")[:TILES].tolist()
+    names = passage.classes if _is_last(one, passage) else [str(index) for index in range(one.values.size)]
+    chosen = [(f"{_short(names[i], 12)}: {one.values[i]:.2g}", one.weights[i].mean(axis=0)) for i in order]
     _tiles(figure, left, top, total, chosen, signed=True)
 
 
 def _bars(
     figure: Figure, left: float, top: float, total: float, one: Activation, passage: Passage, height: float
 ) -> None:
-    named = one is passage.activations[-1] and one.values.size == len(passage.classes) <= NAMES_UP_TO
-    axes = _box(figure, left, top, RIGHT, height - (0.18 if named else 0.0), total)
+    count, named = one.values.size, _is_last(one, passage) and len(passage.classes) <= NAMES_UP_TO
+    width = RIGHT * min(1.0, count / 8)  # few bars need not be broad
+    axes = _box(figure, left, top, width, height - (0.18 if named else 0.0), total)
     axes.patch.set_visible(False)
-    colours = [BLUE if value >= 0 else RUST for value in one.values]
-    axes.bar(range(one.values.size), one.values, width=0.8, color=colours)
-    axes.axhline(0, color=GREY, linewidth=0.6)
-    axes.set_xlim(-0.6, one.values.size - 0.4)
-    if named:
-        step = RIGHT / (one.values.size + 0.2)
-        most = max(3, int(step / 0.075))
-        for index, name in enumerate(passage.classes):
-            at = left + step * (index + 0.6)
-            _text(figure, at, top - height + 0.15, total, _short(name, most), size=8, ha="center")
+    axes.bar(range(count), one.values, width=0.8, color=[BLUE if value >= 0 else RUST for value in one.values])
+    axes.axhline(0, color=GREY, linewidth=0.6, clip_on=False)
+    axes.set_xlim(-0.6, count - 0.4)
+    step = width / (count + 0.2)
+    for index, name in enumerate(passage.classes if named else ()):
+        at = left + step * (index + 0.6)
+        _text(figure, at, top - height + 0.15, total, _short(name, max(3, int(step / 0.075))), size=8, ha="center")
+
+
+def _is_last(one: Activation, passage: Passage) -> bool:
+    """Whether these are the scores of the classes."""
+    return one.group == passage.activations[-1].group and one.values.size == len(passage.classes)
 
 
 def _bars_height(one: Activation, passage: Passage) -> float:
-    return 0.85 if one is passage.activations[-1] else 0.62
+    return 0.85 if _is_last(one, passage) else 0.62
 
 
 def _strip(figure: Figure, left: float, top: float, total: float, values: NDArray[np.float32], height: float) -> None:
@@ -230,6 +251,8 @@ def _is_signed(values: NDArray[np.float32]) -> bool:
 def _range_text(one: Activation) -> str:
     zeros = float((one.values == 0).mean())
     text = f"{one.values.min():.2g} to {one.values.max():.2g}"
+    if one.layout == "maps" and len(one.shape) == 2:
+        text = f"{one.values.shape[1]} × {one.values.shape[2]} patches, {text}"
     return f"{text}, {100 * zeros:.0f} % zero" if zeros >= 0.005 else text
 
 

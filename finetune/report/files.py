@@ -11,6 +11,7 @@ from finetune.evaluate.metrics import NONE, predict
 from finetune.files import write_atomic, write_csv, write_json, write_text
 from finetune.report import plots
 from finetune.report.charts import calibration_bins
+from finetune.report.features import features_png
 from finetune.report.page import Context, render, thaws
 
 if TYPE_CHECKING:
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from finetune.evaluate.activations import Passage
     from finetune.evaluate.metrics import Metrics
+
+GROUPS = 12
+"""Layer groups whose output the page shows at most."""
 
 
 def write_report(
@@ -32,6 +37,7 @@ def write_report(
     history: Sequence[Mapping[str, Any]] = (),
     plan: tuple[Sequence[str], Sequence[Sequence[object]]] = ((), ()),
     run: Mapping[str, Any] | None = None,
+    passage: Passage | None = None,
 ) -> None:
     """Write `metrics.json`, `per_class.csv`, `confusion.csv`, `predictions.csv`, the pictures and `report.html`.
 
@@ -47,6 +53,7 @@ def write_report(
         run: for the page, each key optional: name, backbone, date (or finished, ISO 8601), status, best_epoch, recipe
             (resolved), batchnorm, device, precision, cache, timings (seconds by name), versions, weights_sha256,
             freeze_proof, warnings, and data as `data_summary` gives it.
+        passage: of one picture through the network, to be shown.
 
     Raises:
         ResourceError: a file cannot be written.
@@ -61,6 +68,8 @@ def write_report(
     names = ["path", "class", "predicted", "confidence", *(f"p:{name}" for name in classes)]
     write_csv(folder / "predictions.csv", names, _prediction_rows(predictions, classes))
     pictures = _pictures(metrics, predictions, classes, history)
+    if passage is not None and passage.activations:
+        pictures["features.png"] = features_png(passage, GROUPS)
     for name, png in pictures.items():
         write_atomic(folder / name, png)
     page = Context(split, selected_on, summary, metrics.confusion, predictions, history, plan, about, pictures)

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from finetune.evaluate.metrics import NONE, predict
 from finetune.files import markup
-from finetune.report import charts, words
+from finetune.report import charts, gradients, words
 from finetune.report.tables import TOO_FEW, number, worst_first
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def render(context: Context) -> str:
         mistakes=surest_mistakes(context),
         **_learning(context),
         calibration=_calibration(context),
+        features=_data_uri(context.pictures.get("features.png")),
         plan=_plan(context.plan),
         data=_data(run.get("data") or {}),
         facts=_facts(run),
@@ -172,7 +173,8 @@ def _learning(context: Context) -> dict[str, Any]:
         known = rows if place < len(columns) else []
         new = [str(row[0]) for row in known if _frozen(row[place - 1]) and not _frozen(row[place])]
         told.append({"epoch": epoch, "phase": phase, "groups": new})
-    return {"epochs": len(context.history), "loss": loss, "scores": scores, "best": best, "thaws": told}
+    norms = {"gradients": gradients.charts(context.history), "comparison": gradients.comparison(context.history)}
+    return {"epochs": len(context.history), "loss": loss, "scores": scores, "best": best, "thaws": told, **norms}
 
 
 def _lines(context: Context, keys: Mapping[str, str]) -> list[charts.Line]:

@@ -139,7 +139,7 @@ class Inputs:
         self.store = Store(plan.folder, int(plan.disk_gb * GB))
         self.layout: Layout | None = None
         self._tables: dict[int, torch.Tensor] = {}
-        self._in_ram = True
+        self.in_ram, self.size = True, 0
         worth = plan.on and not cut.whole and (asked > views or plan.views is not None)
         self.cached = worth and self._fits(plan, views)
         if self.cached and augment is not None:
@@ -183,14 +183,15 @@ class Inputs:
             self.figures.note(f"not cached: what crosses the cut {self.cut.where} is no batch of numbers")
             return False
         size = len(self.images) * self.layout.bytes_per_row * views
-        self._in_ram = self.figures.in_use + size <= min(plan.ram_gb * GB, free_memory() / 2)
-        if not self._in_ram and not self.store.has_room(size):
+        self.in_ram = self.figures.in_use + size <= min(plan.ram_gb * GB, free_memory() / 2)
+        if not self.in_ram and not self.store.has_room(size):
             self.figures.note(
                 f"not cached: {views} views of {len(self.images):,} images need {size / GB:.2f} GB, more than the "
                 f"budget (train.cache: ram_gb {plan.ram_gb:g}, disk_gb {plan.disk_gb:g})"
             )
             return False
         self.figures.reserve(size)
+        self.size = size
         return True
 
     def _table(self, view: int) -> torch.Tensor:
@@ -202,8 +203,8 @@ class Inputs:
             table = self.store.find(key, rows, layout)
             if table is not None:
                 self.figures.found += rows
-                table = table.clone() if self._in_ram else table
-            elif self._in_ram:
+                table = table.clone() if self.in_ram else table
+            elif self.in_ram:
                 table = torch.empty((rows, layout.width), dtype=layout.dtype)
                 done = 0
                 for block in self._compute(view):

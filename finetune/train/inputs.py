@@ -47,6 +47,7 @@ class PhaseInputs:
         tick: Callable[..., None] | None = None,
     ) -> None:
         self.phase, self.settings, self.plan, self.val = learner.phase, learner.settings, cache, val
+        self.learner_cut = learner.cut
         figures.in_use = 0  # the tables of the phase before are gone with it
         if learner.cut.whole and cache.on:
             figures.note(f"phase {self.phase.index} is not cached: {learner.cut.where}")
@@ -72,6 +73,22 @@ class PhaseInputs:
         if not self.train.cached:
             self.train.seed = self.settings.seed
         self.judged = Inputs(val, learner.cut, learner.compute, cache, identity, figures, asked=epochs, tick=tick)
+
+    def describe(self) -> str:
+        """One line for people: what of this phase's work is done once, or why not."""
+        title, cut = self.phase.title, self.learner_cut
+        if cut.whole:
+            return f"{title}: nothing kept, cut {cut.where}"
+        if not self.train.cached:
+            kept = "validation kept, " if self.judged.cached else ""
+            return f"{title}: {kept}training not kept (a view is seen once, or there is no room); cut {cut.where}"
+        size = (self.train.size + self.judged.size) / 1e6
+        place = "in memory" if self.train.in_ram else "on disk"
+        views = f"{self.views} views" if self.views > 1 else "one view"
+        return (
+            f"{title}: the work {cut.where} is done once: {views} of {len(self.train.images):,} training images and "
+            f"{len(self.val):,} of validation, {size:,.1f} MB {place}"
+        )
 
     def training(self, index_batches: Iterable[Sequence[int] | np.ndarray], epoch: int) -> Stream:
         """The batches of an epoch: indices int64 [B], and the values of those images in the epoch's view."""

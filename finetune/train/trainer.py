@@ -54,6 +54,7 @@ class Trainer:
         extra: plain values that go into each checkpoint.
         stop: asked after each step; a signal number means save and stop.
         tick: told after each step.
+        say: told at the start of each phase what of its work is done once.
     """
 
     def __init__(
@@ -70,11 +71,12 @@ class Trainer:
         extra: Mapping[str, Any] | None = None,
         stop: Callable[[], int | None] = lambda: None,
         tick: Tick | None = None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.network, self.module = network, compute.place(network.module)
         self.plan, self.train, self.val = plan, train, val
         self.settings, self.compute, self.checkpoints = settings, compute, checkpoints
-        self.extra, self.stop, self.tick = dict(extra or {}), stop, tick
+        self.extra, self.stop, self.tick, self.say = dict(extra or {}), stop, tick, say
         self.position = Position()
         self.cache, self.figures = cache or CachePlan(on=False), Figures()
         self.learner: PhaseLearner | None = None
@@ -111,9 +113,8 @@ class Trainer:
             self.inputs = PhaseInputs(
                 self.network, self.learner, self.train, self.val, self.cache, self.figures, self._check_stop
             )
+            self.say(self.inputs.describe())
         return self.learner
-
-    # --- one epoch ---------------------------------------------------------------------------------------------------
 
     def _steps(self) -> list[list[np.ndarray]]:
         """The epoch's batches of indices, grouped by optimizer step."""
@@ -179,8 +180,6 @@ class Trainer:
         if (signum := self.stop()) is not None:
             raise Stopped(signum, f"stopped at step {self.position.step} (epoch {self.position.epoch})")
 
-    # --- the end of an epoch -----------------------------------------------------------------------------------------
-
     def _finish_epoch(self, learner: PhaseLearner) -> dict[str, Any]:
         """Validate, record, keep the best, save."""
         position = self.position
@@ -222,8 +221,6 @@ class Trainer:
     def _stale(self) -> bool:
         patience = self.settings.early_stop
         return patience is not None and self.position.stale >= patience
-
-    # --- saving and going on -----------------------------------------------------------------------------------------
 
     def _save_epoch(self, improved: bool) -> None:
         if self.checkpoints is None:

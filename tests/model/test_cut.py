@@ -172,10 +172,10 @@ def test_a_windowed_transformer_crosses_image_by_image() -> None:
 
 
 def test_a_dense_block_crosses_once() -> None:
-    module, learning = in_phase(network("timm/densenet121", ()), "features.denseblock3.denselayer9.conv2.")
+    module, learning = in_phase(network("timm/densenet121", ()), "features.denseblock3.denselayer9.norm1.")
     found = cut(module, learning, example=torch.zeros(1, 3, 32, 32))
-    # the 256 channels at the block's start, 32 of each of 8 layers, and 128 on the way to the 9th layer's
-    assert sum(value.shape[1] for value in below(found, torch.zeros(1, 3, 32, 32))) == 256 + 8 * 32 + 128
+    # the 256 channels at the block's start and 32 of each of 8 layers; not once more all together, for the 9th layer
+    assert sum(value.shape[1] for value in below(found, torch.zeros(1, 3, 32, 32))) == 256 + 8 * 32
 
 
 # --- traps -----------------------------------------------------------------------------------------------------------
@@ -234,9 +234,33 @@ def mixed_with_other_shapes(module: Any, x: torch.Tensor) -> torch.Tensor:
     return (rows * module.scale[:2]).reshape(x.shape)
 
 
+def overlapping(module: Any, x: torch.Tensor) -> torch.Tensor:
+    left, right = x[:, :4], x[:, 2:]
+    left.mul_(module.scale[:4])
+    return torch.cat([left[:, :2], right], 1)
+
+
+def repeated_although_overwritten(module: Any, x: torch.Tensor) -> torch.Tensor:
+    rows = x.reshape(-1, 2).cos()
+    return (rows * module.scale[:2]).reshape(x.shape) + x.relu_()
+
+
+def something_else_in_evaluation(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return x.sigmoid() if module.training else x.tanh()
+
+
+def written_to_otherwise_in_evaluation(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    x.mul_(2 if module.training else 3)
+    return x
+
+
 @pytest.mark.parametrize(
     "between",
     [
+        overlapping,
+        repeated_although_overwritten,
+        something_else_in_evaluation,
+        written_to_otherwise_in_evaluation,
         written_to_where_it_learns,
         read_after_it_was_written_to,
         overwritten_after_it_was_read,
@@ -270,12 +294,61 @@ def test_traps(between: Callable[[nn.Module, torch.Tensor], torch.Tensor]) -> No
     torch.testing.assert_close(found.judge(*values), module(images), rtol=0, atol=1e-6)
 
 
+def test_statistics_kept_by_hand_are_updated() -> None:
+    def between(module: Any, x: torch.Tensor) -> torch.Tensor:
+        if module.training:
+            module.mean.lerp_(x.mean(0), 0.1)
+        return x - module.mean
+
+    module = Trap(between)
+    module.register_buffer("mean", torch.zeros(6))
+    images = torch.randn(5, 3, 2, 2)
+    found = cut(module, ["head.weight", "head.bias"], example=images)
+    assert not found.whole, found.where
+    assert not module.mean.any()
+    found.suffix(*below(found, images))
+    torch.testing.assert_close(module.mean, module.first(images.flatten(1)).mean(0) * 0.1)
+
+
+def counted(module: Any, x: torch.Tensor) -> torch.Tensor:
+    module.calls.add_(1)
+    return x * module.calls
+
+
+def averaged(module: Any, x: torch.Tensor) -> torch.Tensor:
+    return x - module.calls.lerp_(x.mean(), 0.1)
+
+
+def other_without_gradients(module: Any, x: torch.Tensor) -> torch.Tensor:
+    return x if torch.is_grad_enabled() else x * 2
+
+
+@pytest.mark.parametrize(
+    ("between", "reason"),
+    [
+        (counted, "(RuntimeError: a buffer changes whatever the images are, which no trace shows)"),
+        (averaged, "it is random, or changes a buffer, in evaluation too"),
+        (other_without_gradients, "the two parts did not give what the whole network gives"),
+    ],
+)
+def test_nothing_is_cut_where_the_graph_is_not_the_network(
+    between: Callable[[nn.Module, torch.Tensor], torch.Tensor], reason: str
+) -> None:
+    module = Trap(between)
+    module.register_buffer("calls", torch.zeros(()))
+    found = cut(module, ["scale", "head.weight", "head.bias"], example=torch.zeros(1, 3, 2, 2))
+    assert found.whole
+    assert reason in found.where
+    assert not module.calls
+
+
 class Branching(nn.Module):
     """Which way depends on the values: this cannot be traced."""
 
     def __init__(self, *, after: float = 1.0, dropout: float = 0.0) -> None:
         super().__init__()
-        self.body, self.head = nn.Linear(12, 6), nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, CLASSES))
+        self.body = nn.Linear(12, 6)
+        self.head = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 8), nn.Linear(8, CLASSES))
         self.after, self.dropout = after, dropout
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -293,7 +366,7 @@ def of_branching(learning: list[str], **options: float) -> tuple[nn.Module, Cut,
 
 
 def test_a_network_that_cannot_be_traced_is_cut_before_its_head() -> None:
-    module, found, images = of_branching(["head.1.weight", "head.1.bias"])
+    module, found, images = of_branching(["head.1.weight", "head.2.weight"])
     assert not found.whole
     assert (found.where, found.bytes_per_image) == ("before the head", 24)
     values = below(found, images)
@@ -306,9 +379,9 @@ def test_a_network_that_cannot_be_traced_is_cut_before_its_head() -> None:
 @pytest.mark.parametrize(
     ("learning", "options"),
     [
-        (["body.weight", "head.1.weight"], {}),  # more than the head learns
-        (["head.1.weight"], {"after": 2.0}),  # something comes after the head
-        (["head.1.weight"], {"dropout": 0.5}),  # what comes before it is random
+        (["body.weight", "head.2.weight"], {}),  # more than the head learns
+        (["head.2.weight"], {"after": 2.0}),  # something comes after the head
+        (["head.2.weight"], {"dropout": 0.5}),  # what comes before it is random
     ],
 )
 def test_where_that_is_not_the_network_nothing_is_cut(learning: list[str], options: dict[str, float]) -> None:
