@@ -28,6 +28,7 @@ COMMANDS = {
     "sample": "finetune.cli.catalogue",
     "evaluate": "finetune.cli.using",
     "predict": "finetune.cli.using",
+    "features": "finetune.cli.looking",
     "verify": "finetune.cli.using",
     "cache": "finetune.cli.cache",
 }
@@ -45,6 +46,7 @@ SUMMARIES = {
     "sample": "Write built-in sample images as a folder.",
     "evaluate": "Judge a run's network on images.",
     "predict": "Label images.",
+    "features": "Draw what each layer makes of an image.",
     "verify": "Check that what a run published is whole.",
     "cache": "Show or clear what is kept of the work on frozen layers.",
 }

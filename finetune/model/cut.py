@@ -109,7 +109,7 @@ def _at_the_line(module: nn.Module, learning: set[int], example: torch.Tensor) -
     keys = [train.keys[node] for node in line.values]
     suffix = suffix_of(line, train, module, keys)
     judge = suffix
-    if train.keys[train.output] != evaluated.keys[evaluated.output]:
+    if [train.keys[node] for node in train.nodes] != [evaluated.keys[node] for node in evaluated.nodes]:
         fixed = {train.keys[node] for node in below}
         other = {train.keys[node]: train.effects[node] for node in train.nodes}
         seeds = [n for n in evaluated.nodes if n in evaluated.varying and evaluated.keys[n] not in fixed]
@@ -130,7 +130,6 @@ def _seeds(train: Trace, learning: set[int], evaluated: Collection[int]) -> list
         for node in train.nodes
         if any(id(parameter) in learning for parameter in train.parameters(node))
         or train.effects[node].impure
-        or _writes_buffers(train, node)
         or (node in train.varying and train.keys[node] not in evaluated)
     ]
 

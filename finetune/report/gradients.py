@@ -54,7 +54,9 @@ def comparison(history: Sequence[Mapping[str, Any]]) -> str:
     if len(learning) < 2 or learning[-1][1] == 0:
         return ""
     (first, small), (last, large) = learning[0], learning[-1]
-    return f"In the last epoch, that of {first} was {small / large:.2g} times that of {last}."
+    ratio = small / large
+    share = f"{ratio:.2g} times" if ratio >= 0.01 else f"1/{float(f'{1 / ratio:.1e}'):,.0f} of" if ratio else "none of"
+    return f"In the last epoch, that of {first} was {share} that of {last}."
 
 
 def _chart(group: str, points: Sequence[tuple[int, float]], across: Scale, up: Scale) -> Markup:

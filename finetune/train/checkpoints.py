@@ -158,6 +158,15 @@ class Checkpoints:
             raise ArtefactError(f"{path}: not a checkpoint of a run: it lacks {sorted(missing)}")
         return checkpoint
 
+    def best_position(self) -> dict[str, Any] | None:
+        """Where the run stood when `best.pth` was saved; None if there is no whole one."""
+        return None if self.reason_broken(self.best) else dict(self.load(self.best)["position"])
+
+    def best_weights(self) -> dict[str, torch.Tensor]:
+        """The weights of the best epoch: the averaged ones where the run averages."""
+        checkpoint = self.load(self.best)
+        return {**checkpoint["model_state_dict"], **(checkpoint["ema"] or {})}
+
     def tidy(self) -> None:
         """Remove what a killed process left half-written."""
         for path in [*self.folder.glob(f".*{TEMPORARY}"), *self._orphans()]:

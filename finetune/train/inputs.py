@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 import numpy as np
 
 from finetune.data.memory import AnyImages
+from finetune.errors import UsageError
 from finetune.model.cut import Values
 from finetune.model.freeze import owner
 from finetune.model.network import Network
@@ -100,10 +101,32 @@ class PhaseInputs:
             view = epoch
         return self.train.batches(index_batches, view)
 
+    def everything(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For a solver: features float32 [N x views, D] of all training images in all views, their places [N x views],
+        and features [M, D] of the validation images; D numbers cross the cut."""
+        order = index_batches(np.arange(len(self.train.images)), JUDGED_AT_ONCE)
+        seen = [batch for view in range(self.views) for batch in self.train.batches(order, view)]
+        rows = [_flat(values) for _, values in seen]
+        return np.concatenate(rows), np.concatenate([places for places, _ in seen]), _all(self.validation())
+
     def validation(self) -> Stream:
         """All validation images in order."""
         size = JUDGED_AT_ONCE if self.judged.cached else max(self.settings.batch_size, 32)
         return self.judged.batches(index_batches(np.arange(len(self.val)), size))
+
+
+def _all(stream: Iterable[tuple[np.ndarray, Values]]) -> np.ndarray:
+    return np.concatenate([_flat(values) for _, values in stream])
+
+
+def _flat(values: Values) -> np.ndarray:
+    """The one value that reaches a linear head, as float32 [N, D]."""
+    if len(values) != 1 or values[0].ndim != 2:
+        raise UsageError(
+            "train.optimizer: lbfgs cannot see what reaches the head of this network", "use optimizer: adamw"
+        )
+    rows: np.ndarray = values[0].detach().float().cpu().numpy()
+    return rows
 
 
 def identity_of(network: Network, learner: PhaseLearner) -> str:

@@ -24,7 +24,7 @@ def make_optimizer(
         module: the network.
         plan: gives each layer group its rate.
         phase: what learns.
-        kind: adamw, adam or sgd.
+        kind: adamw, adam, sgd, or lbfgs.
         weight_decay: for matrices and kernels.
         momentum: of SGD.
     """
@@ -41,8 +41,10 @@ def make_optimizer(
         {"params": named, "lr": rate, "weight_decay": decay, "peak_lr": rate}
         for (rate, decay), named in buckets.items()
     ]
-    if kind == "sgd":
-        optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0)
+    if kind == "lbfgs":  # the phase is solved, not stepped through: what a checkpoint holds of an optimizer is empty
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, lr=0.0)
+    elif kind == "sgd":
+        optimizer = torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0)
     elif kind == "adam":
         optimizer = torch.optim.Adam(groups, lr=0.0)
     else:

@@ -15,6 +15,7 @@ from finetune.errors import DivergedError, UsageError
 from finetune.model.cut import Values, cut
 from finetune.model.freeze import live_batchnorm, set_learning, set_modes
 from finetune.model.plan import FreezePlan, Phase
+from finetune.train.convex import choose_convex
 from finetune.train.gradients import Gradients, Norms
 from finetune.train.optimizer import Ema, make_loss, make_optimizer, restore_state, schedule, set_rates
 from finetune.train.state import Settings
@@ -46,11 +47,12 @@ class PhaseLearner:
         set_learning(module, phase.learning)
         self.train_mode()
         self._refuse_single_images()
+        self.convex = choose_convex(module, phase, settings)
         self.optimizer = make_optimizer(
             module, plan, phase, settings.optimizer, weight_decay=settings.weight_decay, momentum=settings.momentum
         )
         self.cut = cut(module, phase.learning, example=example)
-        self.ema = Ema(module, settings.ema, phase.learning) if settings.ema else None
+        self.ema = Ema(module, settings.ema, phase.learning) if settings.ema and not self.convex else None
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
         weights = settings.class_weights
         self.loss = make_loss(

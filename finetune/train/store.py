@@ -71,6 +71,8 @@ class Layout:
         parts = torch.split(rows, [torch.Size(shape).numel() for shape in self.shapes], dim=1)
         values = []
         for part, shape, dtype, nhwc in zip(parts, self.shapes, self.dtypes, self.channels_last, strict=True):
+            if len(self.shapes) > 1:
+                part = part.contiguous()
             if nhwc:
                 channels, height, width = shape
                 value = part.reshape(len(rows), height, width, channels).permute(0, 3, 1, 2)

@@ -190,8 +190,9 @@ class Trap(nn.Module):
         self.head = nn.Linear(6, CLASSES)
         self.between = between
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.head(self.between(self, self.first(images.flatten(1))))
+    def forward(self, images: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        values = self.between(self, self.first(images.flatten(1)))
+        return self.head(values if mask is None else values * mask.float())
 
 
 def written_to_where_it_learns(module: Any, x: torch.Tensor) -> torch.Tensor:
@@ -245,6 +246,12 @@ def repeated_although_overwritten(module: Any, x: torch.Tensor) -> torch.Tensor:
     return (rows * module.scale[:2]).reshape(x.shape) + x.relu_()
 
 
+def the_same_before_and_after(module: Any, x: torch.Tensor) -> torch.Tensor:
+    before = x.abs()
+    x.relu_()
+    return before * module.scale + x.abs()
+
+
 def something_else_in_evaluation(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return x.sigmoid() if module.training else x.tanh()
 
@@ -259,6 +266,7 @@ def written_to_otherwise_in_evaluation(module: nn.Module, x: torch.Tensor) -> to
     [
         overlapping,
         repeated_although_overwritten,
+        the_same_before_and_after,
         something_else_in_evaluation,
         written_to_otherwise_in_evaluation,
         written_to_where_it_learns,

@@ -36,7 +36,7 @@ def recipe(folder: Path, **train: Any) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages and pictures take longer than these runs and have tests of their own."""
-    monkeypatch.setitem(run.__globals__, "_publish_report", lambda *_: None)
+    monkeypatch.setitem(run.__globals__, "publish_report", lambda *_: None)
 
 
 def quiet(stop: Any = lambda: None) -> Watch:

@@ -1,0 +1,128 @@
+"""The head by convex optimisation: multinomial logistic regression on the values that cross the freeze line.
+
+With the backbone frozen and a linear head, training is a convex problem: it has one solution, found exactly by L-BFGS
+without a learning rate. Features are standardised for it (the scales fold back into the head's weights), and the
+strength of the regularisation is chosen on the validation images.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+
+from finetune.errors import UsageError
+from finetune.evaluate.metrics import quick
+from finetune.model.freeze import owner
+from finetune.model.plan import Phase
+from finetune.train.state import Settings
+
+STRENGTHS: Sequence[float] = tuple(10.0**power for power in range(-5, 2))
+"""Values of C, scikit-learn's inverse strength of regularisation, from strong to weak; the first of equals is kept."""
+
+ITERATIONS = 300
+"""Of L-BFGS at each strength, from the solution of the one before."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A linear head.
+
+    Attributes:
+        weight: float32 [classes, features].
+        bias: float32 [classes].
+        strength: the chosen C.
+        iterations: of L-BFGS, over all strengths.
+        val: val_loss, val_accuracy and val_macro_f1 at the chosen strength.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    strength: float
+    iterations: int
+    val: dict[str, float]
+
+    def put_into(self, layer: nn.Linear, features: np.ndarray, labels: np.ndarray) -> float:
+        """Make these the weights of `layer`; returns the mean loss on `features`, float32 [N, features]."""
+        with torch.no_grad():
+            layer.weight.copy_(self.weight)
+            layer.bias.copy_(self.bias)
+        return quick(labels, features @ self.weight.numpy().T + self.bias.numpy())["val_loss"]
+
+
+def linear_layer(module: nn.Module, learning: Collection[str]) -> nn.Linear | None:
+    """The one linear layer with bias whose parameters are exactly those that learn, if there is one."""
+    names = {owner(name) for name in learning}
+    layer = module.get_submodule(names.pop()) if len(names) == 1 else None
+    return layer if isinstance(layer, nn.Linear) and layer.bias is not None and len(learning) == 2 else None
+
+
+def choose_convex(module: nn.Module, phase: Phase, settings: Settings) -> bool:
+    """Whether `phase` is solved instead of stepped through: it is asked for, and a single linear layer learns.
+
+    Raises:
+        UsageError: it is asked for, and cannot be.
+    """
+    if settings.optimizer != "lbfgs":
+        return False
+    if linear_layer(module, phase.learning) is None:
+        raise UsageError(
+            f"train.optimizer: lbfgs trains a linear head on a frozen backbone; {phase.title} lets more learn",
+            "use -o 'model.unfreeze={head: 0}' with head: linear, or another optimizer",
+        )
+    if settings.loss != "cross_entropy" or settings.label_smoothing:
+        raise UsageError("train.loss: lbfgs knows cross_entropy without label smoothing only", "use optimizer: adamw")
+    return True
+
+
+def solve(
+    features: np.ndarray,
+    labels: np.ndarray,
+    val_features: np.ndarray,
+    val_labels: np.ndarray,
+    class_weights: Sequence[float] | None = None,
+) -> Solution:
+    """The best head over all `STRENGTHS`, by validation loss.
+
+    Args:
+        features: float32 [N, features] of the training images, a row a view.
+        labels: int64 [N]; every class occurs.
+        val_features: float32 [M, features].
+        val_labels: int64 [M].
+        class_weights: weight of each class in the loss.
+    """
+    mean, spread = features.mean(axis=0), features.std(axis=0)
+    spread[spread == 0] = 1.0  # a feature that never varies says nothing, whatever its weight
+    scaled = (features - mean) / spread
+    weights = None if class_weights is None else dict(enumerate(class_weights))
+    model = LogisticRegression(warm_start=True, max_iter=ITERATIONS, tol=1e-4, class_weight=weights)
+    best: Solution | None = None
+    iterations = 0
+    for strength in STRENGTHS:
+        model.set_params(C=strength)
+        with warnings.catch_warnings():
+            # weakly regularised problems on separable data have their optimum far out: close enough is judged like all
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(scaled, labels)
+        iterations += int(model.n_iter_.max())
+        weight, bias = _folded(model, mean, spread)
+        val = quick(val_labels, val_features @ weight.T + bias)
+        if best is None or val["val_loss"] < best.val["val_loss"]:
+            best = Solution(torch.from_numpy(weight), torch.from_numpy(bias), strength, iterations, val)
+    assert best is not None
+    return best
+
+
+def _folded(model: LogisticRegression, mean: np.ndarray, spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The model's weights for features as they are: float32 [classes, features] and [classes]."""
+    weight, bias = model.coef_, model.intercept_
+    if len(weight) == 1:  # two classes: one row whose sign tells them apart
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    weight = weight / spread
+    return weight.astype(np.float32), (bias - weight @ mean).astype(np.float32)

@@ -1,0 +1,71 @@
+"""The head by convex optimisation, against scikit-learn and through a whole run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from finetune.errors import UsageError
+from finetune.run import resume, run
+from finetune.train.convex import solve
+from finetune.train.watch import Watch
+
+
+def blobs(classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = np.arange(120) % classes
+    centres = np.random.default_rng(99).normal(size=(classes, 8))
+    features = (centres[labels] + rng.normal(size=(120, 8))) * np.linspace(0.1, 50, 8) + 3
+    return features.astype(np.float32), labels
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_the_folded_head_gives_the_probabilities_of_scikit_learn(classes: int) -> None:
+    x, y = blobs(classes)
+    val_x, val_y = blobs(classes, seed=1)
+    found = solve(x, y, val_x, val_y)
+    scaler = StandardScaler().fit(x)
+    model = LogisticRegression(C=found.strength, max_iter=2000, tol=1e-6).fit(scaler.transform(x), y)
+    logits = val_x @ found.weight.numpy().T + found.bias.numpy()
+    chances = np.exp(logits - logits.max(axis=1, keepdims=True))
+    chances /= chances.sum(axis=1, keepdims=True)
+    assert np.allclose(chances, model.predict_proba(scaler.transform(val_x)), atol=5e-3)
+
+
+def recipe(folder: Path, **model: Any) -> dict[str, Any]:
+    unfreeze = model.pop("unfreeze", {"head": 0})
+    return {
+        "data": {"folder": str(folder), "split": {"val": 0.25, "test": 0.25}},
+        "model": {
+            "backbone": "timm/test_resnet",
+            "weights": "none",
+            "preprocess": {"size": 32},
+            "unfreeze": unfreeze,
+            **model,
+        },
+        "train": {"epochs": 5, "optimizer": "lbfgs", "precision": "fp32"},
+    }
+
+
+def test_a_run_solves_its_head_once(tiny: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    folder = run(recipe(tiny), out=tmp_path / "o", watch=Watch(say=said.append))
+    assert any("solved in" in line for line in said)
+    assert len((folder / "history.csv").read_text().splitlines()) == 2
+    assert json.loads((folder / "run.json").read_text())["status"] == "finished"
+    sha256 = json.loads((folder / "run.json").read_text())["weights_sha256"]
+    checkpoint = next((folder / "checkpoints").glob("epoch-*.pth"))
+    resume(folder, checkpoint=checkpoint, watch=Watch(say=said.append))
+    assert json.loads((folder / "run.json").read_text())["weights_sha256"] == sha256
+
+
+@pytest.mark.parametrize("model", [{"unfreeze": {"head": 0, "layer4": 2}}, {"head": {"hidden": [4]}}])
+def test_what_is_not_convex_is_refused(tiny: Path, tmp_path: Path, model: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"train\.optimizer"):
+        run(recipe(tiny, **model), out=tmp_path / "o", watch=Watch(say=lambda text: None))
