@@ -88,6 +88,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {' or '.join(repr(n) for n in near)}?)" if near else ""
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says, in the words of Python, torch or the loader of libraries, that memory has run out."""
+    if isinstance(error, MemoryError):
+        return True
+    signs = ("allocate memory", "not enough memory", "out of memory", "failed to map segment", "can't start new thread")
+    return isinstance(error, RuntimeError | ImportError | OSError) and any(sign in str(error) for sign in signs)
+
+
 def from_os_error(error: OSError, path: object, doing: str = "use") -> ResourceError:
     """An operating system's refusal as a ResourceError that names the path and the remedy."""
     remedies = {

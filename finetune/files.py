@@ -39,7 +39,7 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with open(temporary, "wb") as file:
             file.write(content) if isinstance(content, bytes) else content(file)
             file.flush()
@@ -47,16 +47,27 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
         os.replace(temporary, path)
         fsync_folder(path.parent)
     except BaseException as error:
+        size = len(content) if isinstance(content, bytes) else None
         with contextlib.suppress(OSError):
-            needed = temporary.stat().st_size
+            size = size or temporary.stat().st_size
             temporary.unlink()
         if isinstance(error, OSError):
             problem = from_os_error(error, path, "write")
-            with contextlib.suppress(OSError, NameError):
+            with contextlib.suppress(OSError):
                 free = shutil.disk_usage(path.parent).free
-                problem.problems[0] += f" (written before it failed: {needed:,} bytes; free: {free:,} bytes)"
+                needed = f"needed: {size or 0:,} bytes" + ("" if isinstance(content, bytes) else " or more")
+                problem.problems[0] += f" ({needed}; free: {free:,} bytes)"
             raise problem from error
         raise
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each durably: what is published in it cannot be lost with its name."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        with contextlib.suppress(PermissionError):  # one may be allowed to write into a folder and not to read it
+            fsync_folder(path.parent)
 
 
 def fsync_folder(folder: Path) -> None:

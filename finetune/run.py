@@ -249,9 +249,11 @@ def _checkpoints(folder: RunFolder, recipe: Recipe) -> Checkpoints:
 
 def _recipe_of(folder: RunFolder, data: str | Path | None) -> tuple[Recipe, list[str]]:
     """The run's recipe as it is now, and what was changed in it by hand."""
-    recipe = load_recipe(folder.recipe)
-    began_with = from_mapping(folder.record["recipe"], str(folder.run_json))  # keys that came since have their default
-    changes = differences(began_with.model_dump(), recipe.model_dump())
+    # read again, so that keys that came since have their default; a crash may have left the recipe before the last one
+    known = [folder.record.get(name) for name in ("recipe", "recipe_before")]
+    began_with, *before = [from_mapping(values, str(folder.run_json)) for values in known if values]
+    recipe = load_recipe(folder.recipe) if folder.recipe.exists() else began_with
+    changes = [] if recipe in before else differences(began_with.model_dump(), recipe.model_dump())
     if data is not None:
         moved = recipe.data.model_copy(update={"folder": str(Path(data).resolve())})
         recipe = recipe.model_copy(update={"data": moved})

@@ -13,8 +13,8 @@ import click
 
 import finetune
 from finetune.cli.memory import keep_large_buffers
-from finetune.errors import FinetuneError, ResourceError, from_os_error
-from finetune.files import visible
+from finetune.errors import FinetuneError, ResourceError, from_os_error, out_of_memory
+from finetune.files import cache_folder, visible
 
 COMMANDS = {
     "run": "finetune.cli.training",
@@ -87,6 +87,8 @@ def main(arguments: list[str] | None = None) -> None:
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # an ASCII terminal is no error
     keep_large_buffers()
+    for name, folder in (("MPLCONFIGDIR", "matplotlib"), ("TORCHINDUCTOR_CACHE_DIR", "inductor")):
+        os.environ.setdefault(name, str(cache_folder() / folder))  # else they write into the home folder and /tmp
     sys.exit(_exit_code(arguments))
 
 
@@ -107,13 +109,14 @@ def _exit_code(arguments: list[str] | None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; so may what is buffered
         return 0
-    except MemoryError:
-        _show(ResourceError("memory: there is not enough of it", "use a smaller train.batch_size or image size"))
-        return ResourceError.exit_code
-    except OSError as error:
-        _show(from_os_error(error, error.filename or "the system"))
-        return ResourceError.exit_code
-    except Exception:
+    except Exception as error:
+        if out_of_memory(error):
+            remedy = "use a smaller train.batch_size or image size, or raise the limit (ulimit -v)"
+            _show(ResourceError("memory: there is not enough of it", remedy))
+            return ResourceError.exit_code
+        if isinstance(error, OSError):
+            _show(from_os_error(error, error.filename or "the system"))
+            return ResourceError.exit_code
         traceback.print_exc()
         click.echo("this is a bug in finetune: please report it with the lines above", err=True)
         return 1

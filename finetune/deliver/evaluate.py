@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
-
 from finetune.data.folder import ImageSet
+from finetune.data.manifest import read_manifest
 from finetune.data.scan import scan
 from finetune.data.source import reopen
 from finetune.device import choose
@@ -70,10 +69,10 @@ def _own_images(run: Path, split: str | None, network: Network) -> tuple[ImageSe
     manifest = run / "data.csv"
     if not manifest.is_file():
         raise UsageError(f"{run}: has no images of its own", f"name a folder: finetune evaluate {run} FOLDER")
-    table = pd.read_csv(manifest, dtype={"path": str, "class": str, "split": str}, keep_default_na=False)
+    data = read_json(run / "run.json")["recipe"]["data"]
+    table = read_manifest(manifest, Path(data["folder"]), network.classes)
     wanted = split or ("test" if (table["split"] == "test").any() else "val")
     rows = table[table["split"] == wanted]
     if rows.empty:
         raise DataError(f"{manifest}: no images in its {wanted} split", "choose another with --split")
-    data = read_json(run / "run.json")["recipe"]["data"]
     return reopen(data.get("source", "folder"), Path(data["folder"]), rows, network.classes), wanted

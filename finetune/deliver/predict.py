@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from finetune.data.listing import is_hidden, is_image_name
 from finetune.data.load import prepare
 from finetune.device import Compute
 from finetune.errors import BadImage, DataError
@@ -22,7 +23,6 @@ from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import probabilities
 from finetune.model.network import Network
 
-SAMPLES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
 AHEAD = 2
 """Batches decoded ahead of the network."""
 
@@ -61,7 +61,7 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
     for name in paths:
         path = Path(name)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SAMPLES and not p.name.startswith("."))
+            inside = sorted(p for p in path.rglob("*") if _is_sample(p.relative_to(path)))
             if not inside:
                 missing.append(f"{path}: no images in this folder")
             found += inside
@@ -74,6 +74,11 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
     if missing:
         raise DataError(missing, "name image files, folders or globs that are there")
     return found
+
+
+def _is_sample(path: Path) -> bool:
+    """Whether a file below a folder is meant: not what a system left there, as the scan has it."""
+    return is_image_name(path.name) and not any(is_hidden(part) for part in path.parts)
 
 
 def predict(

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from finetune.data.preprocess import Preprocess
-from finetune.errors import FinetuneError, ResourceError, UsageError, did_you_mean
+from finetune.errors import FinetuneError, ResourceError, UsageError, did_you_mean, out_of_memory
 from finetune.files import visible
 from finetune.model import from_timm, from_torchvision, small
 from finetune.model.groups import layer_groups
@@ -199,7 +199,7 @@ def _create(
     except FinetuneError:
         raise
     except Exception as error:  # whatever a constructor makes of options that it cannot use
-        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        if out_of_memory(error):
             raise ResourceError(f"{architecture}: too large for this memory", "choose a smaller network") from error
         what = f"with model.options {dict(options)}" if options else "as it is"
         raise UsageError(
@@ -216,6 +216,9 @@ def _try_out(module: nn.Module, architecture: str, prepare: Preprocess, classes:
         with torch.no_grad():
             logits = module(torch.zeros(1, prepare.channels, height, width))
     except Exception as error:  # any layer may fail in its own way
+        if out_of_memory(error):
+            problem = f"model.preprocess.size: not enough memory for {architecture} on one picture of {height}×{width}"
+            raise ResourceError(problem, "choose a smaller size, or a smaller network") from error
         raise UsageError(
             f"model.preprocess.size: {architecture} cannot run on pictures of {height}×{width} with "
             f"{prepare.channels} channels: {_line(error)}",

@@ -97,7 +97,7 @@ def _at_the_line(module: nn.Module, learning: set[int], example: torch.Tensor) -
     copied, table = twin(module), Table()
     train = follow(copied, _noise(example, 2), table)
     evaluated = follow(copied.eval(), _noise(example, 1), table)
-    if any(evaluated.effects[node].impure or _writes_buffers(evaluated, node) for node in evaluated.nodes):
+    if any(evaluated.effects[node].impure for node in evaluated.nodes):
         raise Uncuttable("it is random, or changes a buffer, in evaluation too")
     by_key = {evaluated.keys[node]: evaluated.effects[node] for node in evaluated.nodes}
     line = Line(train, _seeds(train, learning, by_key), by_key, evaluated.batch)
@@ -132,14 +132,6 @@ def _seeds(train: Trace, learning: set[int], evaluated: Collection[int]) -> list
         or train.effects[node].impure
         or (node in train.varying and train.keys[node] not in evaluated)
     ]
-
-
-def _writes_buffers(trace: Trace, node: fx.Node) -> bool:
-    """Whether an operation writes to a parameter or buffer that is its input."""
-    writes = trace.effects[node].writes
-    return bool(writes) and any(
-        source.op == "get_attr" and trace.effects[source].storages & writes for source in trace.nodes
-    )
 
 
 def _place(trace: Trace, module: nn.Module, learning: set[int]) -> str:

@@ -195,6 +195,7 @@ class _Observer(fx.Interpreter):
         super().__init__(module, graph=graph)
         self._device = device
         self.effects: dict[fx.Node, Effect] = {}
+        self._fixed: set[int] = set()
         # As long as a weak reference to freed memory lives, no other memory has its number.
         self._numbered: list[StorageWeakRef] = []
 
@@ -209,6 +210,8 @@ class _Observer(fx.Interpreter):
         changed = [tensor for tensor, version in before if tensor._version != version]
         writes = self._storages(changed)
         storages = self._storages(_tensors(result))
+        if n.op == "get_attr":
+            self._fixed |= storages
         name = n.target if isinstance(n.target, str) else getattr(n.target, "__name__", "")
         if n.op != "output" and (name in MAYBE_VIEWS or isinstance(module, nn.Flatten)):
             storages |= self._storages(inputs)
@@ -216,7 +219,8 @@ class _Observer(fx.Interpreter):
             value=map_aggregate(result, _without_content),
             storages=storages,
             writes=writes,
-            impure=any(tensor._version != version for tensor, version in own_before)
+            impure=bool(writes & self._fixed)
+            or any(tensor._version != version for tensor, version in own_before)
             or not all(torch.equal(a, b) for a, b in zip(random, self._random_state(), strict=True)),
         )
         return result

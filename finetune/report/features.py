@@ -6,11 +6,12 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from finetune.files import visible
@@ -18,7 +19,6 @@ from finetune.report.plots import BLUE, GREY, INK, RUST, drawing, png_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from finetune.evaluate.activations import Activation, Passage
@@ -35,7 +35,7 @@ ANSWERS = 5
 # All in inches.
 WIDTH, MARGIN, TEXT, GAP, TILE = 9.6, 0.25, 1.75, 0.07, 0.86
 LABEL, BETWEEN, HEADER, FOOTER = 0.15, 0.11, 2.0, 0.42
-RIGHT = TILES * TILE + (TILES - 1) * GAP
+LEFT, RIGHT = MARGIN + TEXT, TILES * TILE + (TILES - 1) * GAP
 SOFT = "#686e74"
 """Of small print: darker than the grey of lines."""
 
@@ -55,12 +55,15 @@ def features_png(passage: Passage, most: int | None = None) -> bytes:
     total = HEADER + sum(heights) + BETWEEN * len(shown) + FOOTER
     with drawing(WIDTH, total) as figure:
         figure.set_layout_engine("none")
-        _header(figure, passage, total)
+        canvas = figure.add_axes((0, 0, 1, 1))  # a single one, in inches: one for each tile would take longer
+        canvas.set(xlim=(0, WIDTH), ylim=(0, total))
+        canvas.set_axis_off()
+        _header(canvas, passage, total)
         top = total - HEADER
         for one, height in zip(shown, heights, strict=True):
-            _row(figure, one, passage, top, height, total)
+            _row(canvas, one, passage, top, height)
             top -= height + BETWEEN
-        _footer(figure, shown, len(passage.activations))
+        _footer(canvas, shown, len(passage.activations))
         return _in_few_colours(png_bytes(figure))
 
 
@@ -96,26 +99,25 @@ def _in_few_colours(png: bytes) -> bytes:
 # --- the parts of the figure -----------------------------------------------------------------------------------------
 
 
-def _header(figure: Figure, passage: Passage, total: float) -> None:
+def _header(canvas: Axes, passage: Passage, total: float) -> None:
     """The picture itself, its name, what the network takes it for, and the sizes on the way."""
-    side = HEADER - 0.55
+    side, y = HEADER - 0.55, total - 0.25
     height, width, _ = passage.pixels.shape
-    box = _box(figure, MARGIN, total - 0.25, side * min(1.0, width / height), side * min(1.0, height / width), total)
-    box.imshow(passage.pixels.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    left, y = MARGIN + side + 0.25, total - 0.25
+    size = (side * min(1.0, width / height), side * min(1.0, height / width))
+    _image(canvas, passage.pixels.squeeze(), MARGIN, y, size, cmap="gray", vmin=0, vmax=255)
+    left = MARGIN + side + 0.25
     name = visible(passage.name.rpartition("/")[2]) or "one picture"
-    _text(figure, left, y, total, name if len(name) <= 60 else f"…{name[-59:]}", size=13, weight="bold")
+    _text(canvas, left, y, name if len(name) <= 60 else f"…{name[-59:]}", size=13, weight="bold")
     truth = "" if passage.truth is None else f"in truth: {_short(passage.truth)} · "
-    _text(figure, left, y - 0.26, total, f"{truth}{_journey(passage)}", color=SOFT)
+    _text(canvas, left, y - 0.26, f"{truth}{_journey(passage)}", color=SOFT)
     chances = np.nan_to_num(passage.probabilities)
-    best = np.argsort(-chances, kind="stable")[:ANSWERS]
-    for line, index in enumerate(best.tolist()):
+    for line, index in enumerate(np.argsort(-chances, kind="stable")[:ANSWERS].tolist()):
         chance, at = float(chances[index]), y - 0.56 - 0.19 * line
         known = passage.truth is None or passage.classes[index] == passage.truth
-        bar = _box(figure, left, at, max(2.0 * chance, 0.02), 0.12, total)
-        bar.set_facecolor(BLUE if known else GREY)
+        length = max(2.0 * chance, 0.02)
+        canvas.add_patch(Rectangle((left, at - 0.12), length, 0.12, color=BLUE if known else GREY, linewidth=0))
         label = f"{_short(passage.classes[index])}  {100 * chance:.1f} %"
-        _text(figure, left + max(2.0 * chance, 0.02) + 0.08, at + 0.02, total, label)
+        _text(canvas, left + length + 0.08, at + 0.02, label)
 
 
 def _journey(passage: Passage) -> str:
@@ -125,84 +127,76 @@ def _journey(passage: Passage) -> str:
     return " → ".join(steps if len(steps) <= 9 else [*steps[:5], "…", *steps[-3:]]) + " values"
 
 
-def _row(figure: Figure, one: Activation, passage: Passage, top: float, height: float, total: float) -> None:
+def _row(canvas: Axes, one: Activation, passage: Passage, top: float, height: float) -> None:
     name = visible(one.group)  # the end of a long name tells groups apart
     name = name if len(name) <= 24 else f"…{name[-23:]}"
-    _text(figure, MARGIN, top, total, name, size=11 if len(name) <= 15 else 8, weight="bold")
-    _text(figure, MARGIN, top - 0.2, total, shape_text(one), color=INK)
-    _text(figure, MARGIN, top - 0.37, total, _range_text(one), color=SOFT, size=8)
-    left = MARGIN + TEXT
+    _text(canvas, MARGIN, top, name, size=11 if len(name) <= 15 else 8, weight="bold")
+    _text(canvas, MARGIN, top - 0.2, shape_text(one), color=INK)
+    _text(canvas, MARGIN, top - 0.37, _range_text(one), color=SOFT, size=8)
     if one.layout == "maps":
-        _tiles(figure, left, top, total, _most_varied(one.values), _is_signed(one.values))
+        _tiles(canvas, top, _most_varied(one.values), _is_signed(one.values))
     elif one.layout == "tokens":
-        _strip(figure, left, top, total, one.values, height)
+        _strip(canvas, top, one.values, height)
     elif one.values.size > BARS_UP_TO:
-        _strip(figure, left, top, total, _folded(one.values), height)
+        _strip(canvas, top, _folded(one.values), height)
     else:
-        own = _bars_height(one, passage)
-        _bars(figure, left, top, total, one, passage, own)
+        _bars(canvas, top, one, passage)
         if one.weights is not None:
-            _text(figure, MARGIN, top - own - 0.1, total, "weights of the strongest,", color=SOFT, size=8)
-            _text(figure, MARGIN, top - own - 0.24, total, "and what they answer", color=SOFT, size=8)
-            _templates(figure, left, top - own - 0.1, total, one, passage)
+            _templates(canvas, top - _bars_height(one, passage) - 0.1, one, passage)
 
 
 def _height(one: Activation, passage: Passage) -> float:
     if one.layout == "maps":
-        height, width = one.values.shape[1:]
-        return LABEL + float(TILE * min(1.6, height / width))
+        return LABEL + _tall(one.values[0])
     if one.layout == "tokens":
         return TILE
     if one.values.size > BARS_UP_TO:
-        return max(0.55, 0.12 * len(_folded(one.values)))
-    templates = 0.0 if one.weights is None else 0.1 + LABEL + TILE
+        return min(1.3, max(0.55, 0.12 * len(_folded(one.values))))
+    templates = 0.0 if one.weights is None else 0.1 + LABEL + _tall(one.weights[0, 0])
     return _bars_height(one, passage) + templates
 
 
-def _tiles(
-    figure: Figure,
-    left: float,
-    top: float,
-    total: float,
-    chosen: Sequence[tuple[str, NDArray[np.float32]]],
-    signed: bool,
-) -> None:
+def _tall(values: NDArray[np.float32]) -> float:
+    """The height of a tile as wide as all are."""
+    height, width = values.shape
+    return float(TILE * min(1.6, height / width))
+
+
+def _tiles(canvas: Axes, top: float, chosen: Sequence[tuple[str, NDArray[np.float32]]], signed: bool) -> None:
     """Small pictures side by side, each on its own scale, with a label below."""
     for place, (label, values) in enumerate(chosen):
-        height, width = values.shape
-        tall = TILE * min(1.6, height / width)
-        axes = _box(figure, left + place * (TILE + GAP), top, TILE, tall, total)
+        left, tall = LEFT + place * (TILE + GAP), _tall(values)
         # up to a high quantile, as a single bright border would leave the rest pale
         most = float(np.quantile(np.abs(values), 0.99)) or float(np.abs(values).max()) or 1.0
-        low = -most if signed else 0.0
-        colours = SIGNED if signed else UNSIGNED
-        axes.imshow(values, cmap=colours, vmin=low, vmax=most, interpolation="nearest", aspect="auto")
-        _text(figure, left + place * (TILE + GAP), top - tall - 0.03, total, label, color=SOFT, size=7)
+        low, colours = (-most, SIGNED) if signed else (0.0, UNSIGNED)
+        _image(canvas, values, left, top, (TILE, tall), cmap=colours, vmin=low, vmax=most)
+        _text(canvas, left, top - tall - 0.03, label, color=SOFT, size=7)
 
 
-def _templates(figure: Figure, left: float, top: float, total: float, one: Activation, passage: Passage) -> None:
+def _templates(canvas: Axes, top: float, one: Activation, passage: Passage) -> None:
     """The weights of the neurons that answer most, as the picture each of them looks for."""
     assert one.weights is not None
+    _text(canvas, MARGIN, top, "weights of the strongest,", color=SOFT, size=8)
+    _text(canvas, MARGIN, top - 0.14, "and what they answer", color=SOFT, size=8)
     order = np.argsort(-one.values, kind="stable")[:TILES].tolist()
     names = passage.classes if _is_last(one, passage) else [str(index) for index in range(one.values.size)]
     chosen = [(f"{_short(names[i], 12)}: {one.values[i]:.2g}", one.weights[i].mean(axis=0)) for i in order]
-    _tiles(figure, left, top, total, chosen, signed=True)
+    _tiles(canvas, top, chosen, signed=True)
 
 
-def _bars(
-    figure: Figure, left: float, top: float, total: float, one: Activation, passage: Passage, height: float
-) -> None:
-    count, named = one.values.size, _is_last(one, passage) and len(passage.classes) <= NAMES_UP_TO
-    width = RIGHT * min(1.0, count / 8)  # few bars need not be broad
-    axes = _box(figure, left, top, width, height - (0.18 if named else 0.0), total)
-    axes.patch.set_visible(False)
-    axes.bar(range(count), one.values, width=0.8, color=[BLUE if value >= 0 else RUST for value in one.values])
-    axes.axhline(0, color=GREY, linewidth=0.6, clip_on=False)
-    axes.set_xlim(-0.6, count - 0.4)
-    step = width / (count + 0.2)
-    for index, name in enumerate(passage.classes if named else ()):
-        at = left + step * (index + 0.6)
-        _text(figure, at, top - height + 0.15, total, _short(name, max(3, int(step / 0.075))), size=8, ha="center")
+def _bars(canvas: Axes, top: float, one: Activation, passage: Passage) -> None:
+    """A bar for each value; for the scores of a few classes with their names."""
+    count, height = one.values.size, _bars_height(one, passage)
+    named = _is_last(one, passage) and len(passage.classes) <= NAMES_UP_TO
+    low, high = min(0.0, float(one.values.min())), max(0.0, float(one.values.max()))
+    unit = (height - (0.2 if named else 0.0)) / ((high - low) or 1.0)
+    zero, step = top - high * unit, RIGHT * min(1.0, count / 8) / count  # few bars need not be broad
+    at = LEFT + step * (np.arange(count) + 0.5)
+    colours = [BLUE if value >= 0 else RUST for value in one.values]
+    canvas.bar(at, one.values * unit, width=0.8 * step, bottom=zero, color=colours)
+    canvas.plot([LEFT, LEFT + step * count], [zero, zero], color=GREY, linewidth=0.6)
+    for x, name in zip(at.tolist(), passage.classes if named else (), strict=False):
+        _text(canvas, x, top - height + 0.15, _short(name, max(3, int(step / 0.075))), size=8, ha="center")
 
 
 def _is_last(one: Activation, passage: Passage) -> bool:
@@ -214,15 +208,14 @@ def _bars_height(one: Activation, passage: Passage) -> float:
     return 0.85 if _is_last(one, passage) else 0.62
 
 
-def _strip(figure: Figure, left: float, top: float, total: float, values: NDArray[np.float32], height: float) -> None:
-    axes = _box(figure, left, top, RIGHT, height, total)
+def _strip(canvas: Axes, top: float, values: NDArray[np.float32], height: float) -> None:
+    """A matrix as one picture; gaps stay white."""
     most = float(np.nanmax(np.abs(values))) or 1.0
-    signed = _is_signed(values)
-    low, colours = (-most, SIGNED) if signed else (0.0, UNSIGNED)
-    axes.imshow(values, cmap=colours, vmin=low, vmax=most, interpolation="nearest", aspect="auto")
+    low, colours = (-most, SIGNED) if _is_signed(values) else (0.0, UNSIGNED)
+    _image(canvas, values, LEFT, top, (RIGHT, height), cmap=colours, vmin=low, vmax=most)
 
 
-def _footer(figure: Figure, shown: Sequence[Activation], groups: int) -> None:
+def _footer(canvas: Axes, shown: Sequence[Activation], groups: int) -> None:
     told = ["output of each layer group"]
     if any(one.layout == "maps" for one in shown):
         told.append(f"the {TILES} channels that vary most, numbered, each on its own scale")
@@ -230,7 +223,7 @@ def _footer(figure: Figure, shown: Sequence[Activation], groups: int) -> None:
         told.append("blue above zero, red below")
     if len(shown) < groups:
         told.append(f"{len(shown)} of {groups} groups shown")
-    _text(figure, MARGIN, 0.3, figure.get_figheight(), "; ".join(told), color=SOFT, size=8)
+    _text(canvas, MARGIN, 0.3, "; ".join(told), color=SOFT, size=8)
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
@@ -268,19 +261,18 @@ def _folded(values: NDArray[np.float32]) -> NDArray[np.float32]:
 # --- drawing ---------------------------------------------------------------------------------------------------------
 
 
-def _box(figure: Figure, left: float, top: float, width: float, height: float, total: float) -> Axes:
-    """Axes without ticks and frame at a place in inches, `top` counted from the figure's lower edge."""
-    axes = figure.add_axes((left / WIDTH, (top - height) / total, width / WIDTH, height / total))
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-    return axes
+def _image(
+    canvas: Axes, values: NDArray[Any], left: float, top: float, size: tuple[float, float], **colours: Any
+) -> None:
+    width, height = size
+    place = (left, left + width, top - height, top)
+    canvas.imshow(values, extent=place, interpolation="nearest", aspect="auto", **colours)
 
 
 def _text(
-    figure: Figure,
+    canvas: Axes,
     left: float,
     top: float,
-    total: float,
     text: str,
     *,
     color: str = INK,
@@ -288,7 +280,7 @@ def _text(
     weight: str = "normal",
     ha: str = "left",
 ) -> None:
-    figure.text(left / WIDTH, top / total, text, color=color, fontsize=size, weight=weight, ha=ha, va="top")
+    canvas.text(left, top, text, color=color, fontsize=size, weight=weight, ha=ha, va="top")
 
 
 def _short(name: str, most: int = 24) -> str:

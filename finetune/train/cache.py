@@ -20,6 +20,7 @@ import torch
 from finetune.data.augment import Augment
 from finetune.data.memory import AnyImages
 from finetune.device import Compute, free_memory
+from finetune.errors import ResourceError
 from finetune.model.cut import Cut, Values
 from finetune.train.store import Layout, Store
 
@@ -216,7 +217,10 @@ class Inputs:
                 self.store.file(key, rows, layout, self._compute(view))
                 table = self.store.find(key, rows, layout)
                 if table is None:
-                    raise RuntimeError(f"the table {key} could not be read back")
+                    raise ResourceError(
+                        f"{self.store.path(key)}: a table of {rows * layout.bytes_per_row:,} bytes could not be kept",
+                        "free some space there, give another folder with FINETUNE_CACHE, or set train.cache: off",
+                    )
             self._tables[view] = table
             if len(self._tables) == self.views:
                 self.images.forget()

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from finetune.errors import ArtefactError, FinetuneError
+from finetune.errors import ArtefactError, DivergedError
 from finetune.files import TEMPORARY, fsync_folder, read_json, sha256_file, write_atomic, write_json
 from finetune.model.weights import read_pickle
 
@@ -47,6 +47,7 @@ class Checkpoints:
         self.folder = folder
         self.keep = max(1, keep)
         self.warnings: list[str] = []
+        self._known: dict[Path, tuple[int, int]] = {}
 
     @property
     def best(self) -> Path:
@@ -58,9 +59,9 @@ class Checkpoints:
 
         Raises:
             ResourceError: it could not be written; what was there before is whole.
-            ArtefactError: it holds a weight that is not finite.
+            DivergedError: it holds a weight that is not finite.
         """
-        _require_finite(checkpoint["model_state_dict"])
+        _require_finite(checkpoint)
         name = BEST if best else f"epoch-{checkpoint['epoch']:04d}-step-{checkpoint['step']:07d}.pth"
         path = self.folder / name
         buffer = io.BytesIO()
@@ -79,8 +80,9 @@ class Checkpoints:
                 manifest["previous"] = {"bytes": path.stat().st_size, "sha256": _whole_hash(path, old)}
         write_json(path.with_suffix(".json"), manifest)
         write_atomic(path, content)
+        self._known[path] = _stamp(path)
         if not best:
-            self._retain()
+            self._retain(checkpoint["step"])
         return path
 
     def newest(self) -> tuple[Path | None, list[Broken]]:
@@ -158,6 +160,17 @@ class Checkpoints:
             raise ArtefactError(f"{path}: not a checkpoint of a run: it lacks {sorted(missing)}")
         return checkpoint
 
+    def _is_whole(self, path: Path) -> bool:
+        """Whether `path` is whole; it is read only if this process has not written or read it yet."""
+        with contextlib.suppress(OSError):
+            stamp = _stamp(path)
+            if self._known.get(path) == stamp:
+                return True
+            if self.reason_broken(path) is None:
+                self._known[path] = stamp
+                return True
+        return False
+
     def best_position(self) -> dict[str, Any] | None:
         """Where the run stood when `best.pth` was saved; None if there is no whole one."""
         return None if self.reason_broken(self.best) else dict(self.load(self.best)["position"])
@@ -176,9 +189,14 @@ class Checkpoints:
     def _orphans(self) -> list[Path]:
         return [path for path in self.folder.glob("*.json") if not path.with_suffix(".pth").exists()]
 
-    def _retain(self) -> None:
-        whole = [path for path in self.listed() if path.with_suffix(".json").exists()]
-        for path in whole[self.keep :]:
+    def _retain(self, step: int) -> None:
+        """Drop what is older than the newest `keep`, and what lies beyond `step`: from there the run is gone over anew.
+
+        What is not whole counts for nothing and is left alone.
+        """
+        whole = [path for path in self.listed() if self._is_whole(path)]
+        beyond = [path for path in whole if _step(path) > step]
+        for path in [*beyond, *whole[len(beyond) + self.keep :]]:
             try:
                 path.unlink()
                 path.with_suffix(".json").unlink(missing_ok=True)
@@ -186,6 +204,18 @@ class Checkpoints:
                 self.warnings.append(f"{path}: an old checkpoint could not be deleted: {error.strerror}")
         with contextlib.suppress(OSError):
             fsync_folder(self.folder)
+
+
+def _step(path: Path) -> int:
+    found = NAME.fullmatch(path.name)
+    assert found is not None
+    return int(found[2])
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """What changes when a file does."""
+    stats = path.stat()
+    return stats.st_size, stats.st_mtime_ns
 
 
 def _whole_hash(path: Path, manifest: Mapping[str, Any]) -> str:
@@ -200,7 +230,12 @@ def _whole_hash(path: Path, manifest: Mapping[str, Any]) -> str:
     return found
 
 
-def _require_finite(state: Mapping[str, torch.Tensor]) -> None:
-    for name, value in state.items():
+def _require_finite(checkpoint: Mapping[str, Any]) -> None:
+    for name, value in checkpoint["model_state_dict"].items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise FinetuneError(f"{name}: not finite, so not saved")
+            groups = checkpoint.get("optimizer_state_dict", {}).get("param_groups", [])
+            rate = max((float(group["lr"]) for group in groups), default=float("nan"))
+            raise DivergedError(
+                f"train.lr: {name} is not finite after step {checkpoint['step']}, lr {rate:.3g}, so it was not saved",
+                "lower train.lr, or set train.clip_norm: 1; what was saved before is whole",
+            )

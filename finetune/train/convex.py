@@ -48,6 +48,11 @@ class Solution:
     iterations: int
     val: dict[str, float]
 
+    @property
+    def summary(self) -> str:
+        """A line for people."""
+        return f"solved in {self.iterations} iterations of L-BFGS; C = {self.strength:g} is best on validation"
+
     def put_into(self, layer: nn.Linear, features: np.ndarray, labels: np.ndarray) -> float:
         """Make these the weights of `layer`; returns the mean loss on `features`, float32 [N, features]."""
         with torch.no_grad():

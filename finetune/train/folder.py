@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from finetune.errors import FinetuneError, ResourceError, Stopped, UsageError, from_os_error
-from finetune.files import read_json, write_csv, write_json, write_text
+from finetune.errors import ArtefactError, FinetuneError, ResourceError, Stopped, UsageError, from_os_error
+from finetune.files import TEMPORARY, make_folder, read_json, write_csv, write_json, write_text
 
 HISTORY = [
     "epoch",
@@ -53,17 +53,19 @@ class RunFolder:
 
         Raises:
             UsageError: `out` is there and not empty.
-            ResourceError: it cannot be made or written to.
+            ResourceError: it cannot be made or written to, or another process is at work there.
         """
         try:
             if out is None:
                 out = _next_number(Path("runs") / name)
-            elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+            elif out.exists() and (not out.is_dir() or not all(map(_left_over, out.iterdir()))):
+                if (out / LOCK).is_file():
+                    cls(out).lock(hold=False)
                 raise UsageError(
                     f"{out}: is there and not empty; a run is never overwritten",
                     f"give another --out, or go on with it: finetune resume {out}",
                 )
-            out.mkdir(parents=True, exist_ok=True)
+            make_folder(out)
             folder = cls(out.resolve())
             folder._fresh = True
             folder.lock()
@@ -83,10 +85,12 @@ class RunFolder:
             raise UsageError(f"{path}: no run there (no run.json)", "name a run folder such as runs/vehicles/001")
         folder = cls(path.resolve())
         folder.record = read_json(folder.run_json)
+        if not isinstance(folder.record, dict) or not isinstance(folder.record.get("recipe"), dict):
+            raise ArtefactError(f"{folder.run_json}: it holds no recipe", "start again with `finetune run`")
         return folder
 
-    def lock(self) -> None:
-        """Keep other processes out until this one ends or calls `unlock`.
+    def lock(self, *, hold: bool = True) -> None:
+        """Keep other processes out until this one ends or calls `unlock`; without `hold`, only look whether one is in.
 
         Raises:
             ResourceError: another process is at work here; its number is named.
@@ -97,13 +101,19 @@ class RunFolder:
             raise from_os_error(error, self.path, "write into this run folder") from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             file.seek(0)
             holder = file.read().strip() or "unknown"
             file.close()
             raise ResourceError(
                 f"{self.path}: process {holder} is at work on this run", f"wait for it, or stop it: kill {holder}"
             ) from error
+        except OSError as error:
+            file.close()
+            raise from_os_error(error, self.path, "lock this run folder") from error
+        if not hold:
+            file.close()
+            return
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -119,11 +129,12 @@ class RunFolder:
     def recording(self) -> Iterator[None]:
         """Inside, the run is `running`; it ends as finished, stopped or failed, and the lock is let go.
 
-        A new run that is refused before it has learnt anything leaves nothing behind: corrected, the same command can
-        be given again.
+        `run.json` is published with the recipe, by `write_recipe`. A new run that is refused before it has learnt
+        anything leaves nothing behind: corrected, the same command can be given again.
         """
-        self.update(status="running")
+        self.record["status"] = "running"
         try:
+            self._tidy()
             yield
             self.update(status="finished", finished=_now())
         except Stopped as error:
@@ -140,8 +151,15 @@ class RunFolder:
         finally:
             self.unlock()
 
+    def _tidy(self) -> None:
+        """Remove what a killed process left half-written."""
+        for path in self.path.rglob(f".*{TEMPORARY}"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
     def _clear(self) -> None:
-        for path in self.path.iterdir():
+        # while there is a run.json, a crash in here leaves a run that can be resumed
+        for path in sorted(self.path.iterdir(), key=lambda path: (path.name == LOCK, path == self.run_json)):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.path.rmdir()
@@ -172,9 +190,19 @@ class RunFolder:
         write_csv(self.path / "plan.csv", columns, rows)
 
     def write_recipe(self, text: str, values: Mapping[str, Any]) -> None:
-        """Publish the resolved recipe, and keep its values to tell later what was changed in it."""
+        """Publish the resolved recipe, and keep its values to tell later what was changed in it.
+
+        `run.json` goes first and holds the values before, too: whichever recipe a crash leaves behind is known.
+        """
+        before = self.record.get("recipe")
+        self.update(recipe=dict(values), recipe_before=before)
         write_text(self.recipe, text)
-        self.record["recipe"] = dict(values)
+        del self.record["recipe_before"]
+
+
+def _left_over(path: Path) -> bool:
+    """Whether it is what a run leaves that was killed before it had published anything."""
+    return path.name == LOCK or (path.name.startswith(".") and path.name.endswith(TEMPORARY))
 
 
 def _next_number(base: Path) -> Path:

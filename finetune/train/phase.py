@@ -89,7 +89,8 @@ class PhaseLearner:
             The sum of the images' losses.
 
         Raises:
-            DivergedError: the loss or the gradient is not finite; the weights are as before.
+            DivergedError: the loss or the gradient is not finite, and the weights are as before; or the learning rate
+                is more than a weight can hold.
         """
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
@@ -101,7 +102,12 @@ class PhaseLearner:
         if norms is not None:
             self.gradients.measure(norms)
         self._require_finite(total / images)
-        self.scaler.step(self.optimizer)
+        try:
+            self.scaler.step(self.optimizer)
+        except RuntimeError as error:
+            if "overflow" not in str(error):
+                raise
+            raise DivergedError("the step is larger than any number") from error
         self.scaler.update()
         if self.ema:
             self.ema.update(number + 1)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from finetune.data.augment import Augment
+from finetune.errors import DivergedError
 
 MEASURED_EVERY = 10
 """Steps of which the gradient of one is measured: enough for a mean over an epoch, and next to nothing in time."""
@@ -108,6 +110,29 @@ class Position:
         """
         return self.gradients if self.step_in_epoch % MEASURED_EVERY == 0 else None
 
+    def judge(self, record: Mapping[str, Any], select: str, thaws: bool) -> bool:
+        """Whether the epoch of `record` is the best so far, which is noted; after a thaw, patience starts anew."""
+        value = float(record[select])
+        finite = math.isfinite(record["val_loss"])  # else some answer was no number, and the rates say nothing
+        improved = finite and better(select, value, self.best["value"] if self.best else None)
+        self.stale = 0 if improved or thaws else self.stale + 1
+        if improved:
+            self.best = {"epoch": self.epoch, "value": value}
+        return improved
+
+    def require_finite(self) -> None:
+        """Refuse a run in which no epoch gave finite answers.
+
+        Raises:
+            DivergedError: that is so.
+        """
+        if self.history and not any(math.isfinite(row["val_loss"]) for row in self.history):
+            raise DivergedError(
+                f"train.lr: no epoch gave finite answers on the validation images (steps: {self.step}, "
+                f"lr {self.history[-1]['lr']:.3g})",
+                "lower train.lr, or set train.clip_norm: 1",
+            )
+
     def next_epoch(self) -> None:
         """Step over to the start of the next epoch."""
         self.epoch += 1
@@ -133,3 +158,9 @@ def better(select: str, value: float, best: float | None) -> bool:
     if best is None:
         return True
     return value < best if select == "val_loss" else value > best
+
+
+def step_batches(order: np.ndarray, batch_size: int, accumulate: int) -> list[list[np.ndarray]]:
+    """An epoch's batches of indices, grouped by optimizer step."""
+    batches = index_batches(order, batch_size)
+    return [batches[start : start + accumulate] for start in range(0, len(batches), accumulate)]

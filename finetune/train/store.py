@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import struct
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from finetune.errors import FinetuneError
-from finetune.files import write_atomic
+from finetune.files import TEMPORARY, write_atomic
 
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 SUFFIX = ".safetensors"
+
+ABANDONED = 3600.0
+"""Seconds without a write after which a half-written table is taken for one that a killed process left."""
 
 
 @dataclass(frozen=True)
@@ -144,14 +148,26 @@ class Store:
 
     def clear(self) -> int:
         """Remove every table; returns the bytes that are free again."""
-        freed = 0
+        freed = self._drop_abandoned()
         for path, stats in self.tables():
             with contextlib.suppress(OSError):
                 path.unlink()
                 freed += stats.st_size
         return freed
 
+    def _drop_abandoned(self) -> int:
+        """Remove what killed processes left half-written; returns the bytes that are free again."""
+        freed = 0
+        for path in self.folder.glob(f".*{SUFFIX}.*{TEMPORARY}") if self.folder is not None else ():
+            with contextlib.suppress(OSError):
+                stats = path.stat()
+                if time.time() - stats.st_mtime > ABANDONED:
+                    path.unlink()
+                    freed += stats.st_size
+        return freed
+
     def _make_room(self, size: int) -> None:
+        self._drop_abandoned()
         tables = self.tables()
         used = sum(stats.st_size for _, stats in tables)
         for path, stats in tables:

@@ -1,14 +1,16 @@
 """The trainer: an iterator over epochs that can be killed at any instant and go on to the same bits.
 
 Data order is a function of (seed, epoch), a view of (seed, epoch, image), dropout of (seed, step), the learning rate
-of the step alone. So where a run stands is a few integers, and a checkpoint needs no loader or random state.
+of the step alone: where a run stands is a few integers, and a checkpoint needs no loader or random state.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from finetune.train.convex import linear_layer, solve
 from finetune.train.gradients import gradient_columns
 from finetune.train.inputs import PhaseInputs
 from finetune.train.phase import PhaseLearner, on_cpu
-from finetune.train.state import Position, Settings, better, index_batches
+from finetune.train.state import Position, Settings, step_batches
 
 Tick = Callable[[int, int, int, float, float], None]
 """Told after each step: epoch, step of the epoch, steps of the epoch, loss so far, images a second."""
@@ -117,18 +119,12 @@ class Trainer:
             self.say(self.inputs.describe())
         return self.learner
 
-    def _steps(self) -> list[list[np.ndarray]]:
-        """The epoch's batches of indices, grouped by optimizer step."""
-        sequence = order(self.settings.seed, self.position.epoch, len(self.train))
-        batches, size = index_batches(sequence, self.settings.batch_size), self.settings.accumulate
-        return [batches[start : start + size] for start in range(0, len(batches), size)]
-
     def _train_epoch(self, learner: PhaseLearner) -> None:
         position = self.position
         if learner.convex:
-            self._solve(learner)
-            return
-        steps = self._steps()
+            return self._solve(learner)
+        sequence = order(self.settings.seed, position.epoch, len(self.train))
+        steps = step_batches(sequence, self.settings.batch_size, self.settings.accumulate)
         rest = steps[position.step_in_epoch :]
         learner.train_mode()
         stream = self.inputs.training((batch for step in rest for batch in step), position.epoch)
@@ -148,10 +144,10 @@ class Trainer:
         labels, layer = self.train.labels[places], linear_layer(self.module, learner.phase.learning)
         assert layer is not None
         found = solve(features, labels, val_features, self.val.labels, self.settings.class_weights)
-        self.say(f"solved in {found.iterations} iterations of L-BFGS; C = {found.strength:g} is best on validation")
+        self.say(found.summary)
         loss = found.put_into(layer, features, labels)
-        position = self.position
-        position.step, position.images, position.loss_sum = position.step + 1, len(labels), loss * len(labels)
+        at = self.position
+        at.step, at.images, at.loss_sum = at.step + 1, len(labels), loss * len(labels)
 
     def _step(
         self,
@@ -164,20 +160,19 @@ class Trainer:
         rate = learner.rate(position.epoch, position.step_in_epoch, steps)
         torch.manual_seed(self.settings.seed * 1_000_003 + position.step)
         try:
-            total = learner.step((self._batch(*next(stream)) for _ in step), images, position.step, position.norms)
+            batches = ((values, self._labels[i].to(self.compute.device)) for i, values in islice(stream, len(step)))
+            total = learner.step(batches, images, position.step, position.norms)
         except DivergedError as error:
+            last = f"{position.loss:.4g}" if math.isfinite(position.loss) else "none"
             raise DivergedError(
                 f"train.lr: {error.problems[0]} at step {position.step} (epoch {position.epoch}), lr {rate:.3g}; "
-                f"last finite loss {position.loss:.4g}",
+                f"last finite loss {last}",
                 "lower train.lr, set train.clip_norm: 1, or use train.precision: fp32; what was saved before is whole",
             ) from error
         position.step += 1
         position.step_in_epoch += 1
         position.loss_sum += total
         position.images += images
-
-    def _batch(self, indices: np.ndarray, values: Values) -> tuple[Values, torch.Tensor]:
-        return values, self._labels[indices].to(self.compute.device)
 
     def _after_step(self, steps: int) -> None:
         """Show progress; save if it is time to; stop if asked to."""
@@ -209,7 +204,8 @@ class Trainer:
                 "images_per_second": position.images / max(position.seconds, 1e-9),
                 **gradient_columns(self.network.groups, position.gradients),
             }
-            improved = self._is_best(record)
+            thaws = any(phase.start == position.epoch + 1 for phase in self.plan.phases)
+            improved = position.judge(record, self.settings.select, thaws)
             if improved and self.checkpoints is None:
                 self._best_state = self.state()
         position.history.append(record)
@@ -226,26 +222,15 @@ class Trainer:
         logits = infer(learner.judge, self.inputs.validation(), tick=self._check_stop)
         return quick(self.val.labels, logits, self.settings.loss)
 
-    def _is_best(self, record: Mapping[str, Any]) -> bool:
-        position, value = self.position, float(record[self.settings.select])
-        improved = better(self.settings.select, value, position.best["value"] if position.best else None)
-        thaws = any(phase.start == position.epoch + 1 for phase in self.plan.phases)
-        position.stale = 0 if improved or thaws else position.stale + 1
-        if improved:
-            position.best = {"epoch": position.epoch, "value": value}
-        return improved
-
     def _stale(self) -> bool:
-        patience = self.settings.early_stop
-        return patience is not None and self.position.stale >= patience
+        return self.settings.early_stop is not None and self.position.stale >= self.settings.early_stop
 
     def _save_epoch(self, improved: bool) -> None:
         if self.checkpoints is None:
             return
         if improved:
             self.checkpoints.save(self.checkpoint(), best=True)
-        every = self.settings.every_epochs
-        last = self.position.epoch >= self.plan.epochs or self._stale()
+        every, last = self.settings.every_epochs, self.position.epoch >= self.plan.epochs or self._stale()
         if last or (every is not None and self.position.epoch % every == 0):
             self.save()
 
@@ -297,15 +282,19 @@ class Trainer:
 
     def _best_is_there(self, unchanged: bool) -> bool:
         saved = self.checkpoints.best_position() if self.checkpoints is not None else None
-        if saved is None:
-            return False
-        return saved["best"] == self.position.best or (unchanged and saved["step"] > self.position.step)
+        later = saved is not None and saved["step"] > self.position.step
+        return saved is not None and (saved["best"] == self.position.best or (unchanged and later))
 
     def best_state(self) -> dict[str, torch.Tensor]:
-        """Weights of the best epoch by `select`, on the CPU; of the last one where no epoch had a value."""
+        """Weights of the best epoch by `select`, on the CPU; of the last one where none is known to be the best.
+
+        Raises:
+            DivergedError: in no epoch were the answers on the validation images finite.
+        """
         if self.position.best is None:
+            self.position.require_finite()
             return self.state()
-        if self.checkpoints is None:
-            assert self._best_state is not None
-            return self._best_state
-        return self.checkpoints.best_weights()
+        if self.checkpoints is not None:
+            return self.checkpoints.best_weights()
+        assert self._best_state is not None
+        return self._best_state

@@ -1,0 +1,49 @@
+"""The weights that are shipped: whole, small, and usable under the name that recipes give them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from finetune.model.backbones import build
+from finetune.model.card import read_card
+from finetune.model.weights import read_weights
+
+ROOT = Path(__file__).parents[2]
+CARDS = sorted((ROOT / "models").glob("*.yaml"))
+LARGEST = 8_000_000
+"""Bytes: what is cloned with the code must stay small beside it."""
+
+
+@pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
+def test_the_file_is_the_one_the_card_describes(path: Path) -> None:
+    card = read_card(path)
+    assert card.sha256
+    card.check_sha256()
+    assert card.weights_path is not None
+    assert card.weights_path.stat().st_size <= LARGEST
+    assert all((card.licence, card.source, card.recipe, card.data, card.metrics, card.limits))
+
+
+@pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
+def test_all_of_its_weights_are_used_with_its_own_classes_and_with_others(path: Path) -> None:
+    card = read_card(path)
+    network = build(str(path), ["a", "b"])
+    example = network.preprocess.example()
+    with torch.no_grad():
+        assert network.module(example).shape == (2, 2)
+    assert not [note for note in network.notes if "the head is new" not in note]
+    if card.classes is not None:
+        whole = build(str(path), card.classes)
+        missing, unexpected = whole.module.load_state_dict(read_weights(card.weights_path), strict=False)
+        assert not unexpected
+        assert all(name.endswith("num_batches_tracked") for name in missing)
+
+
+def test_the_weights_have_cards_and_the_cards_recipes() -> None:
+    assert {path.stem for path in CARDS} == {path.stem for path in (ROOT / "models").glob("*.safetensors")}
+    for path in CARDS:
+        recipe = read_card(path).recipe.split(",")[0].split()[0]
+        assert (ROOT / recipe).is_file(), f"{path.name}: {recipe} is not there"
