@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 BEGUN := .venv/.installing
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test lint format clean FORCE
+.PHONY: setup demo test fuzz survive lint format clean FORCE
 
 setup: $(STAMP)
 	@:
@@ -16,6 +16,16 @@ demo: setup
 
 test: lint
 	.venv/bin/python -m pytest $(PYTEST_FLAGS)
+
+# Foreign bytes into the readers of recipes, weights and images, a minute each. FUZZ_FLAGS=--full: by count, not time.
+fuzz: setup
+	OMP_NUM_THREADS=1 .venv/bin/python -m tests.fuzz $(FUZZ_FLAGS)
+
+# Kills, full disks, failing calls through the command line, half an hour or more; SURVIVE_FLAGS="C12 E" takes some rows.
+survive: setup
+	@for tool in strace unshare mount prlimit; do \
+		command -v $$tool >/dev/null || echo "$$tool is missing (packages strace, util-linux): its rows are not run"; done
+	OMP_NUM_THREADS=1 .venv/bin/python -m tests.survive $(SURVIVE_FLAGS)
 
 lint: setup
 	.venv/bin/ruff check .

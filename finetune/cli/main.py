@@ -31,6 +31,7 @@ COMMANDS = {
     "features": "finetune.cli.looking",
     "verify": "finetune.cli.using",
     "cache": "finetune.cli.cache",
+    "doctor": "finetune.cli.doctor",
 }
 """Command → module that has it, in the order of the help; a module is imported when its command is named."""
 
@@ -49,6 +50,7 @@ SUMMARIES = {
     "features": "Draw what each layer makes of an image.",
     "verify": "Check that what a run published is whole.",
     "cache": "Show or clear what is kept of the work on frozen layers.",
+    "doctor": "Check that this machine is fit.",
 }
 
 

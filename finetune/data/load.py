@@ -101,9 +101,7 @@ class Images:
         keep: bytes of decoded pictures that may stay in memory, so that the next epoch need not decode them again.
     """
 
-    def __init__(
-        self, image_set: ImageSet, preprocess: Preprocess, workers: int | None = None, keep: int = 0
-    ) -> None:
+    def __init__(self, image_set: ImageSet, preprocess: Preprocess, workers: int | None = None, keep: int = 0) -> None:
         self.preprocess = preprocess
         self.workers = max(1, min(len(os.sched_getaffinity(0)), MOST_WORKERS) if workers is None else workers)
         self._image_set = image_set

@@ -73,8 +73,8 @@ def build(
         raise UsageError("classes: there are none", "give at least two class names")
     origin = find(backbone)
     own = origin.weights() if weights == "default" else None
-    untrained = origin.card is not None or origin.architecture.startswith("small/")
-    if own is None and weights == "default" and untrained:  # a card without weights only describes a network
+    described = origin.card is not None and origin.card.weights == "none"
+    if own is None and weights == "default" and (described or origin.architecture.startswith("small/")):
         weights = "none"
     if weights not in ("default", "none"):
         own = (read_weights(Path(weights).expanduser()), weights)

@@ -21,7 +21,8 @@ class Card:
         path: the card itself.
         architecture: ``timm/NAME``, ``torchvision/NAME`` or ``small/NAME``.
         options: what the architecture is built with.
-        weights: file name, relative to the card; None for the architecture's published weights.
+        weights: file name, relative to the card; None for the architecture's published weights; ``none`` where the
+            card only describes a network that has learnt nothing yet.
         sha256: of the weights file.
         preprocess: size, mean, std, interpolation, crop: what differs from the architecture's own.
         classes: names in the order of the logits, where the weights include a head.
@@ -50,7 +51,9 @@ class Card:
     @property
     def weights_path(self) -> Path | None:
         """The weights file, or None where the card names none."""
-        return None if self.weights is None else self.path.parent / self.weights
+        if self.weights is None or self.weights == "none":
+            return None
+        return self.path.parent / self.weights
 
     def check_sha256(self) -> None:
         """Compare the weights file with the hash in the card, if there is one.

@@ -70,12 +70,18 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def _is_key(part: str | int) -> bool:
+    """Not so the name of a branch of a union, in angle brackets, and [key], which says that the key is wrong."""
+    return not str(part).startswith("<") and part != "[key]"
+
+
 def _line(detail: ErrorDetails, marks: Mapping[Place, Mark], source: str) -> str:
-    # A part in angle brackets is the name of a branch of a union, [key] says that the key is wrong: neither is a key.
-    place = tuple(part for part in detail["loc"] if not str(part).startswith("<") and part != "[key]")
+    above, last = detail["loc"][:-1], detail["loc"][-1:]
+    unknown = detail["type"] == "extra_forbidden"  # then the last part is a key, whatever the user has called it
+    place = (*filter(_is_key, above), *(last if unknown else filter(_is_key, last)))
     if detail["type"] == "missing":
         return f"{source}: {dotted(place)}: missing"
-    if detail["type"] == "extra_forbidden":
+    if unknown:
         return f"{at(place, marks, source)}: unknown key{visible(nearest(place))}"
     return f"{at(place, marks, source)}: {_words(detail)}"
 

@@ -120,11 +120,12 @@ class Trainer:
         return self.learner
 
     def _train_epoch(self, learner: PhaseLearner) -> None:
-        position = self.position
+        position, settings = self.position, self.settings
         if learner.convex:
             return self._solve(learner)
-        sequence = order(self.settings.seed, position.epoch, len(self.train))
-        steps = step_batches(sequence, self.settings.batch_size, self.settings.accumulate)
+        sequence = order(settings.seed, position.epoch, len(self.train))
+        steps = step_batches(sequence, settings.batch_size, settings.accumulate)
+        learner.rate(position.epoch, max(0, position.step_in_epoch - 1), len(steps))  # for the record if none is left
         rest = steps[position.step_in_epoch :]
         learner.train_mode()
         stream = self.inputs.training((batch for step in rest for batch in step), position.epoch)
@@ -180,8 +181,7 @@ class Trainer:
         if self.tick:
             speed = position.images / max(position.seconds, 1e-9)
             self.tick(position.epoch, position.step_in_epoch, steps, position.loss, speed)
-        minutes = (time.monotonic() - self._saved[1]) / 60
-        by_time = settings.every_minutes is not None and minutes >= settings.every_minutes
+        by_time = time.monotonic() - self._saved[1] >= 60 * (settings.every_minutes or math.inf)
         if by_time or (settings.every_steps is not None and position.step % settings.every_steps == 0):
             self.save()
         self._check_stop()

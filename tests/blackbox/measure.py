@@ -14,7 +14,7 @@ FINETUNE = str(Path(sys.executable).with_name("finetune"))
 
 @dataclass(frozen=True)
 class Measured:
-    """What a command left behind, the seconds of processor time it took, and the most MB it had in memory."""
+    """What a command left behind, the seconds of processor time it took, and the most MiB it had in memory."""
 
     rc: int
     out: str
@@ -34,5 +34,5 @@ def measured(*arguments: str | Path, cwd: Path, before: Sequence[str] = (), **en
         process = subprocess.Popen(command, cwd=cwd, env={**os.environ, **env}, stdout=stdout, stderr=stderr)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    texts = [path.read_bytes().decode("utf-8") for path in (out, err)]
-    return Measured(process.returncode, *texts, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000)
+    said, told = (path.read_bytes().decode("utf-8") for path in (out, err))
+    return Measured(process.returncode, said, told, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
+from finetune.errors import DivergedError
+from finetune.train.checkpoints import Checkpoints
 from tests import makers
 from tests.blackbox.measure import measured
 
@@ -52,23 +55,18 @@ def test_N01_divergence_stops_at_its_step_and_what_was_saved_is_whole(job: Path,
         assert all(torch.isfinite(value).all() for value in state.values())
     assert torch.load(saved[0])["step"] == 3, "the best is still that of the epoch before"
     assert cli("verify", "o", cwd=job).rc == 0
-    again = cli("resume", "o", cwd=job)
-    no_traceback(again, 5, "at step 4 (epoch 1)")
 
 
 def test_N01_N02_what_is_no_number_is_neither_saved_nor_taken(job: Path, cli: Any) -> None:
     result = cli("run", "job.yaml", "--out", "o", *STEADY, *PROBE, "-o", "train.lr=1e300", cwd=job)
     no_traceback(result, 5, "error: train.lr: ", "at step 0 (epoch 0), lr 1e+300", "remedy: ")
     assert cli("verify", "o", cwd=job).rc == 0
-    assert cli("run", "job.yaml", "--out", "good", *PROBE, cwd=job).rc == 0
-    state = load_file(job / "good" / "model" / "model.safetensors")
+    state = {name: value.clone() for name, value in timm.create_model("test_resnet").state_dict().items()}
     name = "layer1.0.conv1.weight"
     state[name].view(-1)[7] = float("nan")
     save_file(state, job / "nan.safetensors")
     result = cli("run", "job.yaml", "--out", "p", "-o", "model.weights=nan.safetensors", cwd=job)
     no_traceback(result, 4, f"nan.safetensors: {name}: holds values that are not finite", "remedy: ")
-    save_file(state, job / "good" / "model" / "model.safetensors")
-    no_traceback(cli("predict", "good", "images", cwd=job), 4, "model.safetensors")
 
 
 def test_N03_an_epoch_whose_answers_are_no_numbers_is_never_the_best(job: Path, cli: Any) -> None:
@@ -105,11 +103,9 @@ def test_N05_N06_N07_batches_of_one_and_batches_larger_than_all(job: Path, cli: 
     assert steps("frozen", "-o", "train.batch_size=1", "-o", "train.batchnorm=keep") == 11
 
 
-def test_N09_every_metric_follows_from_the_predictions(job: Path, cli: Any) -> None:
-    makers.class_folders(job / "more", {"ant": 30, "bee": 24, "cat": 17}, seed=50_000)
-    assert cli("run", "job.yaml", "--out", "o", *PROBE, "-o", "data.folder=more", cwd=job).rc == 0
-    found = json.loads((job / "o" / "report" / "metrics.json").read_text())
-    rows = read(job / "o" / "report" / "predictions.csv")
+def every_metric_follows_from_the_predictions(run: Path) -> None:
+    found = json.loads((run / "report" / "metrics.json").read_text())
+    rows = read(run / "report" / "predictions.csv")
     assert found["n"] == len(rows)
     for row in found["per_class"]:
         true = [r for r in rows if r["class"] == row["class"]]
@@ -132,20 +128,21 @@ def test_N09_every_metric_follows_from_the_predictions(job: Path, cli: Any) -> N
     assert found["ece"] == pytest.approx(gap, abs=1e-9)
 
 
-def test_N10_the_same_bits_whatever_workers_hashes_and_language(job: Path, cli: Any) -> None:
+def test_N09_N10_the_same_bits_whatever_workers_hashes_and_language(job: Path, cli: Any) -> None:
+    makers.class_folders(job / "more", {"ant": 30, "bee": 24, "cat": 17}, seed=50_000)
     worlds = {
         "a": ("1", {"PYTHONHASHSEED": "0", "LC_ALL": "C"}),
-        "b": ("4", {"PYTHONHASHSEED": "4242", "LC_ALL": "C.UTF-8"}),
-        "c": ("0", {"PYTHONHASHSEED": "random", "LC_ALL": None, "LANG": "tr_TR.UTF-8"}),
+        "b": ("4", {"PYTHONHASHSEED": "4242", "LC_ALL": None, "LANG": "tr_TR.UTF-8"}),
     }
     for name, (workers, env) in worlds.items():
-        flags = ("--epochs", "2", "-o", f"data.workers={workers}", "-o", "data.augment=strong")
+        flags = (*PROBE, "-o", "data.folder=more", "-o", f"data.workers={workers}", "-o", "data.augment=strong")
         result = cli("run", "job.yaml", "--out", name, *flags, cwd=job, env=env)
         no_traceback(result, 0)
     hashes = {record(job / name)["weights_sha256"] for name in worlds}
     assert len(hashes) == 1
     for table in ("data.csv", "report/predictions.csv", "report/metrics.json"):
         assert len({(job / name / table).read_bytes() for name in worlds}) == 1
+    every_metric_follows_from_the_predictions(job / "a")
 
 
 @pytest.mark.parametrize("megabytes", [1500, 8000])
@@ -163,3 +160,12 @@ def test_N13_a_device_that_is_not_there_is_never_replaced(job: Path, cli: Any) -
     no_traceback(cli("run", "job.yaml", "--out", "o", "-o", "train.device=cuda:7", cwd=job, env=nothing), 6, "cuda:7")
     assert not (job / "o").exists()
     no_traceback(cli("run", "job.yaml", "--device", "abacus", cwd=job, env=nothing), 2, "abacus")
+
+
+def test_N01_a_weight_that_is_not_finite_is_not_saved(tmp_path: Path) -> None:
+    group = {"lr": 3e38, "params": [0]}
+    weights = {"a.weight": torch.tensor([1.0, float("inf")])}
+    state = {"epoch": 0, "step": 7, "model_state_dict": weights, "optimizer_state_dict": {"param_groups": [group]}}
+    with pytest.raises(DivergedError, match=r"train.lr: a.weight is not finite after step 7, lr 3e\+38"):
+        Checkpoints(tmp_path / "checkpoints").save(state)
+    assert not (tmp_path / "checkpoints").exists()

@@ -50,21 +50,20 @@ def main() -> int:
                 fuzz(target, number, ROUND)
             except Exception as error:
                 print(f"{name}: FOUND with seed {number}: {type(error).__name__}: {error}")
-                for note in getattr(error, "__notes__", []):
-                    print(f"  {note}")
+                print(f"  in {target.last!r}")
                 failed = True
                 break
             tried = sum(target.counts.values())
             if tried >= target.full if options.full else time.monotonic() - begin > options.seconds:
                 break
-        tried, memory = sum(target.counts.values()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+        tried, memory = sum(target.counts.values()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         counts = ", ".join(f"{count:,} {what}" for what, count in target.counts.most_common())
         print(
             f"{name}: {tried:,} inputs ({counts}) in {time.monotonic() - begin:.0f} s; "
-            f"slowest {target.slowest:.2f} s; memory at most {memory:.0f} MB",
+            f"slowest {target.slowest:.2f} s; memory at most {memory:.0f} MiB",
             flush=True,
         )
-        failed |= memory > 1000
+        failed |= memory > 1024
     return int(failed)
 
 

@@ -37,6 +37,9 @@ class Target:
         attempt: reads one, from bytes and a folder to work in; raises what the reader raises.
         allowed: the documented exceptions.
         full: how many inputs a full pass tries.
+        counts: accepted, and each exception by name.
+        slowest: seconds of processor time of the input that took longest.
+        last: the input tried last; after a find, hypothesis has made it small.
     """
 
     name: str
@@ -46,18 +49,19 @@ class Target:
     full: int
     counts: Counter[str] = field(default_factory=Counter)
     slowest: float = 0.0
+    last: bytes = b""
 
     def __call__(self, content: bytes) -> None:
         """Read `content`; anything but a result, or an allowed exception with its problem told, goes up."""
-        begin = time.process_time()
+        begin, self.last = time.process_time(), content
         with tempfile.TemporaryDirectory(prefix="fuzz-") as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 self.attempt(content, Path(folder))
                 self.counts["accepted"] += 1
             except self.allowed as error:
-                assert error.problems
-                assert all(line and line.isprintable() for line in error.problems), error.problems
+                if not error.problems or not all(error.problems):
+                    raise AssertionError("an exception that does not say what is wrong") from error
                 self.counts[type(error).__name__] += 1
         seconds = time.process_time() - begin
         self.slowest = max(self.slowest, seconds)
@@ -75,7 +79,7 @@ data:
   folder: "images"
   classes: [a, 'b', 08, no]
   split: {val: 0.15, test: 0.15, seed: 1}
-  augment: {flip: true}
+  augment: strong
   on_bad: skip
 model:
   backbone: torchvision/resnet18
@@ -92,11 +96,37 @@ train:
   checkpoint: {every_epochs: 1, every_minutes: 10, every_steps: ~, keep: 2}
 """,
 )
-RECIPE_WORDS = tuple(
-    b"|&a |*a|<<: *a|!!python/object/apply:os.system [x]|!!set |%YAML 1.1\n|---\n|...\n|? |: |- |[|]|{|}|'|\"|#|\t|\n|\n  |\xff|"
-    b"\xe2\x80\xa8|\x00|.nan|-.inf|1e999|0x10|1_000|{}|[]|null|~|lr: |data: |seed: |train: |model.|../..|@x|`|%|9999999999999"
-    b"99999999|1:30|2001-01-01|!!binary |>\n|\\|".split(b"|")
+RECIPE_WORDS = (
+    *(b"&a |*a|<<: *a|!!python/object/apply:os.system [x]|!!set |%YAML 1.1\n|---\n|...\n|? |: |- |[|]|{|}".split(b"|")),
+    *(b"'|\"|#|\t|\n|\n  |\xff|\xe2\x80\xa8|\x00|.nan|-.inf|1e999|0x10|1_000|{}|[]|null|~|lr: |data: ".split(b"|")),
+    *(b"seed: |train: |../..|@x|`|%|99999999999999999999|1:30|2001-01-01|!!binary |>\n|\\".split(b"|")),
 )
+
+
+def _recipe_inputs() -> st.SearchStrategy[bytes]:
+    """Damaged text, and whole recipes with a few values of another kind or size in them."""
+    words = st.sampled_from(
+        ["none", "auto", "all", "head", "default", "", "a" * 300, "../x", "\x1b[2J", "timm/x", "1e-3"]
+    )
+    numbers = st.sampled_from([0, 1, -1, 2, 10**9, 10**30, 0.0, 0.5, 1e-300, 1e300, float("nan"), float("inf")])
+    scalars = st.none() | st.booleans() | words | numbers | st.integers() | st.floats() | st.text(max_size=8)
+    values = st.recursive(
+        scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3), max_leaves=4
+    )
+    documents = [yaml.parse(content.decode(), "seed") for content in RECIPES]
+    places = [(section, key) for section in ("data", "model", "train") for key in documents[1][section]]
+    places += [
+        ("train", key) for key in ("batch_size", "optimizer", "loss", "warmup_epochs", "clip_norm", "ema", "select")
+    ]
+
+    def whole(document: dict[str, Any], found: dict[tuple[str, str], Any]) -> bytes:
+        changed = {section: dict(keys) if isinstance(keys, dict) else keys for section, keys in document.items()}
+        for (section, key), value in found.items():
+            changed.setdefault(section, {})[key] = value
+        return yaml.dump(changed).encode("utf-8", "surrogatepass")
+
+    chosen = st.dictionaries(st.sampled_from(places), values, min_size=1, max_size=3)
+    return mutated(RECIPES, RECIPE_WORDS, most=3) | st.builds(whole, st.sampled_from(documents), chosen)
 
 
 def _recipe(content: bytes, folder: Path) -> None:
@@ -111,7 +141,8 @@ def _recipe(content: bytes, folder: Path) -> None:
 # --- weights ---------------------------------------------------------------------------------------------------------
 
 
-def _weight_seeds() -> tuple[bytes, ...]:
+def weight_seeds() -> tuple[bytes, ...]:
+    """Small weights files, "S" before safetensors and "P" before what torch saves, in both its formats."""
     import torch
     from safetensors.torch import save
 
@@ -164,7 +195,7 @@ WEIGHT_WORDS = tuple(
 
 
 def _weight_inputs() -> st.SearchStrategy[bytes]:
-    kept = mutated(_weight_seeds(), WEIGHT_WORDS).map(
+    kept = mutated(weight_seeds(), WEIGHT_WORDS).map(
         lambda content: content if content[:1] in b"SP" else b"P" + content
     )
     return kept | kept | _headers()
@@ -196,7 +227,7 @@ IMAGE_WORDS = tuple(
 
 
 TARGETS: dict[str, Callable[[], Target]] = {
-    "recipes": lambda: Target("recipes", mutated(RECIPES, RECIPE_WORDS), _recipe, (UsageError,), 10_000),
+    "recipes": lambda: Target("recipes", _recipe_inputs(), _recipe, (UsageError,), 10_000),
     "weights": lambda: Target("weights", _weight_inputs(), _weights, (ArtefactError,), 2_000),
     "images": lambda: Target("images", mutated(_image_seeds(), IMAGE_WORDS), _image, (BadImage,), 10_000),
 }

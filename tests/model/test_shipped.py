@@ -12,7 +12,8 @@ from finetune.model.card import read_card
 from finetune.model.weights import read_weights
 
 ROOT = Path(__file__).parents[2]
-CARDS = sorted((ROOT / "models").glob("*.yaml"))
+ALL = sorted((ROOT / "models").glob("*.yaml"))
+CARDS = [path for path in ALL if read_card(path).weights != "none"]
 LARGEST = 8_000_000
 """Bytes: what is cloned with the code must stay small beside it."""
 
@@ -40,6 +41,13 @@ def test_all_of_its_weights_are_used_with_its_own_classes_and_with_others(path: 
         missing, unexpected = whole.module.load_state_dict(read_weights(card.weights_path), strict=False)
         assert not unexpected
         assert all(name.endswith("num_batches_tracked") for name in missing)
+
+
+def test_a_card_without_weights_describes_a_network_that_learns_from_scratch() -> None:
+    described = [path for path in ALL if path not in CARDS]
+    assert described
+    for path in described:
+        assert not build(str(path), ["a", "b"]).pretrained
 
 
 def test_the_weights_have_cards_and_the_cards_recipes() -> None:

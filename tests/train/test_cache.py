@@ -22,8 +22,9 @@ def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def train(folder: Path, out: Path, *, cache: Any, backbone: str = "timm/test_resnet", **changes: Any) -> Path:
+    augment = changes.pop("augment", "none")
     given = {
-        "data": {"folder": str(folder), "split": {"val": 0.25, "test": 0.25}, "augment": changes.pop("augment", "none")},
+        "data": {"folder": str(folder), "split": {"val": 0.25, "test": 0.25}, "augment": augment},
         "model": {
             "backbone": backbone,
             "weights": "none",

@@ -1,0 +1,80 @@
+"""The long checks through the real command line: `python -m tests.survive [ROW…]`; figures at the end.
+
+Rows run one after another in folders of their own; the exit code is 1 if one failed. A row whose tool is missing is
+named as not run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from tests.survive import faults, kills, tools
+
+Row = tuple[Callable[[Path], str], tuple[str, ...]]
+ROWS: dict[str, Row] = {
+    "C01": (partial(kills.random_kills, cache="off"), ()),
+    "C01-cache": (partial(kills.random_kills, cache="{views: 4}", kills=10, seed=1), ()),
+    "C01-filling": (kills.kills_while_filling, ()),
+    "C02+C23": (kills.every_kill_point, ("strace",)),
+    "C03": (kills.several_kills, ()),
+    "C04": (kills.kills_at_epoch_edges, ("strace",)),
+    "C06": (faults.c06_sigterm_in_a_step, ()),
+    "C07": (faults.c07_sigterm_elsewhere, ()),
+    "C08": (faults.c08_sigint_twice, ()),
+    "C10": (faults.c10_parent_killed, ()),
+    "C11": (faults.c11_paused, ()),
+    "C12": (faults.c12_disk_full, ("unshare", "mount")),
+    "C13": (faults.c13_file_size_limit, ("prlimit",)),
+    "C14": (faults.c14_fsync_fails, ("strace",)),
+    "C15": (faults.c15_rename_fails, ("strace",)),
+    "C16": (faults.c16_temporary_folder_elsewhere, ("strace",)),
+    "C17": (faults.c17_not_writable, ("unshare", "mount")),
+    "C30": (faults.c30_two_trainers, ()),
+    "C31": (faults.c31_moved, ()),
+    "C32": (faults.c32_clock, ()),
+    "E01": (faults.e01_tiny_shared_memory, ("unshare", "mount")),
+    "E02": (faults.e02_few_descriptors, ("prlimit",)),
+    "E04": (faults.e04_closed_pipe, ("bash",)),
+    "E05": (faults.e05_ascii_terminal, ()),
+    "E06": (faults.e06_home, ()),
+    "E07": (faults.e07_import_api, ()),
+}
+
+
+def main(wanted: list[str]) -> int:
+    """Run the rows whose names begin with one of `wanted` (all, if none is named), and sum up."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    counts = {"passed": 0, "failed": 0, "not run": 0}
+    began = time.monotonic()
+    for name, (check, needed) in ROWS.items():
+        if not wanted or name.startswith(tuple(wanted)):
+            clock = time.monotonic()
+            result, told = outcome(check, needed)
+            counts[result] += 1
+            print(f"{name:12} {result:8} {time.monotonic() - clock:6.0f} s  {told}", flush=True)
+    print(f"\n{', '.join(f'{n} {what}' for what, n in counts.items())}, {(time.monotonic() - began) / 60:.1f} minutes")
+    return 1 if counts["failed"] else 0
+
+
+def outcome(check: Callable[[Path], str], needed: tuple[str, ...]) -> tuple[str, str]:
+    """How a row ended, and its figures; what a failed one left is kept to look at."""
+    if missing := tools.needs(*needed):
+        return "not run", missing
+    folder = Path(tempfile.mkdtemp(prefix="survive-"))
+    try:
+        told = check(folder / "job")
+    except Exception as error:
+        return "failed", f"{type(error).__name__}: {error} (kept: {folder})"
+    shutil.rmtree(folder)
+    return ("not run" if told.startswith("not run") else "passed"), told.removeprefix("not run: ")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
