@@ -1,7 +1,7 @@
 # Every target does its own set-up; that costs nothing once it is done.
 #   make demo    from a fresh clone to a report          make test    lint, then every test
 PYTHON ?= python3
-PYTEST_FLAGS ?= -n 2
+PYTEST_FLAGS ?= -n 2 --dist worksteal
 STAMP := .venv/.installed
 BEGUN := .venv/.installing
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

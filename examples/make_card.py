@@ -1,6 +1,6 @@
 """From a run to a backbone with a card: the weights in half precision, and what is known of them.
 
-    python examples/make_card.py runs/pretrain-tiny-imagenet/001 models/NAME --size 128
+    python examples/make_card.py runs/NAME/001 models/NAME --size 128
 
 It writes `models/NAME.safetensors`, head included, and begins `models/NAME.yaml` if there is none: architecture,
 options, preprocessing, classes and the file's sha256. Licence, source, data, metrics and limits are yours to add;
