@@ -188,7 +188,7 @@ def _before_last_module(module: nn.Module, learning: Collection[str], example: t
         with torch.no_grad():
             images = _noise(example, 2)
             values, again = prefix(images), prefix(images)
-    except Exception:  # as above
+    except Exception:  # a network's own code again: any failure only means that it is not cut here
         return None
     fit = all(isinstance(value, torch.Tensor) and value.dim() and len(value) == len(images) for value in values)
     if not values or not fit or not all(torch.equal(a, b) for a, b in zip(values, again, strict=True)):

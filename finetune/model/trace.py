@@ -230,6 +230,7 @@ class _Observer(fx.Interpreter):
         return [cpu] if self._device.type == "cpu" else [cpu, torch.get_device_module(self._device).get_rng_state()]
 
     def _storages(self, tensors: list[torch.Tensor]) -> frozenset[int]:
+        # torch does not annotate StorageWeakRef
         weak = [StorageWeakRef(tensor.untyped_storage()) for tensor in tensors]  # type: ignore[no-untyped-call]
         self._numbered += weak
         return frozenset(reference.cdata for reference in weak)
