@@ -151,6 +151,8 @@ def cell(value: Any) -> Any:
 
 def visible(text: str) -> str:
     """Text for one line of a terminal, log or table: control characters and undecodable bytes as escapes."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 

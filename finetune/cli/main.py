@@ -91,13 +91,21 @@ def main(arguments: list[str] | None = None) -> None:
     keep_large_buffers()
     for name, folder in (("MPLCONFIGDIR", "matplotlib"), ("TORCHINDUCTOR_CACHE_DIR", "inductor")):
         os.environ.setdefault(name, str(cache_folder() / folder))  # else they write into the home folder and /tmp
-    sys.exit(_exit_code(arguments))
+    code = _exit_code(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:  # closed by who started us
+                stream.flush()
+        except OSError:  # what nobody can read is dropped, else Python ends with 120
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
 
 
 def _exit_code(arguments: list[str] | None) -> int:
     try:
         result: Any = cli.main(args=arguments, prog_name="finetune", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.ClickException as error:
         error.show()
@@ -108,8 +116,7 @@ def _exit_code(arguments: list[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; so may what is buffered
+    except (BrokenPipeError, SystemExit):  # the reader has gone; click itself exits then
         return 0
     except Exception as error:
         if out_of_memory(error):
@@ -117,7 +124,10 @@ def _exit_code(arguments: list[str] | None) -> int:
             _show(ResourceError("memory: there is not enough of it", remedy))
             return ResourceError.exit_code
         if isinstance(error, OSError):
-            _show(from_os_error(error, error.filename or "the system"))
+            problem = from_os_error(error, error.filename or "the system")
+            if isinstance(error.filename, str) and cache_folder().is_relative_to(error.filename):
+                problem.remedy = "name another cache folder, one that can be made: FINETUNE_CACHE=FOLDER"
+            _show(problem)
             return ResourceError.exit_code
         traceback.print_exc()
         click.echo("this is a bug in finetune: please report it with the lines above", err=True)
@@ -126,7 +136,7 @@ def _exit_code(arguments: list[str] | None) -> int:
 
 def _show(error: FinetuneError) -> None:
     """One line a problem, then what to do."""
-    for problem in error.problems:
-        click.echo(f"error: {visible(problem)}", err=True)
-    for line in error.remedy.splitlines():
-        click.echo(f"remedy: {visible(line)}", err=True)
+    lines = [f"error: {visible(problem)}" for problem in error.problems]
+    lines += [f"remedy: {visible(line)}" for line in error.remedy.splitlines()]
+    with contextlib.suppress(BrokenPipeError):  # nobody reads it, the exit code tells
+        click.echo("\n".join(lines), err=True)

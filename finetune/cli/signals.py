@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import click
@@ -30,7 +30,9 @@ def stop_on_signals() -> Iterator[StopFlag]:
         flag.signum = signum
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
-        click.echo(f"\n{signal.Signals(signum).name}: stopping after this step, then saving (again: at once)", err=True)
+        name = signal.Signals(signum).name
+        with suppress(BrokenPipeError):  # in `finetune run 2>&1 | tee log`, Ctrl-C ends tee as well
+            click.echo(f"\n{name}: stopping after this step, then saving (again: at once)", err=True)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

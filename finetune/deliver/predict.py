@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -83,7 +83,7 @@ def _is_sample(path: Path) -> bool:
 
 def predict(
     network: Network,
-    sources: Iterable[Path],
+    sources: Collection[Path],
     compute: Compute,
     *,
     loss: str = "cross_entropy",
@@ -100,7 +100,7 @@ def predict(
         workers: decoding threads.
         batch: files per forward pass.
     """
-    forward = forward_of(network, compute)
+    forward = forward_of(network, compute, len(sources))
     for paths, pixels in _decoded(network, iter(sources), workers, batch):
         good = [position for position, value in enumerate(pixels) if not isinstance(value, BadImage)]
         rows: dict[int, np.ndarray] = {}

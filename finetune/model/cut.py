@@ -11,12 +11,13 @@ import posixpath
 import textwrap
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import fx, nn
 
 from finetune.device import own_randomness
+from finetune.model.fold import fold
 from finetune.model.freeze import live_batchnorm
 from finetune.model.line import Line, Uncuttable, prefix_of, suffix_of
 from finetune.model.trace import Table, Trace, fetch, follow, twin
@@ -51,6 +52,10 @@ class Cut:
     where: str
     whole: bool = False
     bytes_per_image: int = 0
+
+    def folded(self) -> Cut:
+        """The same, made faster: in the prefix each BatchNorm is folded into a copy of the convolution before it."""
+        return replace(self, prefix=fold(self.prefix)) if isinstance(self.prefix, fx.GraphModule) else self
 
 
 def cut(module: nn.Module, learning: Collection[str], *, example: torch.Tensor | None = None) -> Cut:

@@ -11,6 +11,9 @@ from torch import nn
 from finetune.errors import UsageError
 from finetune.model.plan import FreezePlan, Phase
 
+FUSED = {"cpu", "cuda"}
+"""Devices on which PyTorch updates all parameters of a group in one pass."""
+
 
 def make_optimizer(
     module: nn.Module, plan: FreezePlan, phase: Phase, kind: str, *, weight_decay: float, momentum: float
@@ -41,14 +44,16 @@ def make_optimizer(
         {"params": named, "lr": rate, "weight_decay": decay, "peak_lr": rate}
         for (rate, decay), named in buckets.items()
     ]
+    devices = {parameter.device.type for named in buckets.values() for _, parameter in named}
+    fused = devices <= FUSED
     if kind == "lbfgs":  # the phase is solved, not stepped through: what a checkpoint holds of an optimizer is empty
         optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, lr=0.0)
     elif kind == "sgd":
-        optimizer = torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0)
+        optimizer = torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0, fused=fused)
     elif kind == "adam":
-        optimizer = torch.optim.Adam(groups, lr=0.0)
+        optimizer = torch.optim.Adam(groups, lr=0.0, fused=fused)
     else:
-        optimizer = torch.optim.AdamW(groups, lr=0.0)
+        optimizer = torch.optim.AdamW(groups, lr=0.0, fused=fused)
     return optimizer
 
 

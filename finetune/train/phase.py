@@ -51,7 +51,7 @@ class PhaseLearner:
         self.optimizer = make_optimizer(
             module, plan, phase, settings.optimizer, weight_decay=settings.weight_decay, momentum=settings.momentum
         )
-        self.cut = cut(module, phase.learning, example=example)
+        self.cut = cut(module, phase.learning, example=example).folded()
         self.ema = Ema(module, settings.ema, phase.learning) if settings.ema and not self.convex else None
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
         weights = settings.class_weights

@@ -19,7 +19,7 @@ import torch
 
 from finetune.data.load import order
 from finetune.data.memory import AnyImages
-from finetune.device import Compute, own_randomness
+from finetune.device import Compute, own_randomness, seed
 from finetune.errors import DivergedError, Stopped
 from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import quick
@@ -159,7 +159,7 @@ class Trainer:
     ) -> None:
         position, images = self.position, sum(len(batch) for batch in step)
         rate = learner.rate(position.epoch, position.step_in_epoch, steps)
-        torch.manual_seed(self.settings.seed * 1_000_003 + position.step)
+        seed(self.settings.seed * 1_000_003 + position.step, self.compute.device)
         try:
             batches = ((values, self._labels[i].to(self.compute.device)) for i, values in islice(stream, len(step)))
             total = learner.step(batches, images, position.step, position.norms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from finetune.files import visible
 
 
 def say_on_stderr(text: str) -> None:
-    """Print a line for people, apart from results."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a line for people, apart from results; where nobody reads any more, the work goes on all the same."""
+    with contextlib.suppress(BrokenPipeError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def no_step(epoch: int, step: int, steps: int, loss: float, speed: float) -> None:

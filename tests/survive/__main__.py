@@ -1,7 +1,7 @@
 """The long checks through the real command line: `python -m tests.survive [ROW…]`; figures at the end.
 
 Rows run one after another in folders of their own; the exit code is 1 if one failed. A row whose tool is missing is
-named as not run.
+named as not run. `--quick` takes a share of some of them, with commands that are forked and not started from nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 
 from tests.survive import faults, kills, tools
+from tests.survive.tools import Job
+from tests.survive.warm import preload
 
 Row = tuple[Callable[[Path], str], tuple[str, ...]]
 ROWS: dict[str, Row] = {
@@ -46,14 +48,25 @@ ROWS: dict[str, Row] = {
     "E06": (faults.e06_home, ()),
     "E07": (faults.e07_import_api, ()),
 }
+QUICK: dict[str, Row] = {
+    "C01-cache": (partial(kills.random_kills, cache="{views: 4}", kills=3, seed=2), ()),
+    "C02+C23": (partial(kills.every_kill_point, part=(9, 30)), ("strace",)),
+    "C08": ROWS["C08"],
+    "C14": (partial(faults.c14_fsync_fails, whens=(15,)), ("strace",)),
+    "C30": ROWS["C30"],
+}
 
 
 def main(wanted: list[str]) -> int:
     """Run the rows whose names begin with one of `wanted` (all, if none is named), and sum up."""
     os.environ["OMP_NUM_THREADS"] = "1"
+    Job.all_warm = "--quick" in wanted
+    if Job.all_warm:
+        preload()
+    rows, wanted = QUICK if Job.all_warm else ROWS, [name for name in wanted if name != "--quick"]
     counts = {"passed": 0, "failed": 0, "not run": 0}
     began = time.monotonic()
-    for name, (check, needed) in ROWS.items():
+    for name, (check, needed) in rows.items():
         if not wanted or name.startswith(tuple(wanted)):
             clock = time.monotonic()
             result, told = outcome(check, needed)

@@ -17,6 +17,8 @@ from tests.survive import tools
 from tests.survive.tools import Job
 
 CHECKPOINT = "o/checkpoints/epoch-0000-step-0000002.json"
+HANGING = ("strace", "-f", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:delay_enter=3000000:when=9+")
+"""Each fsync from the ninth on takes three seconds more; strace lets go of such a call only when they are over."""
 RUN = ("run", "job.yaml", "--out", "o")
 
 
@@ -26,7 +28,7 @@ def reference_of(job: Job) -> str:
     return job.sha256("reference")
 
 
-def interrupted(job: Job, at: str, signum: int, expect: int, within: float = 20) -> str:
+def interrupted(job: Job, at: str, signum: int, expect: int, within: float = 60) -> str:
     """Send a signal once the command has come to `at`; it ends with `expect` and says how to go on."""
     process = job.start(*RUN)
     assert job.wait_for(at, process), f"never came to {at}: {job.said()}"
@@ -66,23 +68,21 @@ def c08_sigint_twice(folder: Path) -> str:
     reference = reference_of(job)
     told = interrupted(job, CHECKPOINT, signal.SIGINT, 130)
     job.resume_to(reference)
+    if missing := tools.needs("strace"):
+        return f"{told}; the second signal was not tried: {missing}"
     job.fresh()
-    delay = ["strace", "-f", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:delay_enter=3000000:when=9+"]
-    if tools.needs("strace"):
-        return f"{told}; the second signal was not tried without strace"
-    process = job.start(*RUN, before=delay)
+    process = job.start(*RUN, before=HANGING)
     assert job.wait_for("o/checkpoints", process)
     time.sleep(0.5)
-    child = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
-    os.kill(child, signal.SIGINT)
+    job.signal(process, signal.SIGINT)
     assert job.wait_for("SIGINT: stopping", process), job.said()
     time.sleep(0.5)
     began = time.monotonic()
-    os.kill(child, signal.SIGINT)
-    done = job.end(process, 20)
+    job.signal(process, signal.SIGINT)
+    done = job.end(process, 60)
     took = time.monotonic() - began
     assert done.rc == 130, (done.rc, done.said)
-    assert took < 4, took  # strace lets go of a call that it delays only when the delay is over
+    assert "finetune resume" not in done.said, "the second signal was not heard"
     job.resume_to(reference)
     return f"{told}; the second, in a save that hangs, ends it after {took:.1f} s"
 
@@ -173,22 +173,22 @@ def c13_file_size_limit(folder: Path) -> str:
     size = next((folder / "reference" / "checkpoints").glob("epoch-*.pth")).stat().st_size
     refused(job, "EFBIG", ["prlimit", f"--fsize={size // 2}", "--"])
     job.resume_to(reference)
-    refused(job, "EFBIG", ["prlimit", "--fsize=100", "--"])
-    return "6 with EFBIG, resumed to the reference"
+    refused(job, "EFBIG", ["prlimit", "--fsize=1000", "--"])  # less than run.json, room for what is said
+    return "6 with EFBIG at half a checkpoint and at run.json, resumed to the reference"
 
 
-def injected(call: str, error: str, when: str, log: str = "/dev/null", y: bool = False) -> list[str]:
+def injected(call: str, error: str, when: int, log: Path, y: bool = False) -> list[str]:
     """strace that makes a call fail."""
     inject = f"inject={call}:error={error}:when={when}"
-    return ["strace", "-f", *(["-y"] if y else []), "-o", log, "-e", f"trace={call},openat", "-e", inject]
+    return ["strace", "-f", *(["-y"] if y else []), "-o", str(log), "-e", f"trace={call},openat", "-e", inject]
 
 
-def c14_fsync_fails(folder: Path) -> str:
+def c14_fsync_fails(folder: Path, whens: Sequence[int] = (3, 15, 17)) -> str:
     job = Job.make(folder)
     reference = reference_of(job)
-    for when in ("3", "15", "17"):
+    for when in whens:
         log = folder / f"fsync-{when}"
-        refused(job, "EIO", injected("fsync", "EIO", when, str(log), y=True))
+        refused(job, "EIO", injected("fsync", "EIO", when, log, y=True))
         lines = log.read_text("utf-8", "backslashreplace").splitlines()
         failed = next(i for i, line in enumerate(lines) if "EIO" in line)
         file = re.search(r"fsync\(\d+<([^>]*)>", lines[failed])
@@ -198,14 +198,15 @@ def c14_fsync_fails(folder: Path) -> str:
         assert "saved" not in job.said().lower().replace("what was saved before", "")
         if (folder / "o" / "run.json").exists():
             job.resume_to(reference)
-    return "6 with EIO at the 3rd, 15th and 17th fsync, never a second one on that file, resumed to the reference"
+    numbers = ", ".join(map(str, whens))
+    return f"6 with EIO at fsync {numbers}, never a second one on that file, resumed to the reference"
 
 
 def c15_rename_fails(folder: Path) -> str:
     job = Job.make(folder)
-    for when in ("1", "9"):
+    for when in (1, 9):
         log = folder / f"rename-{when}"
-        refused(job, "EXDEV", injected("rename", "EXDEV", when, str(log)))
+        refused(job, "EXDEV", injected("rename", "EXDEV", when, log))
         named = re.findall(r'openat\([^"]*"([^"]*/o/[^"]*)", [^)]*O_WRONLY[^)]*\)', log.read_text("utf-8", "replace"))
         assert all(name.endswith(".tmp") for name in named), "something stood in for the rename"
     return "6 with EXDEV at the 1st and 9th rename, no copy instead"
@@ -221,16 +222,20 @@ def c16_temporary_folder_elsewhere(folder: Path) -> str:
         log = folder / "writes"
         watched = ["strace", "-f", "-y", "-o", log, "-e", "trace=write,pwrite64,writev,rename"]
         assert job.do(*RUN, before=watched).rc == 0
-        sizes = [
-            int(line.rsplit("= ", 1)[1])
-            for line in log.read_text().splitlines()
-            if f"<{place}" in line and "= -" not in line
-        ]
-        assert sum(sizes) < 1000, sizes
+        lines = log.read_text("utf-8", "backslashreplace").splitlines()
+        sizes = {path: sum(written(line) for line in lines if f"<{path}" in line) for path in (place, folder / "o")}
+        assert sizes[folder / "o"] > 100_000, "strace saw no checkpoint"
+        assert sizes[place] < 1000, sizes
         assert not list(place.iterdir())
     finally:
         shutil.rmtree(place)
-    return f"{sum(sizes)} bytes written below TMPDIR"
+    return f"{sizes[place]:,} bytes written below TMPDIR, {sizes[folder / 'o']:,} below the run folder"
+
+
+def written(line: str) -> int:
+    """How many bytes a write in an strace output wrote."""
+    match = re.search(r"\bp?write(?:64|v)?\(.* = (\d+)$", line)
+    return int(match[1]) if match else 0
 
 
 def c17_not_writable(folder: Path) -> str:
@@ -321,39 +326,42 @@ def e04_closed_pipe(folder: Path) -> str:
         said = (done.stdout + done.stderr).decode()
         assert "Traceback" not in said, said
         assert "Exception ignored" not in said, said
-        assert done.returncode in (0, 141), (command, done.returncode, said)
-    return "no traceback in check, models and run"
+        assert done.returncode == 0, (command, done.returncode, said)
+    assert job.sha256(), "the run has not gone on"
+    return "check and models end with 0; run goes on to its end"
 
 
 def e05_ascii_terminal(folder: Path) -> str:
     job = Job.make(folder)
     (folder / "images" / "ant").rename(folder / "images" / "café")
-    job.env = {"LC_ALL": "C", "LANG": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    for command in (
-        ("check", "job.yaml"),
-        RUN,
-        ("predict", "o", "images", "--csv"),
-        ("evaluate", "o"),
-        ("verify", "o"),
-    ):
+    job.env = {"LC_ALL": "C", "LANG": "C", "PYTHONIOENCODING": "ascii"}
+    rest = (("predict", "o", "images", "--csv"), ("evaluate", "o"), ("verify", "o"))
+    for command in (("check", "job.yaml"), RUN, *rest):
         done = job.do(*command)
         assert done.rc == 0, (command, done.said)
-        assert done.said.isascii()
     assert "café" in json.loads((folder / "o" / "run.json").read_text("utf-8"))["classes"]
-    return "check, run, predict, evaluate, verify"
+    job.env |= {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # now Python takes the names of files for ASCII, too
+    for command in (("run", "job.yaml", "--out", "p"), ("predict", "p", "images", "--csv")):
+        done = job.do(*command)
+        assert done.rc == 0, (command, done.said)
+        assert done.said.isascii(), done.said
+    return "check, run, predict, evaluate, verify; run and predict without Python's UTF-8 mode"
 
 
 def e06_home(folder: Path) -> str:
     job = Job.make(folder, cache="{views: 3}")
     job.env = {"HOME": "/proc/nowhere", "XDG_CACHE_HOME": "", "XDG_CONFIG_HOME": ""}
     assert job.do(*RUN).rc == 0, job.said()
-    job.env = {**job.env, "FINETUNE_CACHE": "/proc/nowhere/cache"}
-    done = job.do("run", "job.yaml", "--out", "p")
-    assert done.rc in (0, 6), (done.rc, done.said)
     env = {name: value for name, value in job.environment().items() if name != "HOME" and not name.startswith("XDG")}
-    bare = subprocess.run([tools.FINETUNE, "run", "job.yaml", "--out", "q"], cwd=folder, env=env, capture_output=True)
+    bare = subprocess.run([tools.FINETUNE, "run", "job.yaml", "--out", "p"], cwd=folder, env=env, capture_output=True)
     assert bare.returncode == 0, bare.stderr
-    return f"a HOME that cannot be written and none at all: 0; nor the cache: {done.rc}"
+    assert job.sha256("p") == job.sha256()
+    for cache in ("", "/proc/nowhere/cache"):
+        job.env["FINETUNE_CACHE"] = cache
+        done = job.do("run", "job.yaml", "--out", "q")
+        assert done.rc == 6, (done.rc, done.said)
+        assert "FINETUNE_CACHE=FOLDER" in done.said, done.said
+    return "a HOME that cannot be written and none at all: 0; nor the cache: 6 with what to set"
 
 
 def e07_import_api(folder: Path) -> str:

@@ -20,8 +20,10 @@ def random_kills(folder: Path, cache: str, kills: int = 20, seed: int = 0) -> st
     """C01: SIGKILL at seeded random times; each resumed to the reference."""
     job = Job.make(folder, cache=cache, images=24, epochs=4)
     before = makers.tree_hash(folder / "images")
+    process = job.start("run", "job.yaml", "--out", "reference")
+    assert job.wait_for("reference/run.json", process)
     began = time.monotonic()
-    assert job.do("run", "job.yaml", "--out", "reference").rc == 0
+    assert job.end(process).rc == 0, job.said()
     length, reference = time.monotonic() - began, job.sha256("reference")
     rng, landed, tried = random.Random(seed), 0, 0
     while landed < kills and tried < 2 * kills:
@@ -30,7 +32,7 @@ def random_kills(folder: Path, cache: str, kills: int = 20, seed: int = 0) -> st
         process = job.start("run", "job.yaml", "--out", "o")
         if not job.wait_for("o/run.json", process):
             continue
-        time.sleep(rng.uniform(0, length / 2))
+        time.sleep(rng.uniform(0, 0.9 * length))
         process.send_signal(signal.SIGKILL)
         landed += job.end(process).rc == 137
         job.resume_to(reference)
@@ -63,7 +65,7 @@ def every_kill_point(folder: Path, part: tuple[int, int] = (0, 1), calls: Sequen
     job = Job.make(folder, epochs=2, cache="{views: 2}", checkpoint="{every_steps: 2, keep: 1}")
     assert job.do("run", "job.yaml", "--out", "o").rc == 0
     reference = job.sha256()
-    tools.preload()
+    job.warm = True
     seen = trace(job, folder / "trace")
     assert job.sha256() == reference, "a warm start gives other bits than a cold one"
     offences = list(tools.order_offences(tools.own(seen, folder / "o", job.cache)))
@@ -80,7 +82,7 @@ def trace(job: Job, to: Path) -> list[Call]:
     """The calls of one whole run, and a new folder for the next."""
     job.fresh()
     watched = f"trace={','.join(known_calls())},{WRITES}"
-    done = tools.fork(job, ["run", "job.yaml", "--out", "o"], ["-f", "-y", "-o", str(to), "-e", watched])
+    done = job.do("run", "job.yaml", "--out", "o", before=["strace", "-f", "-y", "-o", to, "-e", watched])
     assert done.rc == 0, done.said
     return tools.read_trace(to)
 
@@ -98,17 +100,13 @@ def kill_at(job: Job, call: Call, seen: Sequence[Call], reference: str) -> str |
     """Kill a run at one call; what was wrong afterwards, or None."""
     job.fresh()
     inject = f"inject={call.name}:signal=SIGKILL:when={call.number}"
-    flags = ["-f", "-o", "/dev/null", "-e", f"trace={call.name}", "-e", inject]
+    strace = ["strace", "-f", "-o", "/dev/null", "-e", f"trace={call.name}", "-e", inject]
     point = f"{call.name} {call.number} ({' '.join(Path(path).name for path in call.paths)})"
     try:
-        killed = tools.fork(job, ["run", "job.yaml", "--out", "o"], flags)
+        killed = job.do("run", "job.yaml", "--out", "o", before=strace)
         assert killed.rc == 137, f"ended with {killed.rc}"
         look_at(job, seen[: seen.index(call)])
-        done = tools.fork(job, ["resume", "o"])
-        if done.rc == 2 and ("no run there" in done.said):
-            done = tools.fork(job, ["run", "job.yaml", "--out", "o"])
-        assert done.rc == 0, done.said
-        job.require_same(reference)
+        job.resume_to(reference)
     except AssertionError as error:
         return f"{point}: {error}"
     return None
@@ -118,7 +116,7 @@ def look_at(job: Job, past: Sequence[Call]) -> None:
     """What was published is whole, and what must have been there by then is there."""
     out = job.folder / "o"
     if out.exists():
-        assert (done := tools.fork(job, ["verify", "o"])).rc == 0, done.said
+        assert (done := job.do("verify", "o")).rc == 0, done.said
     published = {Path(call.paths[-1]).name for call in past if call.name.startswith("rename")}
     if any(name.startswith("epoch-") and name.endswith(".pth") for name in published):
         assert tools.require_whole(out) >= 1, "no whole checkpoint"
@@ -146,7 +144,7 @@ def kills_at_epoch_edges(folder: Path) -> str:
     job = Job.make(folder, checkpoint="{every_steps: 1}")
     assert job.do("run", "job.yaml", "--out", "o").rc == 0
     reference = job.sha256()
-    tools.preload()
+    job.warm = True
     seen = trace(job, folder / "trace")
     names = [Path(call.paths[-1]).name if call.paths else "" for call in seen]
     edges = [i for i, (c, name) in enumerate(zip(seen, names, strict=True)) if c.name == "rename" and is_edge(name)]

@@ -1,4 +1,4 @@
-"""What the long checks are made of: a job, the command line cold and warm, system calls seen and cut off."""
+"""What the long checks are made of: a job, the command line at work in it, system calls seen."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tests import makers
+from tests.survive.warm import SAID, Warm
 
 FINETUNE = Path(sys.executable).with_name("finetune")
 CALLS = ("fsync", "rename", "renameat", "renameat2", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir")
 """What changes which names there are, or makes it last."""
+
+Process = subprocess.Popen[bytes] | Warm
+"""A command at work."""
 
 RECIPE = """\
 data: {{folder: images, split: {{val: 0.25, test: 0.25}}, augment: light}}
@@ -50,11 +54,15 @@ class Job:
         folder: of the job.
         cache: the cache folder.
         env: laid over this process's environment.
+        warm: whether the commands are forks of this process, which has torch already, and not started from nothing.
     """
+
+    all_warm: ClassVar[bool] = False
 
     folder: Path
     cache: Path
     env: dict[str, str] = field(default_factory=dict)
+    warm: bool = False
 
     @classmethod
     def make(
@@ -74,13 +82,16 @@ class Job:
         return cls(folder, folder.with_name(f"{folder.name}-cache"))
 
     def environment(self) -> dict[str, str]:
-        """Of the commands: one thread, no network, a cache folder of their own."""
+        """Of the commands: one thread, no network, a cache folder of their own, a list of fonts made only once."""
         fixed = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "FINETUNE_CACHE": str(self.cache)}
+        fixed["MPLCONFIGDIR"] = str(self.folder.with_name(f"{self.folder.name}-fonts"))
         return {**os.environ, **fixed, **self.env}
 
-    def start(self, *arguments: object, before: Sequence[object] = ()) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: object, before: Sequence[object] = ()) -> Process:
         """The command in a session of its own, behind `before` (prlimit, strace, …); what it says goes to a file."""
-        with open(self.folder / "said.txt", "wb") as said:
+        if self.warm or self.all_warm:
+            return Warm(list(map(str, arguments)), self.folder, self.environment(), list(map(str, before)))
+        with open(self.folder / SAID, "wb") as said:
             return subprocess.Popen(
                 [*map(str, before), FINETUNE, *map(str, arguments)],
                 cwd=self.folder,
@@ -91,11 +102,16 @@ class Job:
                 start_new_session=True,
             )
 
+    def signal(self, process: Process, signum: int) -> None:
+        """Send a signal to a command, which may have been started behind strace."""
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(process.pid if isinstance(process, Warm) else int(children[0]), signum)
+
     def said(self) -> str:
         """By the command started last."""
-        return (self.folder / "said.txt").read_text("utf-8", "backslashreplace")
+        return (self.folder / SAID).read_text("utf-8", "backslashreplace")
 
-    def end(self, process: subprocess.Popen[bytes], timeout: float = 300) -> Done:
+    def end(self, process: Process, timeout: float = 300) -> Done:
         """Wait for a command; none of its session may be left."""
         rc = process.wait(timeout)
         with contextlib.suppress(ProcessLookupError):
@@ -110,7 +126,7 @@ class Job:
         assert "Traceback" not in done.said, done.said
         return done
 
-    def wait_for(self, what: str, process: subprocess.Popen[bytes], timeout: float = 120) -> bool:
+    def wait_for(self, what: str, process: Process, timeout: float = 120) -> bool:
         """Wait until the command has said `what`, or a file of that name is there; False if it ended before."""
         until = time.monotonic() + timeout
         while time.monotonic() < until and process.poll() is None:
@@ -166,62 +182,6 @@ def require_whole(out: Path) -> int:
     broken = [path.name for path in paths if not whole(path)]
     assert not broken, f"not whole: {broken}"
     return sum(path.name != "best.pth" for path in paths)
-
-
-# --- the command line in a process that has torch already ------------------------------------------------------------
-
-
-def preload() -> None:
-    """Import what every command needs, so that the processes forked from this one start at once."""
-    import finetune.cli.main
-    import finetune.cli.training
-    import finetune.cli.using
-    import finetune.deliver.verify
-    import finetune.run  # noqa: F401
-
-
-def fork(job: Job, arguments: Sequence[str], strace: Sequence[str] = ()) -> Done:
-    """`finetune ARGUMENTS` by its own entry point, in a fork of this process, under `strace STRACE`."""
-    pid = os.fork()
-    if pid == 0:
-        _be_the_command(job, arguments, stopped=bool(strace))
-    tracer = None
-    if strace:
-        os.waitpid(pid, os.WUNTRACED)
-        tracer = subprocess.Popen(["strace", *strace, "-p", str(pid)], stderr=subprocess.PIPE, text=True)
-        assert tracer.stderr is not None
-        line = tracer.stderr.readline()
-        assert "attached" in line, line
-        os.kill(pid, signal.SIGCONT)
-    _, status = os.waitpid(pid, 0)
-    if tracer is not None:
-        tracer.communicate(timeout=60)
-    rc = os.waitstatus_to_exitcode(status)
-    done = Done(rc if rc >= 0 else 128 - rc, job.said())
-    assert "Traceback" not in done.said, done.said
-    return done
-
-
-def _be_the_command(job: Job, arguments: Sequence[str], stopped: bool) -> None:
-    from finetune.cli.main import main
-
-    code = 1
-    try:
-        said = os.open(job.folder / "said.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        for descriptor in (1, 2):
-            os.dup2(said, descriptor)
-        os.environ.update(job.environment())
-        os.chdir(job.folder)
-        if stopped:
-            os.kill(os.getpid(), signal.SIGSTOP)
-        main(list(arguments))
-    except SystemExit as error:
-        code = int(error.code or 0)
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError):
-                stream.flush()
-        os._exit(code)
 
 
 # --- what strace saw -------------------------------------------------------------------------------------------------
@@ -281,7 +241,12 @@ def own(calls: Sequence[Call], *folders: Path) -> list[Call]:
 def needs(*tools: str) -> str | None:
     """Why a row cannot be run here, or None."""
     missing = [tool for tool in tools if shutil.which(tool) is None]
-    return f"not run: {', '.join(missing)} is not installed" if missing else None
+    if missing:
+        return f"{', '.join(missing)} is not installed"
+    probe = ["strace", "-o", "/dev/null", "true"]
+    if "strace" in tools and subprocess.run(probe, stderr=subprocess.DEVNULL).returncode:
+        return "strace is not allowed to trace here"
+    return None
 
 
 def record(path: Path) -> dict[str, Any]:
