@@ -2,10 +2,15 @@
 
     python benchmarks/sample_hardness.py                # about 2 minutes on one core
     python benchmarks/sample_hardness.py --seeds 3      # three splits: mean and range
+    python benchmarks/sample_hardness.py --seeds 5 --backbone models/NAME.yaml [--folder FOLDER]
 
 Draws the sample into a temporary folder, splits it 75/25 (stratified), and trains what knows less than a CNN and a
 small CNN on the same images. A sample is worth having if colours are worth no more than guessing, a network on raw
 pixels is clearly worse than the CNN, and the CNN from scratch leaves room for one that has learned before.
+
+With --backbone also: a new head on that backbone, frozen, with its weights and with random ones; and the same
+architecture from scratch, trained as the small CNN is. So what the weights know is told apart from what the
+architecture does. --folder judges a folder of classes instead of the drawn sample. A Markdown table ends it.
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -30,19 +35,25 @@ from torch import nn
 from torch.nn import functional
 
 from finetune.data.samples.vehicles import draw
+from finetune.model.backbones import build
+from finetune.model.network import Network
 
 Pictures = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 Judge = Callable[[Pictures, Labels, Pictures, int], Labels]
+View = Callable[[Image.Image], Pictures]
 
 
-def load(folder: Path, names: list[str], size: int) -> tuple[Pictures, Labels]:
+def load(folder: Path, names: list[str], view: View) -> tuple[Pictures, Labels]:
     """All pictures as (n, size, size, 3) uint8 and their class numbers (n,)."""
     files = [(path, label) for label, name in enumerate(names) for path in sorted((folder / name).iterdir())]
-    pictures = [
-        np.asarray(Image.open(path).convert("RGB").resize((size, size), Image.Resampling.BOX)) for path, _ in files
-    ]
+    pictures = [view(Image.open(path).convert("RGB")) for path, _ in files]
     return np.stack(pictures), np.array([label for _, label in files], dtype=np.int64)
+
+
+def squeezed(image: Image.Image) -> Pictures:
+    """The whole picture at 80 x 80."""
+    return np.asarray(image.resize((80, 80), Image.Resampling.BOX))
 
 
 # --- what knows less than a CNN --------------------------------------------------------------------------------------
@@ -105,12 +116,13 @@ def network(classes: int) -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.2), nn.Linear(before, classes))
 
 
-def cnn(epochs: int) -> Judge:
-    """The network above, AdamW, one-cycle learning rate; mirrored and shifted at random."""
+def cnn(epochs: int, make: Callable[[int, int], nn.Module] = lambda classes, seed: network(classes)) -> Judge:
+    """The network above, or another; AdamW, one-cycle learning rate; mirrored and shifted at random."""
 
     def judge(train: Pictures, labels: Labels, test: Pictures, seed: int) -> Labels:
         torch.manual_seed(seed)
-        x, y, model = _tensor(train), torch.from_numpy(labels), network(int(labels.max()) + 1)
+        x, y, model = _tensor(train), torch.from_numpy(labels), make(int(labels.max()) + 1, seed)
+        model.train()
         batches = [torch.randperm(len(x)).split(32) for _ in range(epochs)]
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.05)
         steps = sum(len(epoch) for epoch in batches)
@@ -123,7 +135,7 @@ def cnn(epochs: int) -> Judge:
             schedule.step()
         model.eval()
         with torch.no_grad():
-            return np.asarray(model(_tensor(test)).argmax(1))
+            return np.asarray(torch.cat([model(part) for part in _tensor(test).split(64)]).argmax(1))
 
     return judge
 
@@ -139,39 +151,100 @@ def _augmented(images: torch.Tensor) -> torch.Tensor:
     return images.roll((down, right), (2, 3))
 
 
+# --- a backbone ------------------------------------------------------------------------------------------------------
+
+
+def frozen(card: str, weights: str) -> Judge:
+    """Logistic regression on the standardised features of a backbone, its penalty chosen by cross-validation."""
+
+    def judge(train: Pictures, labels: Labels, test: Pictures, seed: int) -> Labels:
+        network = build(card, ["any", "other"], weights=weights, seed=seed)
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
+        search = GridSearchCV(model, {"logisticregression__C": np.logspace(-4, 0, 5)}, cv=3, scoring="f1_macro")
+        fitted = search.fit(features(network, train), labels)
+        return np.asarray(fitted.predict(features(network, test)))
+
+    return judge
+
+
+def untrained(card: str) -> Callable[[int, int], nn.Module]:
+    """Makes the architecture of a card, with random weights."""
+    return lambda classes, seed: build(card, [str(n) for n in range(classes)], weights="none", seed=seed).module
+
+
+def features(network: Network, pictures: Pictures) -> NDArray[np.float32]:
+    """What reaches the head: (n, features)."""
+    reached: list[torch.Tensor] = []
+    module = network.module.eval()
+    handle = module.get_submodule(network.heads[0]).register_forward_pre_hook(lambda _, given: reached.append(given[0]))
+    with torch.no_grad():
+        for part in torch.from_numpy(pictures).split(64):
+            module(network.preprocess.normalise(part))
+    handle.remove()
+    return torch.cat(reached).flatten(1).numpy()
+
+
 # --- the table -------------------------------------------------------------------------------------------------------
+
+
+def judges_of(args: argparse.Namespace) -> dict[str, tuple[Judge, View]]:
+    """Title → what judges, and how it sees a picture."""
+    judges: dict[str, tuple[Judge, View]] = {
+        "mean colours, logistic": (logistic(mean_colours, 1.0), squeezed),
+        "colour histogram, logistic": (logistic(histogram, 0.1), squeezed),
+        "32x32 pixels, logistic": (logistic(pixels, 1e-3), squeezed),
+        "32x32 pixels, MLP": (mlp, squeezed),
+        "small CNN from scratch": (cnn(args.epochs), squeezed),
+    }
+    if args.backbone:
+        view = build(args.backbone, ["any", "other"], weights="none").preprocess.evaluate
+        judges["backbone, random, new head"] = (frozen(args.backbone, "none"), view)
+        judges["backbone from scratch"] = (cnn(args.epochs, untrained(args.backbone)), view)
+        judges["backbone, frozen, new head"] = (frozen(args.backbone, "default"), view)
+    return judges
+
+
+def prepared(args: argparse.Namespace, temporary: str) -> tuple[Path, list[str]]:
+    """The folder of images, drawn where none is given, and its classes."""
+    if args.folder:
+        return args.folder, sorted(path.name for path in args.folder.iterdir() if path.is_dir())
+    folder, start = Path(temporary) / "vehicles", time.perf_counter()
+    names = draw(folder, per_class=args.per_class)
+    print(f"{len(names)} classes x {args.per_class}, drawn in {time.perf_counter() - start:.1f} s", end="; ")
+    print(f"chance {1 / len(names):.3f}")
+    return folder, names
+
+
+def asked() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="How hard is the drawn sample?")
+    parser.add_argument("--seeds", type=int, default=1, help="splits (and initial weights) to try")
+    parser.add_argument("--epochs", type=int, default=28, help="of what learns from scratch")
+    parser.add_argument("--per-class", type=int, default=120)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--backbone", metavar="CARD", help="a card with weights: judge these, too")
+    parser.add_argument("--folder", type=Path, help="a folder of classes, instead of the drawn sample")
+    return parser.parse_args()
 
 
 def main() -> None:
     """Print accuracy and macro F1 of each, over the seeds."""
-    parser = argparse.ArgumentParser(description="How hard is the drawn sample?")
-    parser.add_argument("--seeds", type=int, default=1, help="splits (and initial weights) to try")
-    parser.add_argument("--epochs", type=int, default=28, help="of the small CNN")
-    parser.add_argument("--per-class", type=int, default=120)
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    args = asked()
     torch.set_num_threads(args.threads)
-    judges: dict[str, Judge] = {
-        "mean colours, logistic": logistic(mean_colours, 1.0),
-        "colour histogram, logistic": logistic(histogram, 0.1),
-        "32x32 pixels, logistic": logistic(pixels, 1e-3),
-        "32x32 pixels, MLP": mlp,
-        "small CNN from scratch": cnn(args.epochs),
-    }
+    judges = judges_of(args)
     with tempfile.TemporaryDirectory() as temporary:
+        folder, names = prepared(args, temporary)
+        seen = {view: load(folder, names, view) for view in {view: None for _, view in judges.values()}}
+    lines = ["| | accuracy | macro F1 | range |", "| --- | --- | --- | --- |"]
+    for title, (judge, view) in judges.items():
         start = time.perf_counter()
-        names = draw(Path(temporary) / "vehicles", per_class=args.per_class)
-        drawn = time.perf_counter() - start
-        print(f"{len(names)} classes x {args.per_class}, drawn in {drawn:.1f} s; chance {1 / len(names):.3f}")
-        pictures, labels = load(Path(temporary) / "vehicles", names, 80)
-    for title, judge in judges.items():
-        start = time.perf_counter()
-        scores = [score(judge, pictures, labels, seed, names) for seed in range(args.seeds)]
+        scores = [score(judge, *seen[view], seed, names) for seed in range(args.seeds)]
         seconds = (time.perf_counter() - start) / args.seeds
         accuracy, f1 = np.array([s[:2] for s in scores]).T
         f1_said = f"macro F1 {f1.mean():.3f} ({f1.min():.3f}-{f1.max():.3f})"
         print(f"{title:28s} accuracy {accuracy.mean():.3f}  {f1_said}  {seconds:6.1f} s", flush=True)
+        lines.append(f"| {title} | {accuracy.mean():.3f} | {f1.mean():.3f} | {f1.min():.3f} to {f1.max():.3f} |")
     print("F1 by class of the last:", ", ".join(f"{n} {v:.2f}" for n, v in zip(names, scores[-1][2], strict=True)))
+    print("\n" + "\n".join(lines))
 
 
 def score(

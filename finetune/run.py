@@ -273,9 +273,8 @@ def open_run(run: str | Path) -> tuple[nn.Module, torch.optim.Optimizer]:
     plan = classifier.plan(**train.model_dump())
     state = _checkpoints(folder, recipe).latest(Watch().say)
     phase = plan.phases[state["phase"]] if state else plan.phases[0]
-    optimizer = make_optimizer(
-        module, plan, phase, train.optimizer, weight_decay=train.weight_decay, momentum=train.momentum
-    )
+    kind = state.get("optimizer", train.optimizer) if state else train.optimizer
+    optimizer = make_optimizer(module, plan, phase, kind, weight_decay=train.weight_decay, momentum=train.momentum)
     accept_any_phase(optimizer, module)
     if state:
         module.load_state_dict(state["model_state_dict"])

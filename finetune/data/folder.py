@@ -68,7 +68,8 @@ class ImageSet:
     @property
     def hashes(self) -> list[str]:
         """The sha256 of each image file."""
-        return list(self.table["sha256"])
+        names: list[str] = self.table["sha256"].tolist()
+        return names
 
     def base_rate(self) -> tuple[str, float]:
         """The largest class, and how often answering it always would be right."""

@@ -119,6 +119,10 @@ class Images:
         self._room = 0
         self._kept.clear()
 
+    def ready(self, augment: Augment | None = None) -> torch.Tensor | None:
+        """Nothing is at hand before it has been read."""
+        return None
+
     @property
     def hashes(self) -> list[str]:
         """The sha256 of each image file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.nn.functional import grid_sample
 from finetune.data.augment import Augment
 from finetune.data.load import Images
 from finetune.data.preprocess import Preprocess
+from finetune.device import free_memory
 
 if TYPE_CHECKING:
     from finetune.data.folder import ImageSet
@@ -60,8 +62,13 @@ class MemoryImages:
         self.preprocess = preprocess
         self._image_set = image_set
         self._pixels = torch.from_numpy(image_set.pixels)
-        self._contents = np.array([int(name[:16], 16) for name in image_set.hashes], dtype=np.uint64)
+        self._ready: torch.Tensor | None = None
         self._as_it_is = preprocess.size == tuple(self._pixels.shape[1:]) and preprocess.crop == 1.0
+
+    @cached_property
+    def _contents(self) -> np.ndarray:
+        """The first bits of each picture's hash, uint64 [N]."""
+        return np.array([int(name[:16], 16) for name in self._image_set.hashes], dtype=np.uint64)
 
     def __len__(self) -> int:
         return len(self._pixels)
@@ -83,6 +90,16 @@ class MemoryImages:
     def names(self) -> list[str]:
         """The images' names."""
         return list(self._image_set.table["path"])
+
+    def ready(self, augment: Augment | None = None) -> torch.Tensor | None:
+        """All pictures as the network takes them, float32 [N, C, H, W], made once; None where each view is another, or
+        memory has no room for them."""
+        if not self._as_it_is or (augment is not None and augment.random):
+            return None
+        size = 4 * self._pixels.numel() * self.preprocess.channels
+        if self._ready is None and size < free_memory() / 4:
+            self._ready = self.preprocess.normalise(self._coloured(self._pixels))
+        return self._ready
 
     def pixels(
         self, indices: Sequence[int] | np.ndarray, augment: Augment | None = None, seed: int = 0, view: int = 0
@@ -117,11 +134,15 @@ class MemoryImages:
                 batch = moved(batch, chances[torch.from_numpy(indices)], motion)
             yield indices, batch
 
+    def _coloured(self, grey: torch.Tensor) -> torch.Tensor:
+        """With as many channels as the network takes, from uint8 [B, H, W] to [B, H, W, C]."""
+        return grey.unsqueeze(-1).expand(-1, -1, -1, self.preprocess.channels)
+
     def _prepared(self, indices: np.ndarray) -> torch.Tensor:
         """The pictures as they are judged, uint8 [B, H, W, C]."""
         grey = self._pixels[torch.from_numpy(indices)]
         if self._as_it_is:
-            return grey.unsqueeze(-1).expand(-1, -1, -1, self.preprocess.channels)
+            return self._coloured(grey)
         pictures = [Image.fromarray(picture).convert(self.preprocess.mode) for picture in grey.numpy()]
         return torch.from_numpy(np.stack([self.preprocess.evaluate(picture) for picture in pictures]))
 

@@ -80,12 +80,13 @@ def pick(root: Path, table: pd.DataFrame, classes: Sequence[str]) -> ImageSet:
 
 
 def find(root: Path | None) -> Path:
-    """The folder that holds `MNIST/raw`, whole; what is absent is fetched into it.
+    """The folder that holds `MNIST/raw`, whole; what is absent is fetched into it. `MNIST` itself may be named, too.
 
     Raises:
         ResourceError: it cannot be fetched.
     """
     root = (root or cache_folder()).expanduser().absolute()
+    root = root.parent if root.name == "MNIST" and (root / "raw").is_dir() else root
     raw = root / "MNIST" / "raw"
     if missing := [name for name in _names() if not (raw / name.removesuffix(".gz")).is_file()]:
         for name in missing:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from finetune.data.decode import Facts, inspect, read
+from finetune.data.known import Known
 from finetune.data.listing import Listing, is_image_name, list_folder
 from finetune.errors import BadImage, DataError, did_you_mean
 from finetune.files import visible
@@ -108,23 +109,26 @@ def _inspect_all(
     root: Path, paths: list[str], tick: Callable[[int, int], None] | None, workers: int | None
 ) -> dict[str, _Image | str]:
     """Path → what is there, or why it cannot be used."""
+    known = Known(root)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     pool = ThreadPoolExecutor(max(1, min(cores, 8) if workers is None else workers), thread_name_prefix="scan")
     found: dict[str, _Image | str] = {}
     try:
-        for path, result in zip(paths, pool.map(lambda path: _inspect(root / path), paths), strict=True):
+        for path, result in zip(paths, pool.map(lambda path: _inspect(root / path, known), paths), strict=True):
             found[path] = result
             if tick is not None:
                 tick(len(found), len(paths))
     finally:
         pool.shutdown(cancel_futures=True)
+    known.keep({image.sha256: image.facts for image in found.values() if isinstance(image, _Image)})
     return found
 
 
-def _inspect(path: Path) -> _Image | str:
+def _inspect(path: Path, known: Known) -> _Image | str:
     try:
         data = read(path)
-        return _Image(hashlib.sha256(data).hexdigest(), len(data), inspect(data))
+        sha256 = hashlib.sha256(data).hexdigest()
+        return _Image(sha256, len(data), known.get(sha256) or inspect(data))
     except BadImage as error:
         return error.problems[0]
 

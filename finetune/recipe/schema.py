@@ -199,8 +199,10 @@ class TrainConfig(Section):
     epochs: Count = Field(default=10, description="passes over the training images")
     batch_size: Count = Field(default=32, description="images a step")
     accumulate: Count = Field(default=1, description="batches a step of the optimizer")
-    optimizer: Literal["adamw", "sgd", "adam", "lbfgs"] = Field(
-        default="adamw", description="lbfgs: the exact optimum of a linear head on a frozen backbone"
+    optimizer: Literal["adamw", "sgd", "adam", "lbfgs", "auto"] = Field(
+        default="adamw",
+        description="lbfgs: the exact optimum of a linear head on a frozen backbone, in one step; "
+        "auto: lbfgs for the phases in which only such a head learns, adamw for the others",
     )
     lr: Positive = Field(default=1e-3, description="learning rate of the head")
     backbone_lr: Positive | None = Field(default=None, description="of the groups below the head; null: a tenth of lr")

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ BLOCK = 32
 
 VIEWS = 4
 """Augmented views kept of each training image where nothing else is said; docs/log.md has the curve behind it."""
+
+PICKED = 2**21
+"""Bytes of a table that are picked at once, where a batch is smaller: few enough to stay in the CPU's cache."""
 
 GB = 10**9
 
@@ -103,6 +107,19 @@ class Figures:
         }
 
 
+def gathered(
+    table: torch.Tensor, index_batches: Iterable[Sequence[int] | np.ndarray]
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """The rows of each batch, with its indices int64 [B]; small batches are picked several at once, which is faster."""
+    bytes_per_row = table[:1].numel() * table.element_size()
+    batches = (np.asarray(batch, dtype=np.int64) for batch in index_batches)
+    for first in batches:
+        more = max(0, PICKED // max(1, len(first) * bytes_per_row) - 1)
+        together = [first, *islice(batches, more)]
+        rows = table[torch.from_numpy(np.concatenate(together))]
+        yield from zip(together, torch.split(rows, [len(batch) for batch in together]), strict=True)
+
+
 class Inputs:
     """What the learning part of a network takes: computed on the way, or out of a table.
 
@@ -150,21 +167,22 @@ class Inputs:
         self, index_batches: Iterable[Sequence[int] | np.ndarray], view: int = 0
     ) -> Generator[tuple[np.ndarray, Values], None, None]:
         """Batch after batch: indices int64 [B] and the values of those images, on the device."""
-        if not self.cached:
+        if self.cached:
+            table = self._table(view)
+            assert self.layout is not None
+            for indices, rows in gathered(table, index_batches):
+                self.figures.served += len(indices)
+                yield indices, self.layout.unpack(rows.to(self.compute.device, non_blocking=True))
+        elif self.cut.whole and (ready := self.images.ready(self.augment)) is not None:
+            for indices, images in gathered(ready, index_batches):
+                yield indices, (images.to(self.compute.device, non_blocking=True),)
+        else:
             stream = self.images.batches(index_batches, self.augment, self.seed, view)
             try:
                 for indices, pixels in stream:
                     yield indices, self.prefix(pixels)
             finally:
                 stream.close()
-            return
-        table = self._table(view)
-        assert self.layout is not None
-        for batch in index_batches:
-            indices = np.asarray(batch, dtype=np.int64)
-            rows = table[torch.from_numpy(indices)].to(self.compute.device, non_blocking=True)
-            self.figures.served += len(indices)
-            yield indices, self.layout.unpack(rows)
 
     def prefix(self, pixels: torch.Tensor) -> Values:
         """The values that cross the freeze line, of pixels uint8 [N, H, W, C]."""

@@ -19,6 +19,7 @@ from torch import nn
 
 from finetune.errors import UsageError
 from finetune.evaluate.metrics import quick
+from finetune.model.cut import Cut
 from finetune.model.freeze import owner
 from finetune.model.plan import Phase
 from finetune.train.state import Settings
@@ -68,22 +69,35 @@ def linear_layer(module: nn.Module, learning: Collection[str]) -> nn.Linear | No
     return layer if isinstance(layer, nn.Linear) and layer.bias is not None and len(learning) == 2 else None
 
 
-def choose_convex(module: nn.Module, phase: Phase, settings: Settings) -> bool:
-    """Whether `phase` is solved instead of stepped through: it is asked for, and a single linear layer learns.
+def choose_optimizer(module: nn.Module, phase: Phase, settings: Settings, cut: Cut) -> str:
+    """adamw, adam, sgd, or lbfgs: what a phase is trained by. For `auto` it is solved where it can be, else adamw.
 
     Raises:
-        UsageError: it is asked for, and cannot be.
+        UsageError: lbfgs is asked for, and cannot be.
     """
-    if settings.optimizer != "lbfgs":
-        return False
-    if linear_layer(module, phase.learning) is None:
-        raise UsageError(
+    if settings.optimizer not in ("lbfgs", "auto"):
+        return settings.optimizer
+    problem = _not_solvable(module, phase, settings, cut)
+    if problem is None:
+        return "lbfgs"
+    if settings.optimizer == "auto":
+        return "adamw"
+    raise UsageError(*problem)
+
+
+def _not_solvable(module: nn.Module, phase: Phase, settings: Settings, cut: Cut) -> tuple[str, str] | None:
+    """Why a phase is no convex problem, and what to do about it; None where it is one."""
+    layer = linear_layer(module, phase.learning)
+    if layer is None:
+        return (
             f"train.optimizer: lbfgs trains a linear head on a frozen backbone; {phase.title} lets more learn",
-            "use -o 'model.unfreeze={head: 0}' with head: linear, or another optimizer",
+            "use -o 'model.unfreeze={head: 0}' with head: linear, or optimizer: auto",
         )
     if settings.loss != "cross_entropy" or settings.label_smoothing:
-        raise UsageError("train.loss: lbfgs knows cross_entropy without label smoothing only", "use optimizer: adamw")
-    return True
+        return "train.loss: lbfgs knows cross_entropy without label smoothing only", "use optimizer: adamw"
+    if cut.whole or cut.bytes_per_image != 4 * layer.in_features:
+        return "train.optimizer: lbfgs cannot see what reaches the head of this network", "use optimizer: adamw"
+    return None
 
 
 def solve(

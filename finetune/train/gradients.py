@@ -30,25 +30,32 @@ class Gradients:
         self.groups = {group: found for group, found in members.items() if found}
 
     @torch.no_grad()
-    def measure(self, norms: Norms) -> None:
-        """Add the L2 norm of each group's gradient as it is now to `norms`; what overflowed (fp16) is left out."""
-        owners, gradients = [], []
-        for group, parameters in self.groups.items():
-            for parameter in parameters:
-                if parameter.grad is not None:
-                    owners.append(group)
-                    gradients.append(parameter.grad)
-        if not gradients:
-            return
+    def measure(self, norms: Norms | None = None) -> float:
+        """The L2 norm of the whole gradient as it is now.
+
+        Args:
+            norms: takes in the norm of each group; what overflowed (fp16) is left out.
+        """
+        found = [(group, p.grad) for group, parameters in self.groups.items() for p in parameters if p.grad is not None]
+        if not found:
+            return 0.0
+        owners, gradients = zip(*found, strict=True)
         each = torch.stack(torch._foreach_norm(gradients)).tolist()  # all at once: one wait for the device
-        squares: dict[str, float] = dict.fromkeys(owners, 0.0)
-        for group, norm in zip(owners, each, strict=True):
-            squares[group] += norm * norm
-        for group, square in squares.items():
-            if math.isfinite(square):
-                total = norms.setdefault(group, [0.0, 0])
-                total[0] += math.sqrt(square)
-                total[1] += 1
+        if norms is not None:
+            _add(norms, owners, each)
+        return math.hypot(*each)
+
+
+def _add(norms: Norms, owners: Sequence[str], each: Sequence[float]) -> None:
+    parts: dict[str, list[float]] = {}
+    for group, norm in zip(owners, each, strict=True):
+        parts.setdefault(group, []).append(norm)
+    for group, own in parts.items():
+        whole = math.hypot(*own)
+        if math.isfinite(whole):
+            total = norms.setdefault(group, [0.0, 0])
+            total[0] += whole
+            total[1] += 1
 
 
 def gradient_columns(groups: Collection[str], norms: Norms) -> dict[str, float | None]:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 import numpy as np
 
 from finetune.data.memory import AnyImages
-from finetune.errors import UsageError
 from finetune.model.cut import Values
 from finetune.model.freeze import owner
 from finetune.model.network import Network
@@ -121,11 +120,7 @@ def _all(stream: Iterable[tuple[np.ndarray, Values]]) -> np.ndarray:
 
 def _flat(values: Values) -> np.ndarray:
     """The one value that reaches a linear head, as float32 [N, D]."""
-    if len(values) != 1 or values[0].ndim != 2:
-        raise UsageError(
-            "train.optimizer: lbfgs cannot see what reaches the head of this network", "use optimizer: adamw"
-        )
-    rows: np.ndarray = values[0].detach().float().cpu().numpy()
+    rows: np.ndarray = values[0].detach().flatten(1).float().cpu().numpy()
     return rows
 
 

@@ -27,7 +27,7 @@ def make_optimizer(
         module: the network.
         plan: gives each layer group its rate.
         phase: what learns.
-        kind: adamw, adam, sgd, or lbfgs.
+        kind: adamw, adam, sgd, or lbfgs; auto is adamw.
         weight_decay: for matrices and kernels.
         momentum: of SGD.
     """

@@ -15,7 +15,7 @@ from finetune.errors import DivergedError, UsageError
 from finetune.model.cut import Values, cut
 from finetune.model.freeze import live_batchnorm, set_learning, set_modes
 from finetune.model.plan import FreezePlan, Phase
-from finetune.train.convex import choose_convex
+from finetune.train.convex import choose_optimizer
 from finetune.train.gradients import Gradients, Norms
 from finetune.train.optimizer import Ema, make_loss, make_optimizer, restore_state, schedule, set_rates
 from finetune.train.state import Settings
@@ -47,11 +47,12 @@ class PhaseLearner:
         set_learning(module, phase.learning)
         self.train_mode()
         self._refuse_single_images()
-        self.convex = choose_convex(module, phase, settings)
-        self.optimizer = make_optimizer(
-            module, plan, phase, settings.optimizer, weight_decay=settings.weight_decay, momentum=settings.momentum
-        )
         self.cut = cut(module, phase.learning, example=example).folded()
+        self.kind = choose_optimizer(module, phase, settings, self.cut)
+        self.convex = self.kind == "lbfgs"
+        self.optimizer = make_optimizer(
+            module, plan, phase, self.kind, weight_decay=settings.weight_decay, momentum=settings.momentum
+        )
         self.ema = Ema(module, settings.ema, phase.learning) if settings.ema and not self.convex else None
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
         weights = settings.class_weights
@@ -95,13 +96,11 @@ class PhaseLearner:
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for inputs, labels in batches:
-            losses = self.loss(self.logits(inputs), labels)
-            self.scaler.scale(losses.sum() / images).backward()
-            total += float(losses.detach().sum())
+            loss = self.loss(self.logits(inputs), labels).sum()
+            self.scaler.scale(loss / images).backward()
+            total += loss.item()
         self.scaler.unscale_(self.optimizer)
-        if norms is not None:
-            self.gradients.measure(norms)
-        self._require_finite(total / images)
+        self._require_finite(total / images, self.gradients.measure(norms))
         try:
             self.scaler.step(self.optimizer)
         except RuntimeError as error:
@@ -123,16 +122,15 @@ class PhaseLearner:
         with self.compute.autocast():
             return self.cut.judge(*values).float()
 
-    def _require_finite(self, loss: float) -> None:
-        """Clip the gradient; refuse to step on what is not finite."""
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    def _require_finite(self, loss: float, norm: float) -> None:
+        """Clip the gradient, whose norm is `norm`; refuse to step on what is not finite."""
         # in fp16 an overflow is ordinary: the scaler skips that step and lowers its scale
-        finite_gradient = math.isfinite(float(norm)) or self.scaler.is_enabled()
+        finite_gradient = math.isfinite(norm) or self.scaler.is_enabled()
         if not math.isfinite(loss) or not finite_gradient:
             raise DivergedError("the loss is not finite" if finite_gradient else "the gradient is not finite")
         if self.settings.clip_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.clip_norm, norm)
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.clip_norm, torch.tensor(norm))
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
@@ -148,6 +146,7 @@ class PhaseLearner:
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds of the phase, on the CPU."""
         return {
+            "optimizer": self.kind,
             "optimizer_state_dict": on_cpu(self.optimizer.state_dict()),
             "phase": self.phase.index,
             "scaler": self.scaler.state_dict(),

@@ -23,7 +23,7 @@ class Settings:
     Attributes:
         batch_size: images per forward pass.
         accumulate: forward passes per optimizer step.
-        optimizer: adamw, adam or sgd.
+        optimizer: adamw, adam, sgd, lbfgs or auto.
         weight_decay: for matrices and kernels, not for biases and norms.
         momentum: of SGD.
         schedule: cosine, constant, step or one_cycle, over each phase.

@@ -23,14 +23,13 @@ from finetune.device import Compute, own_randomness, seed
 from finetune.errors import DivergedError, Stopped
 from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import quick
-from finetune.model.cut import Values
 from finetune.model.network import Network
 from finetune.model.plan import FreezePlan
 from finetune.train.cache import CachePlan, Figures
 from finetune.train.checkpoints import FORMAT, Checkpoints
 from finetune.train.convex import linear_layer, solve
 from finetune.train.gradients import gradient_columns
-from finetune.train.inputs import PhaseInputs
+from finetune.train.inputs import PhaseInputs, Stream
 from finetune.train.phase import PhaseLearner, on_cpu
 from finetune.train.state import Position, Settings, step_batches
 
@@ -84,7 +83,7 @@ class Trainer:
         self.cache, self.figures = cache or CachePlan(on=False), Figures()
         self.learner: PhaseLearner | None = None
         self.inputs: PhaseInputs
-        self._labels = torch.from_numpy(train.labels)
+        self._labels = train.labels
         self._best_state: dict[str, torch.Tensor] | None = None
         self._saved = (-1, time.monotonic())
 
@@ -150,18 +149,14 @@ class Trainer:
         at = self.position
         at.step, at.images, at.loss_sum = at.step + 1, len(labels), loss * len(labels)
 
-    def _step(
-        self,
-        learner: PhaseLearner,
-        stream: Iterator[tuple[np.ndarray, Values]],
-        step: list[np.ndarray],
-        steps: int,
-    ) -> None:
-        position, images = self.position, sum(len(batch) for batch in step)
+    def _step(self, learner: PhaseLearner, stream: Stream, step: list[np.ndarray], steps: int) -> None:
+        position, images, device = self.position, sum(len(batch) for batch in step), self.compute.device
         rate = learner.rate(position.epoch, position.step_in_epoch, steps)
-        seed(self.settings.seed * 1_000_003 + position.step, self.compute.device)
+        seed(self.settings.seed * 1_000_003 + position.step, device)
         try:
-            batches = ((values, self._labels[i].to(self.compute.device)) for i, values in islice(stream, len(step)))
+            batches = (
+                (values, torch.from_numpy(self._labels[i]).to(device)) for i, values in islice(stream, len(step))
+            )
             total = learner.step(batches, images, position.step, position.norms)
         except DivergedError as error:
             last = f"{position.loss:.4g}" if math.isfinite(position.loss) else "none"

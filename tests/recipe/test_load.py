@@ -186,7 +186,7 @@ train:
             "job.yaml:5: model: expected keys below it (a mapping), found 'os:system'",
             "job.yaml:7: train.lr: expected a number, found 'fast'",
             "job.yaml:8: train.batchsize: unknown key (did you mean 'batch_size'?)",
-            "job.yaml:9: train.optimizer: expected adamw, sgd, adam or lbfgs, found 'adamx' "
+            "job.yaml:9: train.optimizer: expected adamw, sgd, adam, lbfgs or auto, found 'adamx' "
             "(did you mean 'adam' or 'adamw'?)",
             "job.yaml:10: train.epochs: expected a whole number, found true",
             "job.yaml:11: train.seed: unknown key (did you mean 'seed' or 'data.split.seed'?)",

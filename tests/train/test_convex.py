@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from finetune.errors import UsageError
-from finetune.run import resume, run
+from finetune.run import open_run, resume, run
 from finetune.train.convex import solve
 from finetune.train.watch import Watch
 
@@ -40,6 +41,7 @@ def test_the_folded_head_gives_the_probabilities_of_scikit_learn(classes: int) -
 
 def recipe(folder: Path, **model: Any) -> dict[str, Any]:
     unfreeze = model.pop("unfreeze", {"head": 0})
+    optimizer = model.pop("optimizer", "lbfgs")
     return {
         "data": {"folder": str(folder), "split": {"val": 0.25, "test": 0.25}},
         "model": {
@@ -49,7 +51,7 @@ def recipe(folder: Path, **model: Any) -> dict[str, Any]:
             "unfreeze": unfreeze,
             **model,
         },
-        "train": {"epochs": 5, "optimizer": "lbfgs", "precision": "fp32"},
+        "train": {"epochs": 5, "optimizer": optimizer, "precision": "fp32"},
     }
 
 
@@ -63,6 +65,25 @@ def test_a_run_solves_its_head_once(tiny: Path, tmp_path: Path) -> None:
     checkpoint = next((folder / "checkpoints").glob("epoch-*.pth"))
     resume(folder, checkpoint=checkpoint, watch=Watch(say=said.append))
     assert json.loads((folder / "run.json").read_text())["weights_sha256"] == sha256
+
+
+def test_auto_solves_the_head_and_steps_through_the_rest(tiny: Path, tmp_path: Path) -> None:
+    given = recipe(tiny, optimizer="auto", unfreeze={"head": 0, "last:1": 3})
+    folder = run(given, out=tmp_path / "o", watch=Watch(say=lambda text: None))
+    rows = [line.split(",")[:2] for line in (folder / "history.csv").read_text().splitlines()[1:]]
+    assert rows == [["0", "0"], ["3", "1"], ["4", "1"]]
+    sha256 = json.loads((folder / "run.json").read_text())["weights_sha256"]
+    for checkpoint in sorted((folder / "checkpoints").glob("epoch-*.pth")):
+        _, optimizer = open_run(folder)
+        optimizer.load_state_dict(torch.load(checkpoint)["optimizer_state_dict"])
+        resume(folder, checkpoint=checkpoint, watch=Watch(say=lambda text: None))
+        assert json.loads((folder / "run.json").read_text())["weights_sha256"] == sha256
+
+
+def test_auto_steps_through_what_it_cannot_solve(tiny: Path, tmp_path: Path) -> None:
+    given = recipe(tiny, optimizer="auto", head={"hidden": [4]})
+    folder = run(given, out=tmp_path / "o", watch=Watch(say=lambda text: None))
+    assert len((folder / "history.csv").read_text().splitlines()) == 6
 
 
 @pytest.mark.parametrize("model", [{"unfreeze": {"head": 0, "layer4": 2}}, {"head": {"hidden": [4]}}])

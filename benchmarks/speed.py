@@ -1,0 +1,305 @@
+"""How fast is it, beside what people write by hand? Every run is a process of its own; arms take turns.
+
+    python benchmarks/speed.py                      # all tasks, three rounds: about half an hour on 2 idle cores
+    python benchmarks/speed.py T1 T4 --rounds 5     # some of them
+
+It wants real images: hymenoptera_data, vehicles (class folders) and MNIST/raw below $FINETUNE_DATA, and beside that
+folder weights/mobilenetv2_035.in1k.yaml. Seconds are from the first batch asked for until trained and judged; what
+comes before (starting Python, reading and checking the images) is the rest of `whole`. All arms of a task have the
+same images, network, epochs and batch, and nothing is cached from one run to the next unless the arm says so.
+
+The hand-written loops are the usual ones: `tutorial` is the loop of PyTorch's transfer-learning tutorial, with two
+loader workers, in training mode with what is frozen excluded from the optimizer; `features once` runs the backbone
+over each image a single time and hands the rest to scikit-learn; `in memory` keeps MNIST in one tensor and slices it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+DATA = Path(os.environ.get("FINETUNE_DATA", "../shared/data")).absolute()
+CARD = DATA.parent / "weights" / "mobilenetv2_035.in1k.yaml"
+COMMAND = Path(sys.executable).with_name("finetune")
+Arm = Callable[[Path], float]
+
+
+# --- this tool, by its command line ----------------------------------------------------------------------------------
+
+
+def ran(folder: Path, *flags: str) -> float:
+    """Seconds of a `finetune run`, from the first batch until it is trained and judged."""
+    subprocess.run([COMMAND, "run", *flags, "--out", folder / "run"], check=True, stderr=subprocess.DEVNULL)
+    timings = json.loads((folder / "run" / "run.json").read_text())["timings"]
+    return float(timings["train"] + timings["judge"])
+
+
+def options(**values: str) -> list[str]:
+    return [part for key, value in values.items() for part in ("-o", f"{key.replace('__', '.')}={value}")]
+
+
+def hymenoptera(*more: str) -> Arm:
+    recipe = "recipes/hymenoptera.yaml"
+    shared = options(data__folder=str(DATA / "hymenoptera_data"), model__backbone=str(CARD), train__batch_size="16")
+    return lambda folder: ran(folder, recipe, *shared, *more)
+
+
+def vehicles(*more: str) -> Arm:
+    shared = options(
+        data__folder=str(DATA / "vehicles"),
+        data__split="{val: 0.2, test: 0}",
+        model__backbone="timm/resnet18",
+        model__weights="none",
+        model__preprocess="{size: 224, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]}",
+        model__unfreeze="{head: 0, layer4: 0}",
+        train__optimizer="adamw",
+    )
+    return lambda folder: ran(folder, "recipes/vehicles.yaml", *shared, *more)
+
+
+def mnist(folder: Path) -> float:
+    more = options(data__folder=str(DATA), train__batch_size="64", train__epochs="5", train__optimizer="adam")
+    return ran(folder, "recipes/mnist-mlp.yaml", *more)
+
+
+def predicting(precision: str) -> Arm:
+    def arm(folder: Path) -> float:
+        from finetune import Classifier
+        from finetune.cli.memory import keep_large_buffers
+        from finetune.deliver.predict import find_images, predict
+        from finetune.device import choose
+
+        keep_large_buffers()
+        network = Classifier(str(CARD), [f"class {number}" for number in range(7)]).network
+        files = find_images([DATA / "vehicles"])
+        clock = time.perf_counter()
+        count = sum(row.label is not None for row in predict(network, files, choose("cpu", precision)))
+        assert count == len(files)
+        return time.perf_counter() - clock
+
+    return arm
+
+
+# --- by hand ---------------------------------------------------------------------------------------------------------
+
+
+def transforms_of(*first: Any) -> Any:
+    """`first`, then tensors in -1 to 1."""
+    from torchvision import transforms
+
+    return transforms.Compose([*first, transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)])
+
+
+def as_judged() -> Any:
+    from torchvision import transforms
+
+    return transforms_of(transforms.Resize(256), transforms.CenterCrop(224))
+
+
+def split_images(data: str) -> tuple[Any, Any, int]:
+    """Training images as the tutorial augments them, validation images, and the number of classes."""
+    import torch
+    from torchvision import datasets, transforms
+
+    seen = transforms_of(transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip())
+    if data == "hymenoptera_data":
+        train, val = (datasets.ImageFolder(str(DATA / data / p), t) for p, t in (("train", seen), ("val", as_judged())))
+        return train, val, 2
+    whole = [datasets.ImageFolder(str(DATA / data), transform) for transform in (seen, as_judged())]
+    order = torch.randperm(len(whole[0])).tolist()
+    held = len(order) // 5
+    parts = zip(whole, (order[held:], order[:held]), strict=True)
+    train, val = (torch.utils.data.Subset(images, places) for images, places in parts)
+    return train, val, 7
+
+
+def pretrained(classes: int) -> Any:
+    """MobileNetV2-0.35 with the weights of the card, and a new head."""
+    import timm
+    from safetensors.torch import load_file
+
+    model = timm.create_model("mobilenetv2_035", num_classes=0, pad_type="same", bn_eps=1e-3)
+    model.load_state_dict(load_file(CARD.with_suffix(".safetensors")))
+    model.reset_classifier(classes)
+    return model
+
+
+def tutorial(data: str, network: str, epochs: int, batch: int, learning: Sequence[str]) -> Arm:
+    """The tutorial's loop; `learning` are prefixes of the parameters that learn."""
+
+    def arm(folder: Path) -> float:
+        import timm
+        import torch
+
+        train, val, classes = split_images(data)
+        model = pretrained(classes) if network == MOBILENET else timm.create_model(network, num_classes=classes)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad = name.startswith(tuple(learning))
+        loaders = [
+            torch.utils.data.DataLoader(part, batch, shuffle=part is train, num_workers=2) for part in (train, val)
+        ]
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        loss_of, optimizer = torch.nn.CrossEntropyLoss(), torch.optim.SGD(parameters, lr=0.001, momentum=0.9)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=7, gamma=0.1)
+        clock = time.perf_counter()
+        for _ in range(epochs):
+            for learns, loader in zip((True, False), loaders, strict=True):
+                model.train(learns)
+                for images, labels in loader:
+                    optimizer.zero_grad()
+                    with torch.set_grad_enabled(learns):
+                        loss = loss_of(model(images), labels)
+                        if learns:
+                            loss.backward()
+                            optimizer.step()
+            scheduler.step()
+        return time.perf_counter() - clock
+
+    return arm
+
+
+def features_once(folder: Path) -> float:
+    """The backbone over each image once, no augmentation; scikit-learn does the rest."""
+    import torch
+    from sklearn.linear_model import LogisticRegression
+    from torchvision import datasets
+
+    parts = [datasets.ImageFolder(str(DATA / "hymenoptera_data" / part), as_judged()) for part in ("train", "val")]
+    model = pretrained(0).eval()
+    loader = torch.utils.data.DataLoader(torch.utils.data.ConcatDataset(parts), 16, num_workers=2)
+    clock = time.perf_counter()
+    with torch.inference_mode():
+        batches = [(model(images), labels) for images, labels in loader]
+    x, y = (torch.cat(columns).numpy() for columns in zip(*batches, strict=True))
+    known = len(parts[0])
+    LogisticRegression(max_iter=1000).fit(x[:known], y[:known]).score(x[known:], y[known:])
+    return time.perf_counter() - clock
+
+
+def in_memory(folder: Path) -> float:
+    """All of MNIST is one tensor; an epoch is one shuffle and slices of it."""
+    import torch
+    from torch import nn
+    from torchvision.datasets import MNIST
+
+    train, test = MNIST(str(DATA)), MNIST(str(DATA), train=False)
+    model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10))
+    optimizer, loss_of = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True), nn.CrossEntropyLoss()
+    clock = time.perf_counter()
+    x, y = train.data.flatten(1).float() / 255, train.targets
+    for _ in range(5):
+        order = torch.randperm(len(x))
+        for images, labels in zip(x[order].split(64), y[order].split(64), strict=True):
+            loss_of(model(images), labels).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    with torch.no_grad():
+        (model(test.data.flatten(1).float() / 255).argmax(1) == test.targets).float().mean().item()
+    return time.perf_counter() - clock
+
+
+def loader_predicts(folder: Path) -> float:
+    """A data loader with two workers, and the network in eval mode."""
+    import torch
+    from torchvision import datasets
+
+    images, model = datasets.ImageFolder(str(DATA / "vehicles"), as_judged()), pretrained(7).eval()
+    loader = torch.utils.data.DataLoader(images, 32, num_workers=2)
+    clock = time.perf_counter()
+    with torch.no_grad():
+        for pixels, _ in loader:
+            model(pixels).argmax(1)
+    return time.perf_counter() - clock
+
+
+MOBILENET, ONE_VIEW = "mobilenetv2_035", options(data__augment="none")
+OFF = options(train__cache="off")
+TASKS: dict[str, dict[str, Arm]] = {
+    "T1 hymenoptera, MobileNetV2-0.35, head, 25 epochs": {
+        "tutorial": tutorial("hymenoptera_data", MOBILENET, 25, 4, ["classifier"]),
+        "features once": features_once,
+        "finetune": hymenoptera("--epochs", "25"),
+        "finetune, one view": hymenoptera("--epochs", "25", *ONE_VIEW),
+        "finetune, solved": hymenoptera("--epochs", "25", *ONE_VIEW, *options(train__optimizer="lbfgs")),
+        "finetune, uncached": hymenoptera("--epochs", "25", *OFF),
+    },
+    "T2 the same, all of it, 10 epochs": {
+        "tutorial": tutorial("hymenoptera_data", MOBILENET, 10, 16, [""]),
+        "finetune": hymenoptera("--epochs", "10", *options(model__unfreeze="{all: 0}")),
+    },
+    "T3 vehicles, ResNet-18, layer4 and head, 3 epochs": {
+        "tutorial": tutorial("vehicles", "resnet18", 3, 32, ["layer4", "fc"]),
+        "finetune": vehicles("--epochs", "3"),
+        "finetune, one view": vehicles("--epochs", "3", *ONE_VIEW),
+        "finetune, one view, 12 epochs": vehicles("--epochs", "12", *ONE_VIEW),
+    },
+    "T4 MNIST, 784-128-64-10, 5 epochs": {"in memory": in_memory, "finetune": mnist},
+    "T5 predict 2,053 photographs": {
+        "loader": loader_predicts,
+        "finetune": predicting("fp32"),
+        "finetune, bf16": predicting("bf16"),
+    },
+}
+
+
+# --- taking turns ----------------------------------------------------------------------------------------------------
+
+
+def one(task: str, arm: str) -> None:
+    """Run an arm in this process; its seconds are the last line of stdout."""
+    folder = Path(tempfile.mkdtemp(prefix="speed-"))
+    os.environ["FINETUNE_CACHE"] = str(folder / "cache")
+    try:
+        seconds = TASKS[task][arm](folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    print(json.dumps(seconds))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("tasks", nargs="*", help="T1 to T5; all, if none is named")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--csv", type=Path, help="write every run into this file as well")
+    parser.add_argument("--one", nargs=2, metavar=("TASK", "ARM"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        return one(*arguments.one)
+    rows = []
+    for task, arms in TASKS.items():
+        if arguments.tasks and task[:2] not in arguments.tasks:
+            continue
+        found: dict[str, list[tuple[float, float]]] = {arm: [] for arm in arms}
+        for _ in range(arguments.rounds):
+            for arm in arms:
+                clock = time.perf_counter()
+                command = [sys.executable, __file__, "--one", task, arm]
+                told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+                found[arm].append((float(told.splitlines()[-1]), time.perf_counter() - clock))
+                rows.append([task, arm, *found[arm][-1]])
+                print(f"{task}: {arm}: {found[arm][-1][0]:.2f} s, whole {found[arm][-1][1]:.1f} s", file=sys.stderr)
+        first = statistics.median(seconds for seconds, _ in next(iter(found.values())))
+        print(f"\n{task}\n\n| arm | seconds | lowest to highest | whole | against the first |\n| --- | " + "--: | " * 4)
+        for arm, runs in found.items():
+            seconds, whole = ([run[place] for run in runs] for place in (0, 1))
+            middle, spread = statistics.median(seconds), f"{min(seconds):.2f} to {max(seconds):.2f}"
+            times = f"{first / middle:.1f}×"
+            print(f"| {arm} | {middle:.2f} | {spread} | {statistics.median(whole):.1f} | {times} |", flush=True)
+    if arguments.csv:
+        with arguments.csv.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([["task", "arm", "seconds", "whole"], *rows])
+
+
+if __name__ == "__main__":
+    main()
