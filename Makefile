@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 BEGUN := .venv/.installing
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test fuzz survive lint format clean FORCE
+.PHONY: setup demo test bench fuzz survive lint format clean FORCE
 
 setup: $(STAMP)
 	@:
@@ -16,6 +16,10 @@ demo: setup
 
 test: lint
 	.venv/bin/python -m pytest $(PYTEST_FLAGS)
+
+# Side by side with what people write by hand, half an hour on an idle machine; BENCH_FLAGS="T1 --rounds 5".
+bench: setup
+	.venv/bin/python benchmarks/speed.py $(BENCH_FLAGS)
 
 # Foreign bytes into the readers of recipes, weights and images, a minute each. FUZZ_FLAGS=--full: by count, not time.
 fuzz: setup

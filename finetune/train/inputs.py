@@ -131,11 +131,11 @@ def identity_of(network: Network, learner: PhaseLearner) -> str:
     """
     learning = learner.phase.learning
     owners = {owner(name) for name in learning}
-    state = network.module.state_dict()
+    state, parameters = network.module.state_dict(), network.parameters
     frozen = {
         name: value
         for name, value in state.items()
-        if name not in learning and (name in network.parameters or owner(name) not in owners)
+        if name not in learning and (name in parameters or owner(name) not in owners)
     }
     facts = [network.architecture, network.options, learner.cut.where, tensors_sha256(frozen)]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()

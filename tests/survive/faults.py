@@ -317,7 +317,7 @@ def e02_few_descriptors(folder: Path) -> str:
 
 
 def e04_closed_pipe(folder: Path) -> str:
-    job = Job.make(folder)
+    job = Job.make(folder, images=40, epochs=4)
     for command in ("check job.yaml", "models", "run job.yaml --out o 2>&1"):
         script = f"{tools.FINETUNE} {command} | head -1; exit ${{PIPESTATUS[0]}}"
         done = subprocess.run(
@@ -328,7 +328,12 @@ def e04_closed_pipe(folder: Path) -> str:
         assert "Exception ignored" not in said, said
         assert done.returncode == 0, (command, done.returncode, said)
     assert job.sha256(), "the run has not gone on"
-    return "check and models end with 0; run goes on to its end"
+    process = job.start(*RUN[:-1], "p", before=["bash", "-c", 'exec "$@" > >(true) 2>&1', "-"])
+    assert job.wait_for(CHECKPOINT.replace("o/", "p/", 1), process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert json.loads((folder / "p" / "run.json").read_text())["status"] == "stopped"
+    return "check and models end with 0; run goes on to its end, and saves at SIGINT"
 
 
 def e05_ascii_terminal(folder: Path) -> str:
