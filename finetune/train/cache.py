@@ -149,7 +149,7 @@ class Inputs:
         augment: Augment | None = None,
         seed: int = 0,
         views: int = 1,
-        asked: int = 1,
+        asked: float = 1,
         tick: Callable[[int, int], None] | None = None,
     ) -> None:
         self.images, self.cut, self.compute, self.figures = images, cut, compute, figures

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -231,8 +232,10 @@ def _whole_hash(path: Path, manifest: Mapping[str, Any]) -> str:
 
 
 def _require_finite(checkpoint: Mapping[str, Any]) -> None:
-    for name, value in checkpoint["model_state_dict"].items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+    state = checkpoint["model_state_dict"].items()
+    floats = {name: value.float() for name, value in state if value.is_floating_point() and value.numel()}
+    for name, norm in zip(floats, torch._foreach_norm(list(floats.values()), math.inf), strict=True):
+        if not math.isfinite(norm):
             groups = checkpoint.get("optimizer_state_dict", {}).get("param_groups", [])
             rate = max((float(group["lr"]) for group in groups), default=float("nan"))
             raise DivergedError(

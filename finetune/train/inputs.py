@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Generator, Iterable, Sequence
 
 import numpy as np
@@ -57,6 +58,8 @@ class PhaseInputs:
         self.views = cache.views_for(epochs) if self.random else 1
         # fewer views than epochs are a fixed set of pictures, the same for every seed, so that the next run finds them
         fixed = self.random and self.views < epochs
+        # what is solved sees each view once, and yet the next run may want them
+        asked = math.inf if learner.convex else epochs
         self.train = Inputs(
             train,
             learner.cut,
@@ -67,12 +70,12 @@ class PhaseInputs:
             augment=augment,
             seed=0 if fixed else self.settings.seed,
             views=self.views,
-            asked=epochs,
+            asked=asked,
             tick=tick,
         )
         if not self.train.cached:
             self.train.seed = self.settings.seed
-        self.judged = Inputs(val, learner.cut, learner.compute, cache, identity, figures, asked=epochs, tick=tick)
+        self.judged = Inputs(val, learner.cut, learner.compute, cache, identity, figures, asked=asked, tick=tick)
 
     def describe(self) -> str:
         """One line for people: what of this phase's work is done once, or why not."""

@@ -140,6 +140,7 @@ class Trainer:
 
     def _solve(self, learner: PhaseLearner) -> None:
         """Put the optimum into the head; in the eyes of a checkpoint this is one step."""
+        clock = time.perf_counter()
         features, places, val_features = self.inputs.everything()
         labels, layer = self.train.labels[places], linear_layer(self.module, learner.phase.learning)
         assert layer is not None
@@ -148,6 +149,7 @@ class Trainer:
         loss = found.put_into(layer, features, labels)
         at = self.position
         at.step, at.images, at.loss_sum = at.step + 1, len(labels), loss * len(labels)
+        at.seconds += time.perf_counter() - clock
 
     def _step(self, learner: PhaseLearner, stream: Stream, step: list[np.ndarray], steps: int) -> None:
         position, images, device = self.position, sum(len(batch) for batch in step), self.compute.device
