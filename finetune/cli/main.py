@@ -118,7 +118,7 @@ def _exit_code(arguments: list[str] | None) -> int:
         return 130
     except (BrokenPipeError, SystemExit):  # the reader has gone; click itself exits then
         return 0
-    except Exception as error:
+    except Exception as error:  # the last resort: whatever is left is shown, and its exit code told
         if out_of_memory(error):
             remedy = "use a smaller train.batch_size or image size, or raise the limit (ulimit -v)"
             _show(ResourceError("memory: there is not enough of it", remedy))

@@ -176,7 +176,7 @@ def _get(url: str) -> bytes:
     def ask() -> None:
         try:
             answers.put(urllib.request.urlopen(url, timeout=SECONDS))
-        except Exception as error:  # handed over to the caller
+        except Exception as error:  # handed over to the caller, who tells network errors from others
             answers.put(error)
 
     threading.Thread(target=ask, daemon=True).start()

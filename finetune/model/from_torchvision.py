@@ -106,15 +106,9 @@ def heads(module: nn.Module, classes: int) -> tuple[str, ...]:
 def _replace_first(module: nn.Module, in_chans: int) -> None:
     """Another number of input channels for the first convolution."""
     name, old = next((name, child) for name, child in module.named_modules() if isinstance(child, nn.Conv2d))
-    new = nn.Conv2d(
-        in_chans,
-        old.out_channels,
-        old.kernel_size,  # type: ignore[arg-type]  # Conv2d keeps a tuple of any length
-        old.stride,  # type: ignore[arg-type]
-        old.padding,  # type: ignore[arg-type]
-        old.dilation,  # type: ignore[arg-type]
-        bias=old.bias is not None,
-    )
+    # Conv2d takes pairs, but says of what it keeps that it is a tuple of any length
+    geometry: dict[str, Any] = {name: getattr(old, name) for name in ("kernel_size", "stride", "padding", "dilation")}
+    new = nn.Conv2d(in_chans, old.out_channels, bias=old.bias is not None, **geometry)
     with torch.no_grad():
         new.weight.copy_(old.weight.sum(dim=1, keepdim=True).expand_as(new.weight) / in_chans)
         if old.bias is not None and new.bias is not None:

@@ -230,8 +230,8 @@ class _Observer(fx.Interpreter):
         return [cpu] if self._device.type == "cpu" else [cpu, torch.get_device_module(self._device).get_rng_state()]
 
     def _storages(self, tensors: list[torch.Tensor]) -> frozenset[int]:
-        # torch does not annotate StorageWeakRef
-        weak = [StorageWeakRef(tensor.untyped_storage()) for tensor in tensors]  # type: ignore[no-untyped-call]
+        storages = [tensor.untyped_storage() for tensor in tensors]
+        weak = [StorageWeakRef(storage) for storage in storages]  # type: ignore[no-untyped-call]  # torch: no annotation
         self._numbered += weak
         return frozenset(reference.cdata for reference in weak)
 

@@ -48,7 +48,7 @@ def main() -> int:
         for number in itertools.count(options.seed):
             try:
                 fuzz(target, number, ROUND)
-            except Exception as error:
+            except Exception as error:  # anything undocumented is the find
                 print(f"{name}: FOUND with seed {number}: {type(error).__name__}: {error}")
                 print(f"  in {target.last!r}")
                 failed = True

@@ -82,7 +82,7 @@ def outcome(check: Callable[[Path], str], needed: tuple[str, ...]) -> tuple[str,
     folder = Path(tempfile.mkdtemp(prefix="survive-"))
     try:
         told = check(folder / "job")
-    except Exception as error:
+    except Exception as error:  # a row that fails in any way is a failed row, and the next one runs
         return "failed", f"{type(error).__name__}: {error} (kept: {folder})"
     shutil.rmtree(folder)
     return ("not run" if told.startswith("not run") else "passed"), told.removeprefix("not run: ")
