@@ -8,7 +8,7 @@ strength of the regularisation is chosen on the validation images.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,7 +77,7 @@ def choose_optimizer(module: nn.Module, phase: Phase, settings: Settings, cut: C
     """
     if settings.optimizer not in ("lbfgs", "auto"):
         return settings.optimizer
-    problem = _not_solvable(module, phase, settings, cut)
+    problem = _not_solvable(module, phase, settings) or _not_visible(module, phase, cut)
     if problem is None:
         return "lbfgs"
     if settings.optimizer == "auto":
@@ -85,17 +85,34 @@ def choose_optimizer(module: nn.Module, phase: Phase, settings: Settings, cut: C
     raise UsageError(*problem)
 
 
-def _not_solvable(module: nn.Module, phase: Phase, settings: Settings, cut: Cut) -> tuple[str, str] | None:
+def require_solvable(module: nn.Module, phases: Iterable[Phase], settings: Settings) -> None:
+    """Refuse a run before its first epoch that `lbfgs` could not finish.
+
+    Raises:
+        UsageError: lbfgs is asked for, and some phase is no convex problem.
+    """
+    for phase in phases if settings.optimizer == "lbfgs" else ():
+        problem = _not_solvable(module, phase, settings)
+        if problem is not None:
+            raise UsageError(*problem)
+
+
+def _not_solvable(module: nn.Module, phase: Phase, settings: Settings) -> tuple[str, str] | None:
     """Why a phase is no convex problem, and what to do about it; None where it is one."""
-    layer = linear_layer(module, phase.learning)
-    if layer is None:
+    if linear_layer(module, phase.learning) is None:
         return (
             f"train.optimizer: lbfgs trains a linear head on a frozen backbone; {phase.title} lets more learn",
             "use -o 'model.unfreeze={head: 0}' with head: linear, or optimizer: auto",
         )
     if settings.loss != "cross_entropy" or settings.label_smoothing:
         return "train.loss: lbfgs knows cross_entropy without label smoothing only", "use optimizer: adamw"
-    if cut.whole or cut.bytes_per_image != 4 * layer.in_features:
+    return None
+
+
+def _not_visible(module: nn.Module, phase: Phase, cut: Cut) -> tuple[str, str] | None:
+    """Why the features below the head cannot be had as a table, and what to do about it; None where they can."""
+    layer = linear_layer(module, phase.learning)
+    if cut.whole or layer is None or cut.bytes_per_image != 4 * layer.in_features:
         return "train.optimizer: lbfgs cannot see what reaches the head of this network", "use optimizer: adamw"
     return None
 

@@ -27,7 +27,7 @@ from finetune.model.network import Network
 from finetune.model.plan import FreezePlan
 from finetune.train.cache import CachePlan, Figures
 from finetune.train.checkpoints import FORMAT, Checkpoints
-from finetune.train.convex import linear_layer, solve
+from finetune.train.convex import linear_layer, require_solvable, solve
 from finetune.train.gradients import gradient_columns
 from finetune.train.inputs import PhaseInputs, Stream
 from finetune.train.phase import PhaseLearner, on_cpu
@@ -86,6 +86,7 @@ class Trainer:
         self._labels = train.labels
         self._best_state: dict[str, torch.Tensor] | None = None
         self._saved = (-1, time.monotonic())
+        require_solvable(self.module, plan.phases, settings)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Train, yielding each epoch's record; ends early where `early_stop` says so.
