@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tests.survive import faults, kills, tools
+from tests.survive import disks, kills, signals, surroundings, tools
 from tests.survive.tools import Job
 from tests.survive.warm import preload
 
@@ -27,32 +27,32 @@ ROWS: dict[str, Row] = {
     "C02+C23": (kills.every_kill_point, ("strace",)),
     "C03": (kills.several_kills, ()),
     "C04": (kills.kills_at_epoch_edges, ("strace",)),
-    "C06": (faults.c06_sigterm_in_a_step, ()),
-    "C07": (faults.c07_sigterm_elsewhere, ()),
-    "C08": (faults.c08_sigint_twice, ()),
-    "C10": (faults.c10_parent_killed, ()),
-    "C11": (faults.c11_paused, ()),
-    "C12": (faults.c12_disk_full, ("unshare", "mount")),
-    "C13": (faults.c13_file_size_limit, ("prlimit",)),
-    "C14": (faults.c14_fsync_fails, ("strace",)),
-    "C15": (faults.c15_rename_fails, ("strace",)),
-    "C16": (faults.c16_temporary_folder_elsewhere, ("strace",)),
-    "C17": (faults.c17_not_writable, ("unshare", "mount")),
-    "C30": (faults.c30_two_trainers, ()),
-    "C31": (faults.c31_moved, ()),
-    "C32": (faults.c32_clock, ()),
-    "E01": (faults.e01_tiny_shared_memory, ("unshare", "mount")),
-    "E02": (faults.e02_few_descriptors, ("prlimit",)),
-    "E04": (faults.e04_closed_pipe, ("bash",)),
-    "E05": (faults.e05_ascii_terminal, ()),
-    "E06": (faults.e06_home, ()),
-    "E07": (faults.e07_import_api, ()),
+    "C06": (signals.c06_sigterm_in_a_step, ()),
+    "C07": (signals.c07_sigterm_elsewhere, ()),
+    "C08": (signals.c08_sigint_twice, ()),
+    "C10": (signals.c10_parent_killed, ()),
+    "C11": (signals.c11_paused, ()),
+    "C12": (disks.c12_disk_full, ("unshare", "mount")),
+    "C13": (disks.c13_file_size_limit, ("prlimit",)),
+    "C14": (disks.c14_fsync_fails, ("strace",)),
+    "C15": (disks.c15_rename_fails, ("strace",)),
+    "C16": (disks.c16_temporary_folder_elsewhere, ("strace",)),
+    "C17": (disks.c17_not_writable, ("unshare", "mount")),
+    "C30": (signals.c30_two_trainers, ()),
+    "C31": (signals.c31_moved, ()),
+    "C32": (signals.c32_clock, ()),
+    "E01": (surroundings.e01_tiny_shared_memory, ("unshare", "mount")),
+    "E02": (surroundings.e02_few_descriptors, ("prlimit",)),
+    "E04": (surroundings.e04_closed_pipe, ("bash",)),
+    "E05": (surroundings.e05_ascii_terminal, ()),
+    "E06": (surroundings.e06_home, ()),
+    "E07": (surroundings.e07_import_api, ()),
 }
 QUICK: dict[str, Row] = {
     "C01-cache": (partial(kills.random_kills, cache="{views: 4}", kills=3, seed=2), ()),
     "C02+C23": (partial(kills.every_kill_point, part=(9, 40)), ("strace",)),
     "C08": ROWS["C08"],
-    "C14": (partial(faults.c14_fsync_fails, whens=(15,)), ("strace",)),
+    "C14": (partial(disks.c14_fsync_fails, whens=(15,)), ("strace",)),
 }
 
 

@@ -24,6 +24,11 @@ FINETUNE = Path(sys.executable).with_name("finetune")
 CALLS = ("fsync", "rename", "renameat", "renameat2", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir")
 """What changes which names there are, or makes it last."""
 
+CHECKPOINT = "o/checkpoints/epoch-0000-step-0000002.json"
+"""Is there a little after a job of `RUN` has begun to train."""
+
+RUN = ("run", "job.yaml", "--out", "o")
+
 Process = subprocess.Popen[bytes] | Warm
 """A command at work."""
 
@@ -253,3 +258,25 @@ def record(path: Path) -> dict[str, Any]:
     """The JSON of a run."""
     found: dict[str, Any] = json.loads(path.read_text())
     return found
+
+
+def reference_of(job: Job) -> str:
+    """The weights of an undisturbed run."""
+    assert job.do("run", "job.yaml", "--out", "reference").rc == 0
+    return job.sha256("reference")
+
+
+def script_in_namespace(job: Job, script: str) -> Done:
+    """A shell script where mounting is allowed and is seen by nobody else."""
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script],
+        cwd=job.folder,
+        env=job.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=300,
+    )
+    said = done.stdout.decode("utf-8", "backslashreplace")
+    assert "Traceback" not in said, said
+    return Done(77 if "unshare:" in said else done.returncode, said)
