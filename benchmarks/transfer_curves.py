@@ -3,9 +3,10 @@
     python benchmarks/transfer_curves.py BACKBONE vehicles=FOLDER sample=FOLDER --draw docs/pictures/transfer-curves.png
     python benchmarks/transfer_curves.py BACKBONE sample --counts 1,50 --seeds 2 --arms frozen,scratch     # a part
 
-BACKBONE is a card with weights. `sample` without a folder that is there is drawn into a temporary one. Three arms:
-the backbone frozen below a new head; a probe, then everything tuned; the same architecture from scratch. All learn by
-AdamW with a one-cycle rate, for a number of steps rather than epochs, so that one image per class gets enough of them.
+BACKBONE is a card with weights. `sample` without a folder that is there is drawn into a temporary one. With `--csv
+FILE` each run is kept as it ends, and what is there already is not run again. Three arms: the backbone frozen below a
+new head; a probe, then everything tuned; the same architecture from scratch. All learn by AdamW with a one-cycle rate,
+for a number of steps rather than epochs, so that one image per class gets enough of them.
 
 The images that judge are the same throughout: 30 % of each class, or what is not in train/ where the folder is split.
 Each seed draws its own training images, equally many of each class (a class that has fewer gives all), a larger count
@@ -31,13 +32,14 @@ seed: accuracy 0.29 after 100 steps and 0.27 after 300 with 20 images per class,
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -52,6 +54,7 @@ from finetune.evaluate.judge import judge_images
 from finetune.files import write_atomic
 from finetune.report.plots import BLUE, GREY, RUST, drawing, png_bytes
 
+COLUMNS = ["set", "count", "arm", "seed", "accuracy", "macro_f1"]
 COUNTS = ("1", "2", "5", "10", "20", "50", "all")
 BATCH = 32
 MOST = 500
@@ -140,24 +143,42 @@ def learned(arm: Arm, backbone: str, size: int | None, data: Dataset, seed: int)
 
 
 def measure(images: Images, arguments: argparse.Namespace) -> pd.DataFrame:
-    """A row a count, arm and seed: set, count, arm, seed, accuracy, macro_f1, seconds."""
-    judges, rows = None, []
+    """A row a count, arm and seed, with `COLUMNS`."""
+    judges, rows = None, kept(arguments.csv, images.name)
     for count in arguments.counts:
         for key in arguments.arms:
             clock = time.process_time()
             for seed in range(arguments.seeds):
+                if (count, key, seed) in rows:
+                    continue
                 data = images.dealt(count, seed)
                 classifier = learned(ARMS[key], arguments.backbone, arguments.size, data, seed)
                 network, compute = classifier.network, classifier.compute.in_fp32()
                 judges = judges or images.judged.load(network.preprocess, keep=KEEP)
                 found = judge_images(network, judges, compute).metrics
-                rows.append((images.name, count, key, seed, found.accuracy, found.macro_f1))
-            accuracy, f1 = (np.array(values) for values in list(zip(*rows, strict=True))[4:])
-            last = slice(-arguments.seeds, None)
+                rows[count, key, seed] = found.accuracy, found.macro_f1
+                keep(arguments.csv, [images.name, count, key, seed, found.accuracy, found.macro_f1])
+            scores = np.array([rows[count, key, seed] for seed in range(arguments.seeds)])
             seconds = (time.process_time() - clock) / arguments.seeds
-            scores = f"accuracy {said(accuracy[last])}  macro F1 {said(f1[last])}"
-            print(f"{images.name:10s} {count:>3s} per class  {key:8s} {scores}  {seconds:6.1f} s a seed", flush=True)
-    return pd.DataFrame(rows, columns=["set", "count", "arm", "seed", "accuracy", "macro_f1"])
+            told = f"accuracy {said(scores[:, 0])}  macro F1 {said(scores[:, 1])}"
+            print(f"{images.name:10s} {count:>3s} per class  {key:8s} {told}  {seconds:6.1f} s a seed", flush=True)
+    wanted = itertools.product(arguments.counts, arguments.arms, range(arguments.seeds))
+    return pd.DataFrame([(images.name, *run, *rows[run]) for run in wanted], columns=COLUMNS)
+
+
+def kept(file: Path | None, name: str) -> dict[tuple[str, str, int], Sequence[float]]:
+    """(count, arm, seed) → accuracy and macro F1 of the runs on a set that `file` has."""
+    if file is None or not file.exists():
+        return {}
+    table = pd.read_csv(file, dtype={"count": str})
+    rows = table.loc[table["set"] == name, COLUMNS[1:]].itertuples(index=False, name=None)
+    return {(count, arm, seed): scores for count, arm, seed, *scores in rows}
+
+
+def keep(file: Path | None, row: Sequence[Any]) -> None:
+    """Add a run to `file`, if there is to be one."""
+    if file is not None:
+        pd.DataFrame([row], columns=COLUMNS).to_csv(file, mode="a", header=not file.exists(), index=False)
 
 
 def spread(values: np.ndarray) -> tuple[float, float]:
@@ -225,6 +246,7 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--arms", default=",".join(ARMS), help="(default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=5, help="how many (default: %(default)s)")
     parser.add_argument("--size", type=int, help="of the images, in pixels (default: the card's)")
+    parser.add_argument("--csv", metavar="FILE", type=Path, help="keep each run in this file, and do not repeat it")
     parser.add_argument("--draw", metavar="FILE", type=Path, help="draw the result into this PNG file")
     arguments = parser.parse_args()
     arguments.counts, arguments.arms = listed(COUNTS, arguments.counts), listed(list(ARMS), arguments.arms)

@@ -42,6 +42,7 @@ class Classifier:
         seed: of the new head, data order, augmentation and dropout.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: of training: auto, fp32, bf16 or fp16. Judging is in fp32.
+        load: False where a checkpoint brings the weights: none are read, and all else is as if they had been.
 
     Raises:
         UsageError: an unknown backbone or option.
@@ -64,6 +65,7 @@ class Classifier:
         seed: int = 0,
         device: str = "auto",
         precision: str = "auto",
+        load: bool = True,
     ) -> None:
         from finetune.model.backbones import build
         from finetune.train.decide import default_unfreeze
@@ -77,6 +79,7 @@ class Classifier:
             in_chans=in_chans,
             head=head if isinstance(head, str) else dict(head),
             seed=seed,
+            load=load,
         )
         self._take(network, seed, device, precision)
         self.unfreeze = dict(unfreeze) if unfreeze is not None else default_unfreeze(network)
@@ -91,7 +94,7 @@ class Classifier:
         return cls(
             model.backbone,
             classes,
-            weights=model.weights if fresh else "none",
+            weights=model.weights,
             unfreeze=model.unfreeze,
             freeze=freeze,
             head=model.head if isinstance(model.head, str) else model.head.model_dump(),
@@ -101,6 +104,7 @@ class Classifier:
             seed=recipe.seed,
             device=recipe.train.device,
             precision=recipe.train.precision,
+            load=fresh,
         )
 
     @classmethod

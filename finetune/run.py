@@ -199,6 +199,7 @@ def _make_trainer(
     )
     frozen = trainer.plan.frozen_tensors()
     if state is not None:
+        classifier.network.source = folder.record.get("source", classifier.network.source)
         trainer.restore(state, unchanged=not changed)
         watch.say(f"going on from step {state['step']} (epoch {trainer.position.epoch})")
     before = freeze_hashes(trainer.state(), frozen) if state is None or changed else state["freeze_before"]
@@ -220,6 +221,7 @@ def _write_resolved(folder: RunFolder, recipe: Recipe, classifier: Classifier, d
     train = {
         "backbone_lr": max(rates, default=recipe.train.lr),
         "warmup_epochs": settings.warmup_epochs,
+        "batchnorm": "keep" if settings.keep_statistics else "update",
         "loss": settings.loss,
     }
     model = {"unfreeze": unfreeze, "in_chans": classifier.network.in_chans}
@@ -238,7 +240,7 @@ def _write_resolved(folder: RunFolder, recipe: Recipe, classifier: Classifier, d
         device=str(compute.device),
         precision=compute.precision,
         precision_reason=compute.reason,
-        batchnorm="keep" if settings.keep_statistics else "update",
+        batchnorm=train["batchnorm"],
         source=classifier.network.source,
     )
 

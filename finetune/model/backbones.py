@@ -30,6 +30,11 @@ class Origin:
     card: Card | None = None
     bundle: Description | None = None
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether weights come with it."""
+        return self.bundle is not None or (self.card is not None and self.card.weights_path is not None)
+
     def weights(self) -> tuple[State, str] | None:
         """The weights that come with it, checked, and their name; None where the published ones are meant."""
         if self.card is not None and self.card.weights_path is not None:
@@ -49,6 +54,7 @@ def build(
     in_chans: int | None = None,
     head: HeadSpec = "linear",
     seed: int = 0,
+    load: bool = True,
 ) -> Network:
     """A network with a new head for `classes`, in eval mode on the CPU in float32.
 
@@ -63,6 +69,7 @@ def build(
         in_chans: 3, or 1 for grey; None for what the weights were trained on.
         head: ``linear``, or ``{hidden: [128], activation: relu, dropout: 0.2}``.
         seed: of the new head, and of everything where `weights` is ``none``. The global generators are not touched.
+        load: False where a checkpoint brings the weights: none are read, and all else is as if they had been.
 
     Raises:
         UsageError: a name, option or size that cannot be.
@@ -72,11 +79,13 @@ def build(
     if not classes:
         raise UsageError("classes: there are none", "give at least two class names")
     origin = find(backbone)
-    own = origin.weights() if weights == "default" else None
     described = origin.card is not None and origin.card.weights == "none"
-    if own is None and weights == "default" and (described or origin.architecture.startswith("small/")):
+    if weights == "default" and not origin.has_weights and (described or origin.architecture.startswith("small/")):
         weights = "none"
-    if weights not in ("default", "none"):
+    own = None
+    if load and weights == "default":
+        own = origin.weights()
+    elif load and weights != "none":
         own = (read_weights(Path(weights).expanduser()), weights)
     network = assemble(
         origin.architecture,
@@ -87,7 +96,7 @@ def build(
         head=head,
         seed=seed,
         trained=weights != "none",
-        published=weights == "default" and own is None,
+        published=load and weights == "default" and own is None,
     )
     if own is not None:
         state, network.source = own

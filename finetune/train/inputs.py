@@ -134,7 +134,7 @@ def identity_of(network: Network, learner: PhaseLearner) -> str:
     """
     learning = learner.phase.learning
     owners = {owner(name) for name in learning}
-    state, parameters = network.module.state_dict(), network.parameters
+    state, parameters = network.module.state_dict(), frozenset(network.parameters)
     frozen = {
         name: value
         for name, value in state.items()

@@ -87,7 +87,7 @@ def test_auto_steps_through_what_it_cannot_solve(tiny: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("model", [{"unfreeze": {"head": 0, "layer4": 2}}, {"head": {"hidden": [4]}}])
-def test_what_is_not_convex_is_refused_before_the_first_epoch(tiny: Path, tmp_path: Path, model: dict[str, Any]) -> None:
+def test_what_is_not_convex_is_refused_before_it_is_trained(tiny: Path, tmp_path: Path, model: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"train\.optimizer"):
         run(recipe(tiny, **model), out=tmp_path / "o", watch=Watch(say=lambda text: None))
     assert not list((tmp_path / "o").glob("checkpoints/*.pth"))

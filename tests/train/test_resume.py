@@ -95,6 +95,22 @@ def test_every_step_can_be_the_last_before_a_stop(tiny: Path, tmp_path: Path) ->
         assert sha256(tmp_path / "whole") == reference
 
 
+def test_a_pretrained_backbone_is_still_one_after_a_stop(tiny: Path, tmp_path: Path) -> None:
+    run(recipe(tiny), out=tmp_path / "taught", watch=quiet())
+    given = recipe(tiny, batchnorm="auto", checkpoint={"every_steps": 2, "keep": 99})
+    given["model"] |= {"backbone": str(tmp_path / "taught"), "weights": "default"}
+    run(given, out=tmp_path / "o", watch=quiet())
+    record = json.loads((tmp_path / "o" / "run.json").read_text())
+    assert record["batchnorm"] == "keep"  # few images: the statistics that it came with are better
+    next((tmp_path / "taught" / "model").glob("*.safetensors")).unlink()  # a checkpoint has all weights
+    for checkpoint in sorted((tmp_path / "o" / "checkpoints").glob("epoch-*.pth")):
+        resume(tmp_path / "o", checkpoint=checkpoint, watch=quiet())
+        again = json.loads((tmp_path / "o" / "run.json").read_text())
+        assert {key: again[key] for key in ("weights_sha256", "batchnorm", "source")} == {
+            key: record[key] for key in ("weights_sha256", "batchnorm", "source")
+        }
+
+
 def test_a_finished_run_is_left_alone(tiny: Path, tmp_path: Path) -> None:
     run(recipe(tiny), out=tmp_path / "o", watch=quiet())
     before = makers.tree_hash(tmp_path / "o")
