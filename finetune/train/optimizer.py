@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from finetune.errors import UsageError
+from finetune.model.freeze import owner
 from finetune.model.plan import FreezePlan, Phase
 
 FUSED = {"cpu", "cuda"}
@@ -183,6 +184,8 @@ class OneVersusRest(nn.Module):
 class Ema:
     """An exponential moving average of the weights that learn (Polyak averaging, as in timm and big_vision).
 
+    The statistics of BatchNorm are averaged with them, as in timm: those of the live weights do not fit the average.
+
     Args:
         module: the network.
         decay: share of the old average kept at each step, e.g. 0.999.
@@ -191,7 +194,10 @@ class Ema:
 
     def __init__(self, module: nn.Module, decay: float, names: frozenset[str]) -> None:
         self.decay = decay
-        self.live = {name: parameter for name, parameter in module.named_parameters() if name in names}
+        owners = {owner(name) for name in names}
+        buffers = [(name, value) for name, value in module.named_buffers() if owner(name) in owners]
+        learning = [(name, parameter) for name, parameter in module.named_parameters() if name in names]
+        self.live: dict[str, torch.Tensor] = dict(learning + [pair for pair in buffers if pair[1].is_floating_point()])
         self.average = {name: parameter.detach().clone() for name, parameter in self.live.items()}
 
     @torch.no_grad()
