@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.errors import DataError
+from finetune.errors import DataError, UsageError
 from finetune.recipe.schema import TrainConfig
 
 if TYPE_CHECKING:
@@ -248,6 +248,8 @@ class Classifier:
         return Path(folder)
 
     def _require_classes(self, data: Dataset) -> None:
+        if not (hasattr(data, "train") and hasattr(data, "val")):
+            raise UsageError(f"data: {type(data).__name__} has no train and val", "give ImageFolder(…).split(…)")
         if list(data.classes) != self.classes:
             raise DataError(
                 f"{data.root}: its classes {data.classes} are not the classifier's {self.classes}",

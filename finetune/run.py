@@ -13,7 +13,7 @@ from finetune.data.folder import Dataset
 from finetune.data.samples.catalogue import ABOUT, write_sample
 from finetune.data.source import class_names as names_of
 from finetune.data.source import read_source
-from finetune.deliver.publish import publish_data, publish_model, publish_report
+from finetune.deliver.publish import publish_data, publish_decisions, publish_model, publish_report
 from finetune.device import choose
 from finetune.errors import FinetuneError, UsageError
 from finetune.evaluate.judge import Judgement, judge_images
@@ -84,7 +84,8 @@ def resume(
         watch: who is told.
 
     Raises:
-        UsageError: no such run, or a changed recipe. DataError: changed data. ArtefactError: no whole checkpoint.
+        UsageError: no such run, or a changed recipe. DataError: changed data. ArtefactError: no whole checkpoint, or
+            one of another run.
     """
     watch = watch or Watch()
     folder = RunFolder.open(Path(run))
@@ -100,6 +101,7 @@ def resume(
     folder.lock()
     try:
         state = _checkpoints(folder, recipe).latest(watch.say, checkpoint)
+        folder.require_own(state, checkpoint)
     except FinetuneError:
         folder.unlock()
         raise
@@ -135,6 +137,8 @@ def _work(
     classifier = Classifier.from_recipe(recipe, data.classes, folder.record.get("freeze", ()), fresh=state is None)
     trainer = _make_trainer(folder, recipe, classifier, data, watch, state, moved_on)
     clock.lap("build")
+    if trainer.position.history:  # the checkpoint knows of epochs that a kill kept out of the file
+        folder.write_history(trainer.position.history)
     for record in trainer:
         folder.write_history(trainer.position.history)
         watch.epoch(record, recipe.train.epochs)
@@ -203,45 +207,41 @@ def _make_trainer(
         trainer.restore(state, unchanged=not changed)
         watch.say(f"going on from step {state['step']} (epoch {trainer.position.epoch})")
     before = freeze_hashes(trainer.state(), frozen) if state is None or changed else state["freeze_before"]
-    trainer.extra = {"freeze_before": before, "classes": data.classes, "architecture": classifier.network.architecture}
+    trainer.extra = {
+        "run": folder.record.get("id"),
+        "freeze_before": before,
+        "classes": data.classes,
+        "architecture": classifier.network.architecture,
+    }
     columns, rows = trainer.plan.table()
     watch.say(f"\n{plan_text(columns, rows)}\n")
     watch.notes([*trainer.plan.warnings, *classifier.network.notes])
     folder.write_plan(columns, rows)
     folder.warn(*trainer.plan.warnings, *classifier.network.notes)
-    _write_resolved(folder, recipe, classifier, data, trainer)
+    resolved = _resolved(recipe, classifier, data, trainer)
+    folder.write_recipe(dump(resolved), resolved.model_dump(mode="json"))
+    publish_decisions(folder, classifier.network, trainer)
     return trainer
 
 
-def _write_resolved(folder: RunFolder, recipe: Recipe, classifier: Classifier, data: Dataset, trainer: Trainer) -> None:
-    """Write out in recipe.yaml what was left to be decided, and in run.json what it was decided to be."""
+def _resolved(recipe: Recipe, classifier: Classifier, data: Dataset, trainer: Trainer) -> Recipe:
+    """The recipe with all written out that was left to be decided."""
     settings, plan = trainer.settings, trainer.plan
-    rates = [rate for group, rate in plan.rates.items() if group != "head"]
+    images = {"folder": recipe.data.folder or str(data.root), "workers": trainer.train.workers}
     unfreeze = plan.as_unfreeze() if classifier.freeze else classifier.unfreeze
+    rates = [rate for group, rate in plan.rates.items() if group != "head"]
     train = {
         "backbone_lr": max(rates, default=recipe.train.lr),
         "warmup_epochs": settings.warmup_epochs,
-        "batchnorm": "keep" if settings.keep_statistics else "update",
+        "batchnorm": settings.batchnorm,
         "loss": settings.loss,
     }
-    model = {"unfreeze": unfreeze, "in_chans": classifier.network.in_chans}
-    resolved = recipe.model_copy(
+    return recipe.model_copy(
         update={
-            "data": recipe.data.model_copy(
-                update={"folder": recipe.data.folder or str(data.root), "workers": trainer.train.workers}
-            ),
-            "model": recipe.model.model_copy(update=model),
+            "data": recipe.data.model_copy(update=images),
+            "model": recipe.model.model_copy(update={"unfreeze": unfreeze, "in_chans": classifier.network.in_chans}),
             "train": recipe.train.model_copy(update=train),
         }
-    )
-    folder.write_recipe(dump(resolved), resolved.model_dump(mode="json"))
-    compute = classifier.compute
-    folder.update(
-        device=str(compute.device),
-        precision=compute.precision,
-        precision_reason=compute.reason,
-        batchnorm=train["batchnorm"],
-        source=classifier.network.source,
     )
 
 
@@ -273,7 +273,7 @@ def open_run(run: str | Path) -> tuple[nn.Module, torch.optim.Optimizer]:
     classifier = Classifier.from_recipe(recipe, folder.record["classes"], folder.record.get("freeze", ()), fresh=False)
     train, module = recipe.train, classifier.network.module
     plan = classifier.plan(**train.model_dump())
-    state = _checkpoints(folder, recipe).latest(Watch().say)
+    state = _checkpoints(folder, recipe).latest(lambda text: None)
     phase = plan.phases[state["phase"]] if state else plan.phases[0]
     kind = state.get("optimizer", train.optimizer) if state else train.optimizer
     optimizer = make_optimizer(module, plan, phase, kind, weight_decay=train.weight_decay, momentum=train.momentum)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from finetune.data.folder import ImageSet
+import numpy as np
+
+from finetune.data.folder import ImageSet, one_against_rest
 from finetune.data.manifest import read_manifest
 from finetune.data.scan import scan
 from finetune.data.source import reopen
@@ -60,7 +62,11 @@ def evaluate(
 def _folder_images(folder: Path, network: Network, watch: Watch) -> tuple[ImageSet, str]:
     found = scan(folder, None, "stop", watch.reading("reading images", "reading the images"))
     watch.notes(found.notes)
-    images = ImageSet(found.root, found.table, network.classes)
+    table, positive = found.table, network.classes[-1]
+    if positive in found.classes and network.classes == one_against_rest(positive, found.classes):
+        rest = np.where(table["class"] == positive, positive, network.classes[0])
+        table = table.assign(**{"class": rest.astype(object)})
+    images = ImageSet(found.root, table, network.classes)
     _ = images.labels  # a class that the network does not know is refused before anything is computed
     return images, str(folder)
 
@@ -70,6 +76,8 @@ def _own_images(run: Path, split: str | None, network: Network) -> tuple[ImageSe
     if not manifest.is_file():
         raise UsageError(f"{run}: has no images of its own", f"name a folder: finetune evaluate {run} FOLDER")
     data = read_json(run / "run.json")["recipe"]["data"]
+    if not Path(data["folder"]).is_dir():
+        raise DataError(f"{data['folder']}: no longer there", f"say where they are: finetune evaluate {run} FOLDER")
     table = read_manifest(manifest, Path(data["folder"]), network.classes)
     wanted = split or ("test" if (table["split"] == "test").any() else "val")
     rows = table[table["split"] == wanted]

@@ -1,4 +1,4 @@
-"""What a run leaves behind: its images' table, its model with the proof of what stayed frozen, its report."""
+"""What a run leaves behind: its images' table, its decisions, its model and what stayed frozen, its report."""
 
 from __future__ import annotations
 
@@ -36,6 +36,18 @@ def publish_data(folder: RunFolder, data: Dataset, accept_changes: bool) -> bool
     write_manifest(folder.data_csv, data.table)
     folder.update(classes=data.classes, notes=[*data.notes, *data.left_out], versions=versions())
     return bool(found)
+
+
+def publish_decisions(folder: RunFolder, network: Network, trainer: Trainer) -> None:
+    """Say in run.json what was decided where the recipe left it open."""
+    compute = trainer.compute
+    folder.update(
+        device=str(compute.device),
+        precision=compute.precision,
+        precision_reason=compute.reason,
+        batchnorm=trainer.settings.batchnorm,
+        source=network.source,
+    )
 
 
 def publish_model(folder: RunFolder, network: Network, trainer: Trainer) -> None:

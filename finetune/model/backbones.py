@@ -13,8 +13,9 @@ from finetune.model import from_timm
 from finetune.model.architectures import LIBRARIES, assemble, split_name
 from finetune.model.bundle import Description, read_description, read_state
 from finetune.model.card import Card, read_card
+from finetune.model.fitting import load_backbone
 from finetune.model.network import HeadSpec, Network
-from finetune.model.weights import State, load_backbone, read_weights
+from finetune.model.weights import State, read_weights
 
 CARRIED = Path(__file__).parents[2]
 """What the package carries, in a checkout: `models/` lies here."""
@@ -76,8 +77,7 @@ def build(
         ArtefactError: weights that are missing, broken, unsafe or of another architecture.
         ResourceError: published weights that are neither cached nor to be had.
     """
-    if not classes:
-        raise UsageError("classes: there are none", "give at least two class names")
+    _require_names(classes)
     origin = find(backbone)
     described = origin.card is not None and origin.card.weights == "none"
     if weights == "default" and not origin.has_weights and (described or origin.architecture.startswith("small/")):
@@ -102,6 +102,18 @@ def build(
         state, network.source = own
         network.notes = load_backbone(network.module, state, network.heads, network.source)
     return network
+
+
+def _require_names(classes: Sequence[str]) -> None:
+    problem = None
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        problem = f"classes: {classes!r} is no list of names"
+    elif len(set(classes)) < len(classes):
+        problem = f"classes: {', '.join(sorted({name for name in classes if classes.count(name) > 1}))}: named twice"
+    elif len(classes) < 2:
+        problem = f"classes: there {'is only one' if classes else 'are none'}"
+    if problem:
+        raise UsageError(problem, "give at least two class names, each once")
 
 
 def find(backbone: str) -> Origin:

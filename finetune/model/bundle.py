@@ -18,8 +18,9 @@ from torch import Tensor
 from finetune.errors import ArtefactError, UsageError
 from finetune.files import read_json, sha256_file, write_atomic, write_json
 from finetune.model.architectures import assemble
+from finetune.model.fitting import some
 from finetune.model.network import HeadSpec, Network
-from finetune.model.weights import State, read_weights, some, tensors_sha256
+from finetune.model.weights import State, read_weights, tensors_sha256
 
 FORMAT = 1
 """Version of model.json; a reader refuses what is newer than itself."""

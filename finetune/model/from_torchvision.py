@@ -11,9 +11,10 @@ import torchvision
 from torch import nn
 
 from finetune.errors import UsageError, did_you_mean
+from finetune.model.fitting import load_backbone
 from finetune.model.heads import last_layer
 from finetune.model.published import url_weights
-from finetune.model.weights import State, load_backbone, read_weights
+from finetune.model.weights import State, read_weights
 
 _WITH_AUXILIARIES = ("googlenet", "inception_v3")
 

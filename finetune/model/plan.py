@@ -151,13 +151,15 @@ def make_plan(
         layer_decay: each group below has this times the rate of the one above it (ELECTRA's layer-wise decay).
 
     Raises:
-        UsageError: a pattern that matches nothing, or a plan in which nothing learns (from epoch 0 on).
+        UsageError: a pattern that matches nothing, an epoch below 0, a plan in which nothing learns (from epoch 0 on).
     """
     names = list(parameters)
     frozen = {name for pattern in freeze for name in match(pattern, groups, names)}
     thaw: dict[str, int] = {}
     warnings: list[str] = []
     for pattern, epoch in unfreeze.items():
+        if not isinstance(epoch, int) or epoch < 0:
+            raise UsageError(f"model.unfreeze: {pattern}: {epoch!r} is no epoch", "give a whole number from 0 on")
         for name in match(pattern, groups, names) - frozen:
             thaw[name] = min(epoch, thaw.get(name, epoch))
         if epoch >= epochs:

@@ -152,7 +152,7 @@ class Checkpoints:
             ArtefactError: it is not whole, or not a checkpoint.
         """
         if not path.is_file():
-            raise ArtefactError(f"{path}: no such checkpoint", f"there are: {[p.name for p in self.listed()]}")
+            raise ArtefactError(f"{path}: no such checkpoint", f"name one of those in {self.folder}")
         if reason := self.reason_broken(path):
             raise ArtefactError(f"{path}: {reason}", "resume without --from to use the newest whole checkpoint")
         checkpoint: dict[str, Any] = read_pickle(path)

@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -68,6 +69,7 @@ class RunFolder:
             make_folder(out)
             folder = cls(out.resolve())
             folder._fresh = True
+            folder.record["id"] = uuid.uuid4().hex  # so that its checkpoints are known from those of other runs
             folder.lock()
         except OSError as error:
             raise from_os_error(error, out, "make this run folder") from error
@@ -125,6 +127,22 @@ class RunFolder:
             self._lock.close()  # the file stays: removing it would let two others lock two different ones
             self._lock = None
 
+    def require_own(self, state: Mapping[str, Any] | None, path: str | Path | None) -> None:
+        """Refuse to go on from what another run has saved: its classes, network and plan may be others.
+
+        Args:
+            state: a checkpoint, if there is one.
+            path: where it was asked for; None for one in the run's own folder.
+
+        Raises:
+            ArtefactError: it is not this run's.
+        """
+        if state is not None and state.get("run") != self.record.get("id"):
+            raise ArtefactError(
+                f"{path or self.checkpoints}: a checkpoint of another run",
+                f"name one in {self.checkpoints}; to start from what another run has learned, use it as model.backbone",
+            )
+
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
         """Inside, the run is `running`; it ends as finished, stopped or failed, and the lock is let go.
@@ -133,6 +151,8 @@ class RunFolder:
         anything leaves nothing behind: corrected, the same command can be given again.
         """
         self.record["status"] = "running"
+        for ending in ("error", "finished"):  # of the stop before
+            self.record.pop(ending, None)
         try:
             self._tidy()
             yield

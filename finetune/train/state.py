@@ -66,6 +66,11 @@ class Settings:
     every_minutes: float | None = 10.0
     every_steps: int | None = None
 
+    @property
+    def batchnorm(self) -> str:
+        """What `keep_statistics` is called in a recipe: keep or update."""
+        return "keep" if self.keep_statistics else "update"
+
 
 @dataclass
 class Position:

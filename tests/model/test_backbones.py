@@ -257,6 +257,14 @@ def test_settings_that_cannot_be_are_usage_errors(settings: dict[str, Any], name
         scratch("timm/test_resnet", **settings)
 
 
+@pytest.mark.parametrize(
+    ("classes", "named"), [([], "none"), (["a"], "only one"), (["a", "b", "a"], "a: named twice"), ("abc", "no list")]
+)
+def test_class_names_that_cannot_be_are_usage_errors(classes: Any, named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        build("timm/test_resnet", classes, weights="none")
+
+
 def test_a_size_that_the_network_cannot_run_is_told_in_plain_words() -> None:
     with pytest.raises(UsageError, match="cannot run on pictures of 16×16 with 3 channels"):
         scratch("torchvision/vgg11", preprocess={"size": 16})

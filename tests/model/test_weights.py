@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from finetune.errors import ArtefactError
-from finetune.model.weights import load_backbone, read_pickle, read_weights, tensors_sha256
+from finetune.model.fitting import load_backbone
+from finetune.model.weights import read_pickle, read_weights, tensors_sha256
 
 
 class Touch:

@@ -14,6 +14,7 @@ import torch
 
 from finetune.errors import ArtefactError, DataError, FinetuneError, Stopped, UsageError
 from finetune.run import open_run, resume, run
+from finetune.train.folder import RunFolder
 from finetune.train.watch import Watch
 from tests import makers
 
@@ -109,6 +110,38 @@ def test_a_pretrained_backbone_is_still_one_after_a_stop(tiny: Path, tmp_path: P
         assert {key: again[key] for key in ("weights_sha256", "batchnorm", "source")} == {
             key: record[key] for key in ("weights_sha256", "batchnorm", "source")
         }
+
+
+def test_a_checkpoint_of_another_run_is_refused(tiny: Path, tmp_path: Path) -> None:
+    run(recipe(tiny), out=tmp_path / "o", watch=quiet())
+    other = recipe(tiny)
+    other["data"]["classes"] = ["cat", "bee", "ant"]  # the same classes in another order: a head of the same shape
+    run(other, out=tmp_path / "p", watch=quiet())
+    foreign = next((tmp_path / "p" / "checkpoints").glob("epoch-*.pth"))
+    kept = {path: path.read_bytes() for path in (tmp_path / "o").rglob("*") if path.is_file()}
+    with pytest.raises(ArtefactError, match="another run"):
+        resume(tmp_path / "o", checkpoint=foreign, watch=quiet())
+    assert {path: path.read_bytes() for path in (tmp_path / "o").rglob("*") if path.is_file()} == kept
+
+
+def test_the_history_is_whole_though_it_stopped_between_a_checkpoint_and_its_row(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = RunFolder.write_history
+
+    def stop_at_the_last(folder: RunFolder, history: list[dict[str, Any]]) -> None:
+        if len(history) == 3:
+            raise KeyboardInterrupt
+        write(folder, history)
+
+    monkeypatch.setattr(RunFolder, "write_history", stop_at_the_last)
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe(tiny), out=tmp_path / "o", watch=quiet())
+    monkeypatch.setattr(RunFolder, "write_history", write)
+    assert rows(tmp_path / "o") == ["0", "1"]
+    resume(tmp_path / "o", watch=quiet())
+    assert rows(tmp_path / "o") == ["0", "1", "2"]
+    assert "error" not in json.loads((tmp_path / "o" / "run.json").read_text())
 
 
 def test_a_finished_run_is_left_alone(tiny: Path, tmp_path: Path) -> None:

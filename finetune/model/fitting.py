@@ -1,0 +1,120 @@
+"""What a weights file holds, fitted to a network: names, heads, channels."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from finetune.errors import ArtefactError, did_you_mean
+from finetune.files import visible
+from finetune.model.weights import State
+
+_COUNTER = "num_batches_tracked"  # absent from files older than PyTorch 0.4.1, and used by nothing but momentum=None
+
+
+def load_backbone(module: nn.Module, state: State, head: str | Sequence[str], source: str) -> list[str]:
+    """Load all but the head into `module`.
+
+    Where names do not fit as they are, timm's own conversion for the architecture is tried (original names of papers'
+    repositories, position embeddings of another resolution). A first convolution with another number of channels is
+    adapted as timm does: summed over the colours, or spread evenly over them.
+
+    Args:
+        module: the network.
+        state: see `read_weights`.
+        head: dotted name, or names, of the new classifier, whose tensors are left alone.
+        source: the file's name for messages.
+
+    Returns:
+        What was not used and what was not found, one line each.
+
+    Raises:
+        ArtefactError: less than half of the backbone's tensors are there, or one has another shape.
+    """
+    heads = (head,) if isinstance(head, str) else tuple(head)
+    wanted = {name: tensor for name, tensor in module.state_dict().items() if not within(name, heads)}
+    given = _best_names(module, state, wanted)
+    found = {name: _adapted(given[name], tensor) for name, tensor in wanted.items() if name in given}
+    _require_fit(found, wanted, given, source)
+    module.load_state_dict(found, strict=False)
+    missing = [name for name in wanted if name not in found and not name.endswith(_COUNTER)]
+    unused = [name for name in given if name not in found and not within(name, heads)]
+    old_head = [name for name in given if within(name, heads)]
+    notes = [
+        (missing, "not found in the file, so freshly initialised"),
+        (unused, "not used: the network has nothing of this name"),
+        (old_head, "not used: the head is new"),
+    ]
+    return [f"{source}: {some(names)}: {what}" for names, what in notes if names]
+
+
+def within(name: str, modules: Sequence[str]) -> bool:
+    """Whether a tensor belongs to one of the modules."""
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
+
+
+def some(names: Sequence[str], most: int = 4) -> str:
+    """The first few names, and how many more there are."""
+    shown = ", ".join(visible(name) for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def _fits(state: State, wanted: State) -> int:
+    return sum(name in state and state[name].shape == tensor.shape for name, tensor in wanted.items())
+
+
+def _best_names(module: nn.Module, state: State, wanted: State) -> State:
+    """The state as it is, or as timm's own filter for this architecture renames and resizes it, if more of it fits."""
+    convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
+    needed = sum(not name.endswith(_COUNTER) for name in wanted)
+    if _fits(state, wanted) >= needed or convert is None or not type(module).__module__.startswith("timm."):
+        return state
+    converted = _try(lambda: convert(dict(state), module))
+    return converted if _fits(converted, wanted) > _fits(state, wanted) else state
+
+
+def _try(convert: Callable[[], Any]) -> State:
+    try:
+        result = convert()
+    except Exception:  # written for other files than this one: any failure only means that it does not apply
+        return {}
+    return {name: tensor for name, tensor in dict(result).items() if isinstance(tensor, Tensor)}
+
+
+def _adapted(tensor: Tensor, wanted: Tensor) -> Tensor:
+    """The tensor in the shape that is wanted, where that is plain: one value, or a first convolution."""
+    if tensor.numel() == wanted.numel() == 1:  # counters are written as [] or [1]
+        return tensor.reshape(wanted.shape)
+    return _adapt_channels(tensor, wanted)
+
+
+def _adapt_channels(tensor: Tensor, wanted: Tensor) -> Tensor:
+    """A first convolution's weight [out, in, h, w] for another number of input channels, 3 to 1 or 1 to 3."""
+    rows, columns = list(tensor.shape), list(wanted.shape)
+    if len(rows) != 4 or len(columns) != 4 or [rows[0], *rows[2:]] != [columns[0], *columns[2:]]:
+        return tensor
+    if (rows[1], columns[1]) == (3, 1):
+        return tensor.sum(dim=1, keepdim=True)
+    return tensor.expand_as(wanted) / 3 if (rows[1], columns[1]) == (1, 3) else tensor
+
+
+def _require_fit(found: State, wanted: State, given: State, source: str) -> None:
+    needed = [name for name in wanted if not name.endswith(_COUNTER)]
+    fitting = [name for name in needed if name in found and found[name].shape == wanted[name].shape]
+    remedy = "give this architecture's own weights, with the options they were made with (model.options, or a card)"
+    if 2 * len(fitting) < len(needed):
+        lacking = [name for name in needed if name not in fitting]
+        near = did_you_mean(lacking[0], given)
+        raise ArtefactError(
+            f"{source}: only {len(fitting)} of the backbone's {len(needed)} tensors are in it, "
+            f"so it belongs to another architecture; lacking: {some(lacking)}{near}",
+            remedy,
+        )
+    unlike = [name for name in found if found[name].shape != wanted[name].shape]
+    if unlike:
+        first = unlike[0]
+        shapes = f"{visible(first)} is {list(found[first].shape)}, the network's is {list(wanted[first].shape)}"
+        raise ArtefactError(f"{source}: shapes do not fit: {shapes} ({len(unlike)} such tensors)", remedy)

@@ -1,0 +1,32 @@
+"""A network of one class against the rest, judged on class folders as it learned from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finetune.deliver.evaluate import evaluate
+from finetune.errors import DataError
+from finetune.run import run
+from finetune.train.watch import Watch
+from tests import makers
+
+QUIET = Watch(say=lambda text: None)
+
+
+def test_other_classes_count_as_the_rest(tmp_path: Path) -> None:
+    folder = makers.class_folders(tmp_path / "images", {"ant": 8, "bee": 8, "cat": 8})
+    recipe = {
+        "data": {"folder": str(folder), "split": {"val": 0.25, "test": 0.25}, "positive": "bee"},
+        "model": {"backbone": "timm/test_resnet", "weights": "none", "preprocess": {"size": 32}},
+        "train": {"epochs": 1, "batch_size": 4},
+    }
+    run(recipe, out=tmp_path / "o", watch=QUIET)
+    judgement, _ = evaluate(tmp_path / "o", folder, watch=QUIET)
+    assert judgement.labels.tolist() == [int(path.startswith("bee")) for path in judgement.paths]
+    assert sorted(judgement.labels.tolist()) == [0] * 16 + [1] * 8
+
+    without = makers.class_folders(tmp_path / "others", {"ant": 2, "dog": 2})
+    with pytest.raises(DataError, match="ant"):  # nothing in it is what the network knows
+        evaluate(tmp_path / "o", without, watch=QUIET)
