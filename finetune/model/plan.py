@@ -123,7 +123,7 @@ class FreezePlan:
         learning = [name for name in names if name in phase.learning]
         if not learning:
             return "frozen"
-        part = "" if len(learning) == len(names) else f" (part: {len(learning)} of {len(names)} tensors)"
+        part = "" if len(learning) == len(names) else f" ({len(learning)} of {len(names)} tensors)"
         return f"{self.rates[group]:.6g}{part}"
 
 
