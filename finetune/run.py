@@ -105,6 +105,8 @@ def resume(
     except FinetuneError:
         folder.unlock()
         raise
+    if state is None:
+        watch.say("no checkpoint yet: starting over")
     with folder.recording():
         folder.write_recipe(dump(recipe), recipe.model_dump(mode="json"))
         _work(folder, recipe, watch, state, accept_changes)
@@ -273,7 +275,7 @@ def open_run(run: str | Path) -> tuple[nn.Module, torch.optim.Optimizer]:
     classifier = Classifier.from_recipe(recipe, folder.record["classes"], folder.record.get("freeze", ()), fresh=False)
     train, module = recipe.train, classifier.network.module
     plan = classifier.plan(**train.model_dump())
-    state = _checkpoints(folder, recipe).latest(lambda text: None)
+    state = _checkpoints(folder, recipe).latest(Watch().say)
     phase = plan.phases[state["phase"]] if state else plan.phases[0]
     kind = state.get("optimizer", train.optimizer) if state else train.optimizer
     optimizer = make_optimizer(module, plan, phase, kind, weight_decay=train.weight_decay, momentum=train.momentum)

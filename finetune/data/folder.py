@@ -156,9 +156,9 @@ class Dataset:
             DataError: there is no such class.
         """
         classes = one_against_rest(positive, self.classes)
-        labels = np.where(self.table["class"] == positive, positive, classes[0]).astype(object)
-        table = self.table.assign(**{"class": labels})
-        data = Dataset(self.root, table, classes, self.notes, bad=self.bad, pixels=self.pixels)
+        data = Dataset(
+            self.root, relabelled(self.table, *classes), classes, self.notes, bad=self.bad, pixels=self.pixels
+        )
         rates = [(name, part.base_rate()) for name, part in data.parts()]
         data.warnings = [
             f"'{visible(positive)}' against the rest: always answering '{visible(largest)}' would be right for "
@@ -188,6 +188,12 @@ def one_against_rest(positive: str, classes: Sequence[str]) -> list[str]:
         known = ", ".join(visible(name) for name in classes)
         raise DataError(f"data.positive: {visible(positive)!r}: no such class{near}", f"the classes are {known}")
     return [f"not {positive}", positive]
+
+
+def relabelled(table: pd.DataFrame, rest: str, positive: str) -> pd.DataFrame:
+    """The images with two classes: whatever is not `positive` is `rest`."""
+    labels = np.where(table["class"] == positive, positive, rest).astype(object)
+    return table.assign(**{"class": labels})
 
 
 class ImageFolder:

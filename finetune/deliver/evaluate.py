@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
-from finetune.data.folder import ImageSet, one_against_rest
+from finetune.data.folder import ImageSet, one_against_rest, relabelled
 from finetune.data.manifest import read_manifest
 from finetune.data.scan import scan
 from finetune.data.source import reopen
@@ -64,8 +62,7 @@ def _folder_images(folder: Path, network: Network, watch: Watch) -> tuple[ImageS
     watch.notes(found.notes)
     table, positive = found.table, network.classes[-1]
     if positive in found.classes and network.classes == one_against_rest(positive, found.classes):
-        rest = np.where(table["class"] == positive, positive, network.classes[0])
-        table = table.assign(**{"class": rest.astype(object)})
+        table = relabelled(table, *network.classes)
     images = ImageSet(found.root, table, network.classes)
     _ = images.labels  # a class that the network does not know is refused before anything is computed
     return images, str(folder)

@@ -68,7 +68,14 @@ def _read_safetensors(path: Path) -> State:
     _check_header(path)
     try:
         return dict(load_file(path))
-    except (SafetensorError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
+    except (
+        SafetensorError,
+        ValueError,
+        RuntimeError,
+        TypeError,
+        KeyError,
+        AttributeError,
+    ) as error:  # found by fuzzing
         raise ArtefactError(f"{path}: not a whole safetensors file: {_line(error)}", _BROKEN) from error
 
 
@@ -133,7 +140,7 @@ def _check_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:  # damaged, a bad name, an unknown version
         raise ArtefactError(f"{path}: not a whole PyTorch file: {_line(error)}", _BROKEN) from error
     if unpacked > path.stat().st_size:
         raise ArtefactError(f"{path}: unpacks to {unpacked:,} bytes, more than the file has", _BROKEN)

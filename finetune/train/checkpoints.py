@@ -100,7 +100,7 @@ class Checkpoints:
         """The checkpoint to go on from: the one in `path`, else the newest whole one; None if the run has none yet.
 
         Args:
-            say: told of broken ones that are passed over, and of there being none.
+            say: told of broken ones that are passed over.
             path: of the one to take.
 
         Raises:
@@ -120,7 +120,6 @@ class Checkpoints:
                 [f"{item.path}: {item.reason}" for item in broken],
                 "no whole checkpoint is left, and nothing was deleted: start again with `finetune run`",
             )
-        say("no checkpoint yet: starting over")
         return None
 
     def listed(self) -> list[Path]:
