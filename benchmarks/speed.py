@@ -70,12 +70,14 @@ def mnist(folder: Path) -> float:
 
 def predicting(precision: str) -> Arm:
     def arm(folder: Path) -> float:
+        from finetune.cli.process import keep_large_buffers, wait_briefly
+
+        keep_large_buffers()
+        wait_briefly()
         from finetune import Classifier
-        from finetune.cli.memory import keep_large_buffers
         from finetune.deliver.predict import find_images, predict
         from finetune.device import choose
 
-        keep_large_buffers()
         network = Classifier(str(CARD), [f"class {number}" for number in range(7)]).network
         files = find_images([DATA / "vehicles"])
         clock = time.perf_counter()

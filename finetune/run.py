@@ -146,7 +146,7 @@ def _work(
         watch.epoch(record, recipe.train.epochs)
     clock.lap("train")
     publish_model(folder, classifier.network, trainer)
-    judgement, split = _judge(recipe, classifier, data, watch)
+    judgement, split = _judge(recipe, trainer, data, watch)
     clock.lap("judge")
     folder.update(timings=clock.laps)
     publish_report(folder, classifier.network, trainer, data, judgement, split)
@@ -286,15 +286,13 @@ def open_run(run: str | Path) -> tuple[nn.Module, torch.optim.Optimizer]:
     return module, optimizer
 
 
-def _judge(recipe: Recipe, classifier: Classifier, data: Dataset, watch: Watch) -> tuple[Judgement, str]:
-    split, images = data.parts()[-1]
+def _judge(recipe: Recipe, trainer: Trainer, data: Dataset, watch: Watch) -> tuple[Judgement, str]:
+    network, compute = trainer.network, trainer.compute.in_fp32()
+    split, part = data.parts()[-1]
+    # the pictures of validation are decoded already
+    images = trainer.val if split == "val" else part.load(network.preprocess, recipe.data.workers)
     tick = watch.reading("judging", "judging; the network is trained")
     judgement = judge_images(
-        classifier.network,
-        images.load(classifier.network.preprocess, recipe.data.workers),
-        classifier.compute.in_fp32(),
-        loss=classifier.network.loss,
-        seed=recipe.seed,
-        tick=lambda done: tick(done, len(images)),
+        network, images, compute, loss=network.loss, seed=recipe.seed, tick=lambda done: tick(done, len(images))
     )
     return judgement, split

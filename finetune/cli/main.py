@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 import finetune
-from finetune.cli.memory import keep_large_buffers
+from finetune.cli.process import keep_large_buffers, wait_briefly
 from finetune.errors import FinetuneError, ResourceError, from_os_error, out_of_memory
 from finetune.files import cache_folder, visible
 
@@ -90,6 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper) and not stream.closed:
             stream.reconfigure(errors="backslashreplace")  # an ASCII terminal is no error
     keep_large_buffers()
+    wait_briefly()
     for name, folder in (("MPLCONFIGDIR", "matplotlib"), ("TORCHINDUCTOR_CACHE_DIR", "inductor")):
         os.environ.setdefault(name, str(cache_folder() / folder))  # else they write into the home folder and /tmp
     code = _exit_code(arguments)

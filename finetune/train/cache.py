@@ -134,6 +134,7 @@ class Inputs:
         seed: of the views.
         views: how many different ones the phase will ask for, over all its epochs.
         asked: how often the phase will ask for the whole set.
+        release: decoded pictures are let go of once all tables are filled, as nothing else will ask for them.
         tick: told (done, total) while a table is filled; may raise to stop.
     """
 
@@ -150,10 +151,12 @@ class Inputs:
         seed: int = 0,
         views: int = 1,
         asked: float = 1,
+        release: bool = False,
         tick: Callable[[int, int], None] | None = None,
     ) -> None:
         self.images, self.cut, self.compute, self.figures = images, cut, compute, figures
         self.augment, self.seed, self.identity, self.tick, self.views = augment, seed, identity, tick, views
+        self.release = release
         self.store = Store(plan.folder, int(plan.disk_gb * GB))
         self.layout: Layout | None = None
         self._tables: dict[int, torch.Tensor] = {}
@@ -240,7 +243,7 @@ class Inputs:
                         "free some space there, give another folder with FINETUNE_CACHE, or set train.cache: off",
                     )
             self._tables[view] = table
-            if len(self._tables) == self.views:
+            if self.release and len(self._tables) == self.views:
                 self.images.forget()
         return self._tables[view]
 

@@ -35,6 +35,7 @@ class PhaseInputs:
         cache: what may be kept.
         figures: kept up to date.
         tick: called while tables are filled; may raise to stop.
+        last: no phase comes after this one.
     """
 
     def __init__(
@@ -46,6 +47,8 @@ class PhaseInputs:
         cache: CachePlan,
         figures: Figures,
         tick: Callable[..., None] | None = None,
+        *,
+        last: bool = True,
     ) -> None:
         self.phase, self.settings, self.plan, self.val = learner.phase, learner.settings, cache, val
         self.learner_cut = learner.cut
@@ -71,6 +74,7 @@ class PhaseInputs:
             seed=0 if fixed else self.settings.seed,
             views=self.views,
             asked=asked,
+            release=last,  # those of validation stay: they may be judged in the end
             tick=tick,
         )
         if not self.train.cached:

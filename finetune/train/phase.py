@@ -53,6 +53,7 @@ class PhaseLearner:
         self.optimizer = make_optimizer(
             module, plan, phase, self.kind, weight_decay=settings.weight_decay, momentum=settings.momentum
         )
+        self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.ema = Ema(module, settings.ema, phase.learning) if settings.ema and not self.convex else None
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
         weights = settings.class_weights
@@ -93,7 +94,8 @@ class PhaseLearner:
             DivergedError: the loss or the gradient is not finite, and the weights are as before; or the learning rate
                 is more than a weight can hold.
         """
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self._parameters:
+            parameter.grad = None  # `zero_grad` does the same and costs a small network a tenth of its step
         total = 0.0
         for inputs, labels in batches:
             loss = self.loss(self.logits(inputs), labels).sum()
@@ -126,8 +128,7 @@ class PhaseLearner:
         if not math.isfinite(loss) or not finite_gradient:
             raise DivergedError("the loss is not finite" if finite_gradient else "the gradient is not finite")
         if self.settings.clip_norm is not None:
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.clip_norm, torch.tensor(norm))
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, self.settings.clip_norm, torch.tensor(norm))
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:

@@ -113,8 +113,9 @@ class Trainer:
         if self.learner is None or self.learner.phase != phase:
             example = self.train.preprocess.example().to(self.compute.device)
             self.learner = PhaseLearner(self.module, self.plan, phase, self.settings, self.compute, example)
+            images, last = (self.train, self.val), phase.stop >= self.plan.epochs
             self.inputs = PhaseInputs(
-                self.network, self.learner, self.train, self.val, self.cache, self.figures, self._check_stop
+                self.network, self.learner, *images, self.cache, self.figures, self._check_stop, last=last
             )
             self.say(self.inputs.describe())
         return self.learner

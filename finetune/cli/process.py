@@ -1,0 +1,40 @@
+"""What the process of the command line asks of the C library and of OpenMP; a script decides for itself.
+
+Large buffers are kept: by default glibc gives each back to the system, and faults its pages in again at every step.
+Threads that wait let others work: by default those of libgomp turn in circles for milliseconds, on the very cores that
+images are decoded on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Parameters of mallopt(3)."""
+
+KEPT = 1 << 30
+"""Bytes: blocks up to this size come from the heap, and so much may lie free at its top."""
+
+
+SPINS = "10000"
+"""Turns of a waiting thread before it sleeps; libgomp's own is 300,000."""
+
+
+def keep_large_buffers() -> None:
+    """Raise both thresholds for this process, unless the user has set them; does nothing where there is no glibc."""
+    if not sys.platform.startswith("linux") or {"GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_"} & os.environ.keys():
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(M_MMAP_THRESHOLD, KEPT)
+    mallopt(M_TRIM_THRESHOLD, KEPT)
+
+
+def wait_briefly() -> None:
+    """Shorten the busy waiting of OpenMP's threads, unless the user has a say in it; before torch is imported."""
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = SPINS
