@@ -8,8 +8,8 @@ Draws the sample into a temporary folder, splits it 75/25 (stratified), and trai
 small CNN on the same images. A sample is worth having if colours are worth no more than guessing, a network on raw
 pixels is clearly worse than the CNN, and the CNN from scratch leaves room for one that has learned before.
 
-With --backbone also: a new head on that backbone, frozen, with its weights and with random ones; and the same
-architecture from scratch, trained as the small CNN is. So what the weights know is told apart from what the
+With --backbone also: a new head on that backbone, frozen, with its weights and with random ones; and all of it trained
+as the small CNN is, from random weights and from its own. So what the weights know is told apart from what the
 architecture does. --folder judges a folder of classes instead of the drawn sample. A Markdown table ends it.
 """
 
@@ -167,9 +167,9 @@ def frozen(card: str, weights: str) -> Judge:
     return judge
 
 
-def untrained(card: str) -> Callable[[int, int], nn.Module]:
-    """Makes the architecture of a card, with random weights."""
-    return lambda classes, seed: build(card, [str(n) for n in range(classes)], weights="none", seed=seed).module
+def begun(card: str, weights: str) -> Callable[[int, int], nn.Module]:
+    """Makes the network of a card with `weights` (none: random ones) and a new head."""
+    return lambda classes, seed: build(card, [str(n) for n in range(classes)], weights=weights, seed=seed).module
 
 
 def features(network: Network, pictures: Pictures) -> NDArray[np.float32]:
@@ -199,8 +199,9 @@ def judges_of(args: argparse.Namespace) -> dict[str, tuple[Judge, View]]:
     if args.backbone:
         view = build(args.backbone, ["any", "other"], weights="none").preprocess.evaluate
         judges["backbone, random, new head"] = (frozen(args.backbone, "none"), view)
-        judges["backbone from scratch"] = (cnn(args.epochs, untrained(args.backbone)), view)
+        judges["backbone from scratch"] = (cnn(args.epochs, begun(args.backbone, "none")), view)
         judges["backbone, frozen, new head"] = (frozen(args.backbone, "default"), view)
+        judges["backbone, all of it tuned"] = (cnn(args.epochs, begun(args.backbone, "default")), view)
     return judges
 
 
