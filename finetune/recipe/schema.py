@@ -202,7 +202,7 @@ class TrainConfig(Section):
     optimizer: Literal["adamw", "sgd", "adam", "lbfgs", "auto"] = Field(
         default="adamw",
         description="lbfgs: the exact optimum of a linear head on a frozen backbone, in one step; "
-        "auto: lbfgs for the phases in which only such a head learns, adamw for the others",
+        "auto: that, or the linear discriminant, for the phases in which only such a head learns, else adamw",
     )
     lr: Positive = Field(default=1e-3, description="learning rate of the head")
     backbone_lr: Positive | None = Field(default=None, description="of the groups below the head; null: a tenth of lr")

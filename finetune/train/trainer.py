@@ -146,7 +146,8 @@ class Trainer:
         features, places, val_features = self.inputs.everything()
         labels, layer = self.train.labels[places], linear_layer(self.module, learner.phase.learning)
         assert layer is not None
-        found = solve(features, labels, val_features, self.val.labels, self.settings.class_weights)
+        weights, both = self.settings.class_weights, self.settings.optimizer == "auto"
+        found = solve(features, labels, val_features, self.val.labels, weights, discriminant=both)
         self.say(found.summary)
         loss = found.put_into(layer, features, labels)
         at = self.position

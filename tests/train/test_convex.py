@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -37,6 +38,39 @@ def test_the_folded_head_gives_the_probabilities_of_scikit_learn(classes: int) -
     chances = np.exp(logits - logits.max(axis=1, keepdims=True))
     chances /= chances.sum(axis=1, keepdims=True)
     assert np.allclose(chances, model.predict_proba(scaler.transform(val_x)), atol=5e-3)
+
+
+def few_of_each(seed: int, images: int, spare: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Six classes with `images` each but `spare` of the last; all classes vary alike, and along few directions."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(6), images)[: 6 * images - spare]
+    fixed = np.random.default_rng(7)
+    centres, directions = fixed.normal(size=(6, 40)) * 0.7, fixed.normal(size=(5, 40))
+    varied = rng.normal(size=(len(labels), 5)) @ directions * 2 + rng.normal(size=(len(labels), 40))
+    return (centres[labels] + varied).astype(np.float32), labels
+
+
+def test_auto_takes_the_discriminant_where_it_is_better_on_validation() -> None:
+    (x, y), (val_x, val_y), (new_x, new_y) = few_of_each(0, 30), few_of_each(1, 30), few_of_each(2, 100)
+    regression, either = solve(x, y, val_x, val_y), solve(x, y, val_x, val_y, discriminant=True)
+    assert regression.strength is not None
+    assert either.strength is None
+    assert "discriminant" in either.summary
+    assert either.val["val_loss"] < regression.val["val_loss"]
+    scaler = StandardScaler().fit(x)
+    model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(scaler.transform(x), y)
+    told = (new_x @ either.weight.numpy().T + either.bias.numpy()).argmax(axis=1)
+    assert np.mean(told == model.predict(scaler.transform(new_x))) > 0.999
+    by_regression = (new_x @ regression.weight.numpy().T + regression.bias.numpy()).argmax(axis=1)
+    assert np.mean(told == new_y) > np.mean(by_regression == new_y)
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_one_image_of_a_class_is_enough(images: int) -> None:
+    (x, y), (val_x, val_y) = few_of_each(0, images, spare=images - 1), few_of_each(1, 4)
+    found = solve(x, y, val_x, val_y, discriminant=True)
+    assert torch.isfinite(found.weight).all()
+    assert np.isfinite(found.val["val_loss"])
 
 
 def recipe(folder: Path, **model: Any) -> dict[str, Any]:
