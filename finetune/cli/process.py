@@ -1,8 +1,8 @@
 """What the process of the command line asks of the C library and of OpenMP; a script decides for itself.
 
 Large buffers are kept: by default glibc gives each back to the system, and faults its pages in again at every step.
-Threads that wait let others work: by default those of libgomp turn in circles for milliseconds, on the very cores that
-images are decoded on.
+Threads that wait let others work: by default those of libgomp turn in circles 300,000 times, on the very cores
+that images are decoded on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 KEPT = 1 << 30
 """Bytes: blocks up to this size come from the heap, and so much may lie free at its top."""
-
 
 SPINS = "10000"
 """Turns of a waiting thread before it sleeps; libgomp's own is 300,000."""

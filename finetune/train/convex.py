@@ -13,6 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ ITERATIONS = 300
 """Of L-BFGS at each strength, from the solution of the one before."""
 
 SHARPNESS: Sequence[float] = tuple(2.0 ** (power / 4) for power in range(-20, 5))
-"""Factors of a discriminant's logits: it takes features for more independent than they are, so it is too sure."""
+"""Factors of a discriminant's logits, which are mostly too sure; the best on validation is taken."""
 
 MOST_FEATURES = 2048
 """Numbers an image up to which a discriminant is looked for: its time grows with their square, and with their cube."""
@@ -153,26 +154,25 @@ def solve(
     scaled = (features - mean) / spread
     best: Solution | None = None
     iterations = 0
-    for strength, model in _regressions(scaled, labels, class_weights):
-        iterations += int(model.n_iter_.max())
-        weight, bias = _folded(model.coef_, model.intercept_, mean, spread)
+    heads: Iterable[Head] = _regressions(scaled, labels, class_weights)
+    if discriminant:
+        heads = chain(heads, _discriminants(scaled, labels, class_weights))
+    for strength, taken, slope, offset in heads:
+        iterations += taken
+        weight, bias = _folded(slope, offset, mean, spread)
         val = quick(val_labels, val_features @ weight.T + bias)
         if best is None or val["val_loss"] < best.val["val_loss"]:
             best = Solution(torch.from_numpy(weight), torch.from_numpy(bias), strength, iterations, val)
     assert best is not None
-    if discriminant and (other := _discriminant(scaled, labels, class_weights)) is not None:
-        for sharpness in SHARPNESS:
-            weight, bias = _folded(sharpness * other[0], sharpness * other[1], mean, spread)
-            val = quick(val_labels, val_features @ weight.T + bias)
-            if val["val_loss"] < best.val["val_loss"]:
-                best = Solution(torch.from_numpy(weight), torch.from_numpy(bias), None, iterations, val)
     return replace(best, iterations=iterations)
 
 
-def _regressions(
-    scaled: np.ndarray, labels: np.ndarray, class_weights: Sequence[float] | None
-) -> Iterator[tuple[float, LogisticRegression]]:
-    """Each of `STRENGTHS`, and the one model, fitted with it; each from where the one before came to."""
+Head = tuple[float | None, int, np.ndarray, np.ndarray]
+"""C, iterations that it took, and weight and bias for standardised features."""
+
+
+def _regressions(scaled: np.ndarray, labels: np.ndarray, class_weights: Sequence[float] | None) -> Iterator[Head]:
+    """Logistic regression at each of `STRENGTHS`, from where the one before came to."""
     weights = None if class_weights is None else dict(enumerate(class_weights))
     model = LogisticRegression(warm_start=True, max_iter=ITERATIONS, tol=1e-4, class_weight=weights)
     for strength in STRENGTHS:
@@ -181,20 +181,18 @@ def _regressions(
             # weakly regularised problems on separable data have their optimum far out: close enough is judged like all
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(scaled, labels)
-        yield strength, model
+        yield strength, int(model.n_iter_.max()), model.coef_, model.intercept_
 
 
-def _discriminant(
-    scaled: np.ndarray, labels: np.ndarray, class_weights: Sequence[float] | None
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Fisher's linear discriminant: float64 [classes, features] and [classes]; None where there is none to be had.
+def _discriminants(scaled: np.ndarray, labels: np.ndarray, class_weights: Sequence[float] | None) -> Iterator[Head]:
+    """Fisher's linear discriminant at each of `SHARPNESS`; nothing where there is none to be had.
 
     As scikit-learn's LinearDiscriminantAnalysis with `shrinkage="auto"`, the covariance shrunk class by class, but
     without a singular value decomposition, which takes most of its time. The weight of a class counts as so many more
     images of it.
     """
     if scaled.shape[1] > MOST_FEATURES:
-        return None
+        return
     shares = np.bincount(labels) * (1.0 if class_weights is None else np.asarray(class_weights))
     shares /= shares.sum()
     means, covariance = np.empty((len(shares), scaled.shape[1])), np.zeros((scaled.shape[1],) * 2)
@@ -210,8 +208,9 @@ def _discriminant(
         try:
             weight = linalg.solve(covariance, means.T, assume_a="pos").T
         except (linalg.LinAlgError, linalg.LinAlgWarning):  # as where each class has a single image
-            return None
-    return weight, np.log(shares) - (weight * means).sum(axis=1) / 2
+            return
+    bias = np.log(shares) - (weight * means).sum(axis=1) / 2
+    yield from ((None, 0, sharpness * weight, sharpness * bias) for sharpness in SHARPNESS)
 
 
 def _folded(
