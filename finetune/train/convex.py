@@ -43,6 +43,10 @@ MOST_FEATURES = 2048
 """Numbers an image up to which a discriminant is looked for: its time grows with their square, and with their cube."""
 
 
+Head = tuple[float | None, int, np.ndarray, np.ndarray]
+"""C, iterations that it took, and weight and bias for standardised features."""
+
+
 @dataclass(frozen=True)
 class Solution:
     """A linear head.
@@ -165,10 +169,6 @@ def solve(
             best = Solution(torch.from_numpy(weight), torch.from_numpy(bias), strength, iterations, val)
     assert best is not None
     return replace(best, iterations=iterations)
-
-
-Head = tuple[float | None, int, np.ndarray, np.ndarray]
-"""C, iterations that it took, and weight and bias for standardised features."""
 
 
 def _regressions(scaled: np.ndarray, labels: np.ndarray, class_weights: Sequence[float] | None) -> Iterator[Head]:
