@@ -55,16 +55,22 @@ class Checkpoints:
         """Where the best checkpoint lies, if there is one."""
         return self.folder / BEST
 
-    def save(self, checkpoint: Mapping[str, Any], *, best: bool = False) -> Path:
+    def save(self, checkpoint: Mapping[str, Any], *, best: bool = False, numbered: bool = True) -> Path:
         """Publish a checkpoint (a dict with `epoch` and `step`), then drop what is too old.
+
+        Args:
+            checkpoint: of this moment.
+            best: under the name of the best one.
+            numbered: under a name of its own, which says its epoch and step.
+
+        Returns:
+            The path of the numbered one, else of the best.
 
         Raises:
             ResourceError: it could not be written; what was there before is whole.
             DivergedError: it holds a weight that is not finite.
         """
         _require_finite(checkpoint)
-        name = BEST if best else f"epoch-{checkpoint['epoch']:04d}-step-{checkpoint['step']:07d}.pth"
-        path = self.folder / name
         buffer = io.BytesIO()
         torch.save(dict(checkpoint), buffer)
         content = buffer.getvalue()
@@ -75,16 +81,24 @@ class Checkpoints:
             "bytes": len(content),
             "sha256": hashlib.sha256(content).hexdigest(),
         }
+        name = f"epoch-{checkpoint['epoch']:04d}-step-{checkpoint['step']:07d}.pth"
+        paths = [self.best] * best + [self.folder / name] * numbered
+        for path in paths:
+            self._publish(path, content, manifest)
+        if numbered:
+            self._retain(checkpoint["step"])
+        return paths[-1]
+
+    def _publish(self, path: Path, content: bytes, manifest: Mapping[str, Any]) -> None:
+        """The manifest first; where it replaces one, it also says what `path` holds until it is replaced too."""
+        previous = {}
         if path.exists():
             with contextlib.suppress(ArtefactError):
                 old = read_json(path.with_suffix(".json"))
-                manifest["previous"] = {"bytes": path.stat().st_size, "sha256": _whole_hash(path, old)}
-        write_json(path.with_suffix(".json"), manifest)
+                previous = {"previous": {"bytes": path.stat().st_size, "sha256": _whole_hash(path, old)}}
+        write_json(path.with_suffix(".json"), {**manifest, **previous})
         write_atomic(path, content)
         self._known[path] = _stamp(path)
-        if not best:
-            self._retain(checkpoint["step"])
-        return path
 
     def newest(self) -> tuple[Path | None, list[Broken]]:
         """The whole checkpoint with the highest step (`best.pth` if no other is), and the broken ones above it."""

@@ -142,7 +142,7 @@ class PhaseLearner:
                 self.ema.swap()
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of the phase, on the CPU."""
+        """What a checkpoint holds of the phase, on the CPU: to be saved before anything learns on."""
         return {
             "optimizer": self.kind,
             "optimizer_state_dict": on_cpu(self.optimizer.state_dict()),
@@ -167,9 +167,9 @@ class PhaseLearner:
 
 
 def on_cpu(value: Any) -> Any:
-    """The same nest of dicts and lists with every tensor copied to the CPU."""
+    """The same nest of dicts and lists with every tensor on the CPU; what is there already is not copied."""
     if isinstance(value, torch.Tensor):
-        return value.detach().cpu().clone()
+        return value.detach().cpu()
     if isinstance(value, dict):
         return {key: on_cpu(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

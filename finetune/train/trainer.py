@@ -226,20 +226,17 @@ class Trainer:
         return self.settings.early_stop is not None and self.position.stale >= self.settings.early_stop
 
     def _save_epoch(self, improved: bool) -> None:
-        if self.checkpoints is None:
-            return
-        if improved:
-            self.checkpoints.save(self.checkpoint(), best=True)
         every, last = self.settings.every_epochs, self.position.epoch >= self.plan.epochs or self._stale()
-        if last or (every is not None and self.position.epoch % every == 0):
-            self.save()
+        due = last or (every is not None and self.position.epoch % every == 0)
+        if improved or due:
+            self.save(best=improved, numbered=due)
 
     def state(self) -> dict[str, torch.Tensor]:
         """A copy of the network's weights, on the CPU."""
         return {name: value.detach().cpu().clone() for name, value in self.module.state_dict().items()}
 
     def checkpoint(self) -> dict[str, Any]:
-        """All that it takes to go on, as plain PyTorch saves it."""
+        """All that it takes to go on, as plain PyTorch saves it; the weights are those of the network, not a copy."""
         assert self.learner is not None
         position = self.position
         return {
@@ -253,12 +250,13 @@ class Trainer:
             **self.extra,
         }
 
-    def save(self) -> Path | None:
-        """Publish a checkpoint of this moment; None where there is no folder for it."""
+    def save(self, *, best: bool = False, numbered: bool = True) -> Path | None:
+        """Publish a checkpoint of this moment, as the best, as one of many, or both; None where there is no folder."""
         if self.checkpoints is None or self.learner is None:
             return None
-        path = self.checkpoints.save(self.checkpoint())
-        self._saved = (self.position.step, time.monotonic())
+        path = self.checkpoints.save(self.checkpoint(), best=best, numbered=numbered)
+        if numbered:
+            self._saved = (self.position.step, time.monotonic())
         return path
 
     def restore(self, checkpoint: Mapping[str, Any], *, unchanged: bool = True) -> None:

@@ -17,7 +17,7 @@ from finetune.train.checkpoints import Checkpoints
 def save(checkpoints: Checkpoints, step: int, *, best: bool = False) -> Path:
     state = {"weight": torch.full((3,), float(step))}
     plain = {"epoch": step // 10, "step": step, "loss": 1.0, "optimizer_state_dict": {}, "position": {"step": step}}
-    return checkpoints.save({**plain, "model_state_dict": state}, best=best)
+    return checkpoints.save({**plain, "model_state_dict": state}, best=best, numbered=not best)
 
 
 def steps(checkpoints: Checkpoints) -> list[int]:
