@@ -44,6 +44,13 @@ def options(**values: str) -> list[str]:
     return [part for key, value in values.items() for part in ("-o", f"{key.replace('__', '.')}={value}")]
 
 
+RESNET = options(
+    model__backbone="timm/resnet18",
+    model__weights="none",
+    model__preprocess="{size: 224, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]}",
+)
+
+
 def hymenoptera(*more: str) -> Arm:
     recipe = "recipes/hymenoptera.yaml"
     shared = options(data__folder=str(DATA / "hymenoptera_data"), model__backbone=str(CARD), train__batch_size="16")
@@ -54,18 +61,15 @@ def vehicles(*more: str) -> Arm:
     shared = options(
         data__folder=str(DATA / "vehicles"),
         data__split="{val: 0.2, test: 0}",
-        model__backbone="timm/resnet18",
-        model__weights="none",
-        model__preprocess="{size: 224, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]}",
         model__unfreeze="{head: 0, layer4: 0}",
         train__optimizer="adamw",
     )
-    return lambda folder: ran(folder, "recipes/vehicles.yaml", *shared, *more)
+    return lambda folder: ran(folder, "recipes/vehicles.yaml", *RESNET, *shared, *more)
 
 
 def mnist(folder: Path) -> float:
-    more = options(data__folder=str(DATA), train__batch_size="64", train__epochs="5", train__optimizer="adam")
-    return ran(folder, "recipes/mnist-mlp.yaml", *more)
+    data = options(data__folder=str(DATA), train__batch_size="64", train__epochs="5")
+    return ran(folder, "recipes/mnist-mlp.yaml", *data, *options(train__optimizer="adam", train__weight_decay="0"))
 
 
 def predicting(precision: str) -> Arm:
@@ -91,6 +95,7 @@ def predicting(precision: str) -> Arm:
 # --- who runs against whom --------------------------------------------------------------------------------------------
 
 ONE_VIEW = options(data__augment="none")
+ALL = options(model__unfreeze="{all: 0}")
 OFF = options(train__cache="off")
 TASKS: dict[str, dict[str, Arm]] = {
     "T1 hymenoptera, MobileNetV2-0.35, head, 25 epochs": {
@@ -103,7 +108,11 @@ TASKS: dict[str, dict[str, Arm]] = {
     },
     "T2 the same, all of it, 10 epochs": {
         "tutorial": tutorial("hymenoptera_data", MOBILENET, 10, 16, [""]),
-        "finetune": hymenoptera("--epochs", "10", *options(model__unfreeze="{all: 0}")),
+        "finetune": hymenoptera("--epochs", "10", *ALL),
+    },
+    "T2 the same with ResNet-18": {
+        "tutorial": tutorial("hymenoptera_data", "resnet18", 10, 16, [""]),
+        "finetune": hymenoptera("--epochs", "10", *RESNET, *ALL),
     },
     "T3 vehicles, ResNet-18, layer4 and head, 3 epochs": {
         "tutorial": tutorial("vehicles", "resnet18", 3, 32, ["layer4", "fc"]),

@@ -9,6 +9,7 @@ clf.evaluate(data.test).per_class
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -194,7 +195,7 @@ class Classifier:
         values = train.model_dump()
         settings = make_settings(values, data.train, augment, class_weights, self.seed, self.network)
         self.network.loss = settings.loss
-        cache = make_cache(values)
+        cache = replace(make_cache(values), exact=data.parts()[-1][0] == "val")
         train_images, val_images = (
             part.load(self.network.preprocess, workers, cache.pictures()) for part in (data.train, data.val)
         )

@@ -289,10 +289,9 @@ def open_run(run: str | Path) -> tuple[nn.Module, torch.optim.Optimizer]:
 def _judge(recipe: Recipe, trainer: Trainer, data: Dataset, watch: Watch) -> tuple[Judgement, str]:
     network, compute = trainer.network, trainer.compute.in_fp32()
     split, part = data.parts()[-1]
-    # the pictures of validation are decoded already
+    # of validation, the pictures are decoded already, and perhaps the work of the frozen layers is done
     images = trainer.val if split == "val" else part.load(network.preprocess, recipe.data.workers)
-    tick = watch.reading("judging", "judging; the network is trained")
-    judgement = judge_images(
-        network, images, compute, loss=network.loss, seed=recipe.seed, tick=lambda done: tick(done, len(images))
-    )
-    return judgement, split
+    tick = watch.judging(len(images))
+    logits = trainer.answers(tick) if split == "val" else None
+    judged = judge_images(network, images, compute, loss=network.loss, seed=recipe.seed, tick=tick, logits=logits)
+    return judged, split

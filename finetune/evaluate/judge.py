@@ -68,6 +68,7 @@ def judge_images(
     loss: str = "cross_entropy",
     seed: int = 0,
     tick: Callable[[int], None] | None = None,
+    logits: np.ndarray | None = None,
 ) -> Judgement:
     """Predict every image once and measure.
 
@@ -78,13 +79,15 @@ def judge_images(
         loss: what the network was trained with; decides how logits become probabilities.
         seed: of the bootstrap intervals.
         tick: told the number of images done after each batch; may raise.
+        logits: float32 [N, classes], where the network's answers are known already.
 
     Raises:
         DataError: an image is gone or has changed since the scan.
     """
-    batches = [np.arange(start, min(start + BATCH, len(images))) for start in range(0, len(images), BATCH)]
-    with compute.own_threads():
-        logits = infer(forward_of(network, compute, len(images)), images.batches(batches), tick)
+    if logits is None:
+        batches = [np.arange(start, min(start + BATCH, len(images))) for start in range(0, len(images), BATCH)]
+        with compute.own_threads():
+            logits = infer(forward_of(network, compute, len(images)), images.batches(batches), tick)
     chances = probabilities(logits, loss)
     metrics = judge(images.labels, chances, network.classes, seed=seed)
     return Judgement(images.names, images.labels, chances, metrics)

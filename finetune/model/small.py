@@ -79,7 +79,7 @@ class MLP(nn.Module):
         super().__init__()
         self.flatten = nn.Flatten()
         self.activation = Maxout(pieces) if activation == "maxout" else ACTIVATIONS[activation]()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.names = [f"fc{number}" for number in range(1, len(hidden) + 2)]
         times = pieces if activation == "maxout" else 1
         widths = [inputs, *hidden]

@@ -47,6 +47,7 @@ class CachePlan:
         disk_gb: for all tables in `folder`.
         folder: where tables are filed for the next run; None for nowhere.
         on: whether to cache at all.
+        exact: the validation images are what judges the network in the end, so their values are kept in full precision.
     """
 
     views: int | None = None
@@ -54,6 +55,7 @@ class CachePlan:
     disk_gb: float = 20.0
     folder: Path | None = None
     on: bool = True
+    exact: bool = False
 
     def pictures(self) -> int:
         """Bytes of decoded pictures that each of training and validation may keep in memory."""

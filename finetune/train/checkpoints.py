@@ -185,9 +185,18 @@ class Checkpoints:
                 return True
         return False
 
-    def best_position(self) -> dict[str, Any] | None:
-        """Where the run stood when `best.pth` was saved; None if there is no whole one."""
-        return None if self.reason_broken(self.best) else dict(self.load(self.best)["position"])
+    def has_best(self, best: Mapping[str, Any], step: int, unchanged: bool) -> bool:
+        """Whether `best.pth` is whole and holds the weights of the best epoch.
+
+        Args:
+            best: what is known of that epoch.
+            step: where the run stands.
+            unchanged: one of a later moment will do, as the run comes there again.
+        """
+        if self.reason_broken(self.best):
+            return False
+        saved = self.load(self.best)["position"]
+        return bool(saved["best"] == best or (unchanged and saved["step"] > step))
 
     def best_weights(self) -> dict[str, torch.Tensor]:
         """The weights of the best epoch: the averaged ones where the run averages."""

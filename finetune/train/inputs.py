@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 import numpy as np
 
 from finetune.data.memory import AnyImages
+from finetune.evaluate.loop import infer
 from finetune.model.cut import Values
 from finetune.model.freeze import owner
 from finetune.model.network import Network
@@ -79,7 +80,11 @@ class PhaseInputs:
         )
         if not self.train.cached:
             self.train.seed = self.settings.seed
-        self.judged = Inputs(val, learner.cut, learner.compute, cache, identity, figures, asked=asked, tick=tick)
+        self.exact = cache.exact and last
+        compute = learner.compute.in_fp32() if self.exact else learner.compute
+        self.judged = Inputs(val, learner.cut, compute, cache, identity, figures, asked=asked, tick=tick)
+        if not self.judged.cached:
+            self.exact, self.judged.compute = False, learner.compute
 
     def describe(self) -> str:
         """One line for people: what of this phase's work is done once, or why not."""
@@ -114,6 +119,15 @@ class PhaseInputs:
         seen = [batch for view in range(self.views) for batch in self.train.batches(order, view)]
         rows = [_flat(values) for _, values in seen]
         return np.concatenate(rows), np.concatenate([places for places, _ in seen]), _all(self.validation())
+
+    def answers(self, tick: Callable[[int], None]) -> np.ndarray | None:
+        """Logits of the validation images by the network as it is now, float32 [M, classes], in full precision.
+
+        None where what crosses the cut is not kept in full precision. The network must be in eval mode.
+        """
+        if not self.exact:
+            return None
+        return infer(lambda values: self.learner_cut.judge(*values).float(), self.validation(), tick)
 
     def validation(self) -> Stream:
         """All validation images in order."""

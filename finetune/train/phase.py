@@ -97,10 +97,11 @@ class PhaseLearner:
         for parameter in self._parameters:
             parameter.grad = None  # `zero_grad` does the same and takes a small network a thirtieth of its step
         total = 0.0
+        each = torch.full((), 1 / images, device=self.compute.device)  # an image's part in the gradient
         for inputs, labels in batches:
-            loss = self.loss(self.logits(inputs), labels).sum()
-            self.scaler.scale(loss / images).backward()
-            total += loss.item()
+            loss = self.loss(self.logits(inputs), labels)
+            self.scaler.scale(loss).backward(each.expand_as(loss))
+            total += loss.sum().item()
         self.scaler.unscale_(self.optimizer)
         self._require_finite(total / images, self.gradients.measure(norms))
         if max(float(group["lr"]) for group in self.optimizer.param_groups) > torch.finfo(torch.float32).max:

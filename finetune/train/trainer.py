@@ -222,6 +222,12 @@ class Trainer:
         logits = infer(learner.judge, self.inputs.validation(), tick=self._check_stop)
         return quick(self.val.labels, logits, self.settings.loss)
 
+    def answers(self, tick: Callable[[int], None]) -> np.ndarray | None:
+        """Logits of validation by the weights as they are, float32 [N, classes]; None: the images must be looked at."""
+        self.module.eval()
+        with self.compute.own_threads():
+            return self.inputs.answers(tick) if self.learner else None
+
     def _stale(self) -> bool:
         return self.settings.early_stop is not None and self.position.stale >= self.settings.early_stop
 
@@ -275,13 +281,9 @@ class Trainer:
                 learner = self._enter_phase()
             if learner.phase.index == checkpoint["phase"]:
                 learner.restore(checkpoint)
-        if self.position.best is not None and not self._best_is_there(unchanged):
-            self.position.best = None
-
-    def _best_is_there(self, unchanged: bool) -> bool:
-        saved = self.checkpoints.best_position() if self.checkpoints is not None else None
-        later = saved is not None and saved["step"] > self.position.step
-        return saved is not None and (saved["best"] == self.position.best or (unchanged and later))
+        at = self.position
+        if at.best is not None and not (self.checkpoints and self.checkpoints.has_best(at.best, at.step, unchanged)):
+            at.best = None
 
     def best_state(self) -> dict[str, torch.Tensor]:
         """Weights of the best epoch by `select`, on the CPU; of the last one where none is known to be the best.

@@ -48,6 +48,11 @@ class Watch:
 
         return tick
 
+    def judging(self, total: int) -> Callable[[int], None]:
+        """A `tick(done)` for the judgement of a run on so many images."""
+        tick = self.reading("judging", "judging; the network is trained")
+        return lambda done: tick(done, total)
+
     def epoch(self, record: Mapping[str, Any], epochs: int) -> None:
         """Say an epoch's record on one line."""
         self.say(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from finetune.deliver.evaluate import evaluate
+from finetune.evaluate.judge import judge_images
 from finetune.run import run
 from finetune.train.store import Layout, Store, in_blocks
 from finetune.train.watch import Watch
@@ -24,7 +28,7 @@ def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
 def train(folder: Path, out: Path, *, cache: Any, backbone: str = "timm/test_resnet", **changes: Any) -> Path:
     augment = changes.pop("augment", "none")
     given = {
-        "data": {"folder": str(folder), "split": {"val": 0.25, "test": 0.25}, "augment": augment},
+        "data": {"folder": str(folder), "split": {"val": 0.25, "test": changes.pop("test", 0.25)}, "augment": augment},
         "model": {
             "backbone": backbone,
             "weights": "none",
@@ -42,6 +46,18 @@ def train(folder: Path, out: Path, *, cache: Any, backbone: str = "timm/test_res
         },
     }
     return run(given, out=out, watch=Watch(say=lambda text: None))
+
+
+class Recorder:
+    """Calls a function, and keeps what it was called with and gave."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, *given: Any, **arguments: Any) -> Any:
+        self.arguments = arguments
+        self.result = self.function(*given, **arguments)
+        return self.result
 
 
 def weights(folder: Path) -> torch.Tensor:
@@ -81,6 +97,29 @@ def test_a_second_run_finds_the_tables_of_the_first(tiny: Path, tmp_path: Path) 
     assert first["hits"] == 0
     assert second["computed"] == 0
     assert second["hits"] == first["computed"]
+
+
+@pytest.mark.parametrize("changes", [{}, {"unfreeze": {"head": 0}, "optimizer": "lbfgs"}, {"lr": 1e-9}, {"ema": 0.9}])
+def test_validation_judges_by_what_is_kept_of_it_as_if_by_its_images(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    monkeypatch.setitem(run.__globals__, "judge_images", judged := Recorder(judge_images))
+    folder = train(tiny, tmp_path / "o", cache="auto", precision="bf16", test=0, **changes)
+    logits, kept = judged.arguments["logits"], judged.result
+    assert logits is not None, "the images were looked at again"
+    fresh, split = evaluate(folder)
+    assert split == "val"
+    np.testing.assert_allclose(kept.probabilities, fresh.probabilities, atol=1e-4)
+    assert np.ptp(fresh.probabilities, axis=0).max() > 1e-2, "all images look alike: nothing is shown"
+
+
+@pytest.mark.parametrize("changes", [{"cache": "off"}, {"test": 0.25}, {"unfreeze": {"all": 0}}])
+def test_what_is_not_kept_is_judged_by_its_images(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    monkeypatch.setitem(run.__globals__, "judge_images", judged := Recorder(judge_images))
+    train(tiny, tmp_path / "o", **{"cache": "auto", "test": 0, **changes})
+    assert judged.arguments["logits"] is None
 
 
 def test_on_disk_and_in_memory_give_the_same_bits(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
