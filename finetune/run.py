@@ -146,6 +146,7 @@ def _work(
         watch.epoch(record, recipe.train.epochs)
     clock.lap("train")
     publish_model(folder, classifier.network, trainer)
+    watch.best(trainer.position.best, trainer.settings.select)
     judgement, split = _judge(recipe, trainer, data, watch)
     clock.lap("judge")
     folder.update(timings=clock.laps)

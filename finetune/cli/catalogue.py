@@ -53,13 +53,15 @@ def models(pattern: str, as_json: bool) -> None:
     from finetune.model.backbones import list_backbones
     from finetune.recipe.load import CHECKOUT
 
-    cards = {f"models/{card.stem}" for home in (Path.cwd(), CHECKOUT) for card in home.glob("models/*.yaml")}
+    cards = {f"models/{card.stem}": card for home in (CHECKOUT, Path.cwd()) for card in home.glob("models/*.yaml")}
     own = sorted(name for name in cards if pattern in name)
     architectures = list_backbones(pattern) if pattern else []
     if as_json:
         print_json({"models": own, "architectures": architectures})
         return
-    for name in [*own, *architectures]:
+    for name in own:
+        click.echo(f"{name}  {_first_comment(cards[name])}".rstrip())
+    for name in architectures:
         click.echo(name)
     if not pattern:
         click.echo(

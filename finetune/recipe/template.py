@@ -36,7 +36,7 @@ data:
   on_bad: stop                   # stop | skip   unreadable images
   class_weights: none            # none | balanced   balanced: rare classes weigh more
 model:
-  backbone: {inline(backbone)}   # timm/... | torchvision/... | a card | a bundle or run folder
+  backbone: {inline(backbone)}   # timm/... | torchvision/... | models/NAME | a card | a bundle or run folder
   weights: default               # default | none (from scratch) | a .safetensors/.pth/.pt file
   unfreeze: {{head: 0}}            # layer pattern: epoch from which it learns; e.g. {{head: 0, 'last:2': 5}}
 train:

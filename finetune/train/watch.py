@@ -62,6 +62,11 @@ class Watch:
             f"{record['images_per_second']:.0f} images/s"
         )
 
+    def best(self, best: Mapping[str, Any] | None, select: str) -> None:
+        """Say which epoch's weights are the result: its "epoch" and "value", by the measure `select`."""
+        if best is not None:
+            self.say(f"the result is epoch {best['epoch']}, the best by {select} ({best['value']:.4f})")
+
     def notes(self, lines: list[str]) -> None:
         """Say each line as a note."""
         for line in lines:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,3 +56,10 @@ def test_the_weights_have_cards_and_the_cards_recipes() -> None:
     for path in CARDS:
         recipe = read_card(path).recipe.split(",")[0].split()[0]
         assert (ROOT / recipe).is_file(), f"{path.name}: {recipe} is not there"
+
+
+def test_each_is_listed_with_what_it_is(cli: Any) -> None:
+    listed = {name: about for name, _, about in (line.partition("  ") for line in cli("models").out.splitlines())}
+    assert {f"models/{path.stem}" for path in ALL} <= set(listed)
+    assert all(len(listed[f"models/{path.stem}"].split()) > 4 for path in ALL)
+    assert cli("models", "small-resnet").out.startswith("models/small-resnet  ")
