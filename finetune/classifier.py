@@ -88,24 +88,36 @@ class Classifier:
 
     @classmethod
     def from_recipe(
-        cls, recipe: Recipe, classes: Sequence[str], freeze: Sequence[str] = (), *, fresh: bool = True
+        cls,
+        recipe: Recipe,
+        classes: Sequence[str],
+        freeze: Sequence[str] = (),
+        *,
+        run: Mapping[str, Any] | None = None,
     ) -> Classifier:
-        """The classifier that a recipe describes; not `fresh`: its weights come from a checkpoint anyway."""
-        model = recipe.model
+        """The classifier that a recipe describes.
+
+        Args:
+            recipe: one that is resolved.
+            classes: their names, in the order of the outputs.
+            freeze: layer patterns that never learn.
+            run: `run.json` of a run whose checkpoints bring the weights; its backbone need not be there any more.
+        """
+        model = recipe.model.model_dump(mode="json")
+        if run is not None:
+            from finetune.deliver.publish import as_it_was
+
+            model |= as_it_was(run, model)
+        train = recipe.train
         return cls(
-            model.backbone,
+            model.pop("backbone"),
             classes,
-            weights=model.weights,
-            unfreeze=model.unfreeze,
+            **model,
             freeze=freeze,
-            head=model.head if isinstance(model.head, str) else model.head.model_dump(),
-            options=model.options,
-            preprocess=model.preprocess.model_dump(exclude_none=True),
-            in_chans=model.in_chans,
             seed=recipe.seed,
-            device=recipe.train.device,
-            precision=recipe.train.precision,
-            load=fresh,
+            device=train.device,
+            precision=train.precision,
+            load=run is None,
         )
 
     @classmethod

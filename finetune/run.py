@@ -136,7 +136,8 @@ def _work(
     data = read_data(recipe, watch)
     moved_on = publish_data(folder, data, accept_changes) or accept_changes
     clock.lap("scan")
-    classifier = Classifier.from_recipe(recipe, data.classes, folder.record.get("freeze", ()), fresh=state is None)
+    saved = None if state is None else folder.record
+    classifier = Classifier.from_recipe(recipe, data.classes, folder.record.get("freeze", ()), run=saved)
     trainer = _make_trainer(folder, recipe, classifier, data, watch, state, moved_on)
     clock.lap("build")
     if trainer.position.history:  # the checkpoint knows of epochs that a kill kept out of the file
@@ -272,8 +273,8 @@ def open_run(run: str | Path) -> tuple[nn.Module, torch.optim.Optimizer]:
     `optimizer.load_state_dict(checkpoint["optimizer_state_dict"])`.
     """
     folder = RunFolder.open(Path(run))
-    recipe, _ = _recipe_of(folder, None)
-    classifier = Classifier.from_recipe(recipe, folder.record["classes"], folder.record.get("freeze", ()), fresh=False)
+    recipe, record = _recipe_of(folder, None)[0], folder.record
+    classifier = Classifier.from_recipe(recipe, record["classes"], record.get("freeze", ()), run=record)
     train, module = recipe.train, classifier.network.module
     plan = classifier.plan(**train.model_dump())
     state = _checkpoints(folder, recipe).latest(Watch().say)

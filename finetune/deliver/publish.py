@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from finetune.data.folder import Dataset
 from finetune.data.manifest import changes, write_manifest
 from finetune.data.samples.catalogue import is_drawn
@@ -47,7 +50,35 @@ def publish_decisions(folder: RunFolder, network: Network, trainer: Trainer) -> 
         precision_reason=compute.reason,
         batchnorm=trainer.settings.batchnorm,
         source=network.source,
+        network={
+            "asked": _asked(folder.record["recipe"]["model"]),
+            "architecture": network.architecture,
+            "options": network.options,
+            "preprocess": network.preprocess.as_dict(),
+            "pretrained": network.pretrained,
+        },
     )
+
+
+def as_it_was(record: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a recipe's `model` section by which a run's network is built again for its checkpoints.
+
+    Its backbone may lie elsewhere by now, or be another one. Empty where `run.json` does not say, or where the recipe
+    has come to ask for something else.
+
+    Args:
+        record: `run.json`.
+        model: the section, as JSON holds it.
+    """
+    built = record.get("network")
+    if not built or built["asked"] != _asked(model):
+        return {}
+    kept = {"backbone": built["architecture"], "options": built["options"], "preprocess": built["preprocess"]}
+    return {**kept, "weights": "of a checkpoint" if built["pretrained"] else "none"}
+
+
+def _asked(model: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: model[key] for key in ("backbone", "weights", "options", "preprocess")}
 
 
 def publish_model(folder: RunFolder, network: Network, trainer: Trainer) -> None:

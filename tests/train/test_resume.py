@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from finetune.errors import ArtefactError, DataError, FinetuneError, Stopped, UsageError
 from finetune.run import open_run, resume, run
@@ -103,13 +105,24 @@ def test_a_pretrained_backbone_is_still_one_after_a_stop(tiny: Path, tmp_path: P
     run(given, out=tmp_path / "o", watch=quiet())
     record = json.loads((tmp_path / "o" / "run.json").read_text())
     assert record["batchnorm"] == "keep"  # few images: the statistics that it came with are better
-    next((tmp_path / "taught" / "model").glob("*.safetensors")).unlink()  # a checkpoint has all weights
+    shutil.rmtree(tmp_path / "taught")  # a checkpoint has all weights, run.json how they are used
+    model, _ = open_run(tmp_path / "o")
+    assert set(model.state_dict()) == set(load_file(tmp_path / "o" / "model" / "model.safetensors"))
     for checkpoint in sorted((tmp_path / "o" / "checkpoints").glob("epoch-*.pth")):
         resume(tmp_path / "o", checkpoint=checkpoint, watch=quiet())
         again = json.loads((tmp_path / "o" / "run.json").read_text())
         assert {key: again[key] for key in ("weights_sha256", "batchnorm", "source")} == {
             key: record[key] for key in ("weights_sha256", "batchnorm", "source")
         }
+
+
+def test_a_recipe_that_names_another_backbone_is_not_answered_with_the_old_one(tiny: Path, tmp_path: Path) -> None:
+    run(recipe(tiny), out=tmp_path / "o", watch=quiet())
+    text = (tmp_path / "o" / "recipe.yaml").read_text()
+    name = recipe(tiny)["model"]["backbone"]
+    (tmp_path / "o" / "recipe.yaml").write_text(text.replace(name, str(tmp_path / "nowhere")))
+    with pytest.raises(UsageError, match="nowhere: nothing there"):
+        resume(tmp_path / "o", accept_changes=True, watch=quiet())
 
 
 def test_a_checkpoint_of_another_run_is_refused(tiny: Path, tmp_path: Path) -> None:
