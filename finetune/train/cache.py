@@ -112,13 +112,19 @@ class Figures:
 def gathered(
     table: torch.Tensor, index_batches: Iterable[Sequence[int] | np.ndarray]
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    """The rows of each batch, with its indices int64 [B]; small batches are picked several at once, which is faster."""
+    """The rows of each batch, with its indices int64 [B]; small batches are picked several at once, which is faster.
+
+    `table` is [N, values], or images [N, C, H, W] with channels_last strides.
+    """
+    images = table.ndim == 4
+    lying = table.permute(0, 2, 3, 1) if images else table  # row by row in memory, so that `index_select` copies rows
     bytes_per_row = table[:1].numel() * table.element_size()
     batches = (np.asarray(batch, dtype=np.int64) for batch in index_batches)
     for first in batches:
         more = max(0, PICKED // max(1, len(first) * bytes_per_row) - 1)
         together = [first, *islice(batches, more)]
-        rows = table[torch.from_numpy(np.concatenate(together))]
+        rows = lying.index_select(0, torch.from_numpy(np.concatenate(together)))
+        rows = rows.permute(0, 3, 1, 2) if images else rows
         yield from zip(together, torch.split(rows, [len(batch) for batch in together]), strict=True)
 
 

@@ -97,10 +97,9 @@ class PhaseLearner:
         for parameter in self._parameters:
             parameter.grad = None  # `zero_grad` does the same and takes a small network a thirtieth of its step
         total = 0.0
-        each = torch.full((), 1 / images, device=self.compute.device)  # an image's part in the gradient
         for inputs, labels in batches:
             loss = self.loss(self.logits(inputs), labels)
-            self.scaler.scale(loss).backward(each.expand_as(loss))
+            self.scaler.scale(loss).backward(torch.full_like(loss, 1 / images))  # an image's part in the gradient
             total += loss.sum().item()
         self.scaler.unscale_(self.optimizer)
         self._require_finite(total / images, self.gradients.measure(norms))
