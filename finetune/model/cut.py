@@ -17,7 +17,7 @@ import torch
 from torch import fx, nn
 
 from finetune.device import own_randomness
-from finetune.model.fold import fold
+from finetune.model.fold import fold, fold_learning
 from finetune.model.freeze import live_batchnorm
 from finetune.model.line import Line, Uncuttable, prefix_of, suffix_of
 from finetune.model.trace import Table, Trace, fetch, follow, twin
@@ -53,9 +53,20 @@ class Cut:
     whole: bool = False
     bytes_per_image: int = 0
 
-    def folded(self) -> Cut:
-        """The same, made faster: in the prefix each BatchNorm is folded into a copy of the convolution before it."""
-        return replace(self, prefix=fold(self.prefix)) if isinstance(self.prefix, fx.GraphModule) else self
+    def folded(self, module: nn.Module, example: torch.Tensor | None) -> Cut:
+        """The same, made faster: each BatchNorm that keeps its statistics becomes a part of the convolution before it.
+
+        Args:
+            module: the network, in the modes of the phase.
+            example: images as the network gets them; without one, only the prefix is made faster.
+        """
+        prefix = fold(self.prefix) if isinstance(self.prefix, fx.GraphModule) else self.prefix
+        if example is None or live_batchnorm(module) or not isinstance(self.suffix, nn.Module):
+            return replace(self, prefix=prefix)
+        with torch.no_grad(), own_randomness():
+            torch.manual_seed(0)
+            values = self.prefix(_noise(example, 3))
+        return replace(self, prefix=prefix, suffix=fold_learning(self.suffix, *values))
 
 
 def cut(module: nn.Module, learning: Collection[str], *, example: torch.Tensor | None = None) -> Cut:

@@ -1,11 +1,15 @@
-"""BatchNorm folded into the convolution before it, where nothing learns.
+"""BatchNorm folded into the convolution before it, where its statistics stay.
 
 In evaluation a BatchNorm is one multiplication and one addition a channel, and a convolution can carry both in its own
-kernel and bias (Jacob et al. 2018, section 3.2): one pass less over the values, the same numbers to rounding.
+kernel and bias (Jacob et al. 2018, section 3.2): one pass less over the values, the same numbers to rounding. Where
+nothing learns the kernel is made once; where kernel, scale or shift learn, at every step, and the gradient finds its
+way to each of them.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,12 +23,49 @@ from finetune.model.trace import fetch, follow, twin
 TOLERANCE = 1e-4
 """Largest deviation of the folded network's logits, as a share of the largest logit."""
 
+LOGIC = 1e-2
+"""The same for what learns: far above rounding, so that whether it is folded does not hang on what the weights are, and
+a resumed run decides as the run did; what a network's own code may make go wrong is far above this."""
 
-def fold(traced: fx.GraphModule) -> fx.GraphModule:
+
+class Folded(nn.Module):
+    """A convolution and the BatchNorm after it as one convolution, whose kernel is made of theirs at every call.
+
+    Args:
+        conv: the convolution; its parameters and those of `norm` collect the gradients.
+        norm: in eval mode.
+    """
+
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.conv, self.norm = conv, norm
+        runs = copy.copy(conv)
+        runs._parameters = {}  # weight and bias are ordinary attributes of this one
+        self._runs = [runs]  # in a list, so that it is no submodule
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """The normalised maps, [N, C, H, W]."""
+        conv, norm, (runs,) = self.conv, self.norm, self._runs
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = torch.rsqrt(norm.running_var + norm.eps)
+        scale = scale if norm.weight is None else scale * norm.weight
+        mean = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
+        shift = -mean * scale
+        runs.weight = conv.weight * scale.view(-1, 1, 1, 1)
+        runs.bias = shift if norm.bias is None else shift + norm.bias
+        try:
+            return runs.forward(images)
+        finally:
+            del runs.weight, runs.bias
+
+
+def fold(traced: fx.GraphModule, join: Callable[[Any, Any], nn.Module] = fuse_conv_bn_eval) -> fx.GraphModule:
     """Fold every BatchNorm that directly follows a convolution of its own.
 
     Args:
-        traced: in eval mode; its modules are left as they are, folded ones are copies.
+        traced: its BatchNorms in eval mode; its modules are left as they are.
+        join: makes one module of a convolution and a BatchNorm: a copy of the convolution, or `Folded`.
 
     Returns:
         A module that gives the same to rounding; `traced` itself where there is nothing to fold.
@@ -49,7 +90,7 @@ def fold(traced: fx.GraphModule) -> fx.GraphModule:
             continue
         source = pairs[node]
         conv, norm = modules[source], modules[node]
-        root[str(source.target)] = fuse_conv_bn_eval(conv, norm)
+        root[str(source.target)] = join(conv, norm)
         made[node] = made[source]
         if isinstance(norm, BatchNormAct2d) and not isinstance(norm.act, nn.Identity):
             root[str(node.target)] = norm.act
@@ -75,6 +116,39 @@ def fold_network(module: nn.Module, example: torch.Tensor) -> nn.Module:
         return module
     agrees = float((parts - whole).abs().max()) <= TOLERANCE * max(float(whole.abs().max()), 1e-6)
     return folded if agrees else module
+
+
+def fold_learning(part: nn.Module, *values: torch.Tensor) -> nn.Module:
+    """A part of a network that learns, with the BatchNorms folded that keep their statistics; itself where none can be.
+
+    It runs the same submodules, in the modes that they are in now, and the gradients go to the same parameters.
+
+    Args:
+        part: all its BatchNorms in eval mode; left as it is.
+        values: what it takes, each [N, ...].
+    """
+    try:
+        graph = part if isinstance(part, fx.GraphModule) else _traced(part, *values)
+        folded = fold(graph, Folded)
+        found = []
+        with own_randomness(), torch.no_grad():
+            for one in (part, folded):
+                torch.manual_seed(0)
+                found.append(one(*values))
+    except Exception:  # as above
+        return part
+    whole, parts = found
+    agrees = float((parts - whole).abs().max()) <= LOGIC * max(float(whole.abs().max()), 1e-6)
+    return folded if agrees and folded is not graph else part
+
+
+def _traced(module: nn.Module, images: torch.Tensor) -> fx.GraphModule:
+    """The operations of a network around its own submodules."""
+    with own_randomness():
+        found = follow(twin(module), images, {})
+    targets = {str(node.target) for node in found.graph.nodes if node.op in ("call_module", "get_attr")}
+    root = {name: fetch(found.module if name.startswith("_tensor_constant") else module, name) for name in targets}
+    return fx.GraphModule(root, found.graph)
 
 
 def _plain(norm: object) -> bool:

@@ -9,7 +9,8 @@ import timm
 import torch
 from torch import fx, nn
 
-from finetune.model.fold import fold, fold_network
+from finetune.model.fold import fold, fold_learning, fold_network
+from finetune.model.freeze import set_learning, set_modes
 from finetune.model.trace import follow, twin
 
 
@@ -85,6 +86,39 @@ def test_a_whole_network_is_folded_for_inference() -> None:
         torch.testing.assert_close(folded(images), module(images), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("frozen", [(), ("conv_stem.", "bn1.", "blocks.0.0.bn1.")])
+def test_what_learns_gets_the_gradients_that_it_would_have_got(frozen: tuple[str, ...]) -> None:
+    module = lively(timm.create_model("test_efficientnet", num_classes=5, drop_rate=0.2)).double()
+    learning = {name for name, _ in module.named_parameters() if not name.startswith(frozen or ("-",))}
+    set_learning(module, learning)
+    set_modes(module, learning, keep_statistics=True)
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    images = torch.randn(3, 3, 64, 64, dtype=torch.float64)
+    folded = fold_learning(module, images)
+    assert folded is not module
+    gradients = []
+    for part in (module, folded):
+        module.zero_grad()
+        torch.manual_seed(0)  # of the dropout before the head
+        part(images).square().sum().backward()
+        gradients.append({name: p.grad for name, p in module.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys() == learning
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-6, atol=1e-9, msg=name)
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+
+
+def test_a_folded_network_follows_its_own_weights() -> None:
+    module = lively(timm.create_model("test_resnet", num_classes=5))
+    images = torch.randn(3, 3, 64, 64)
+    folded = fold_learning(module, images)
+    assert folded is not module
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(1.1)
+        torch.testing.assert_close(folded(images), module(images), rtol=1e-4, atol=1e-5)
+
+
 class Untraceable(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.flatten(1) if float(x.sum()) > 0 else x.flatten(1) * 2
@@ -92,6 +126,7 @@ class Untraceable(nn.Module):
 
 def test_what_cannot_be_traced_stays_as_it_is() -> None:
     module = Untraceable()
+    assert fold_learning(module, torch.zeros(2, 3, 8, 8)) is module
     assert fold_network(module, torch.zeros(2, 3, 8, 8)) is module
 
 
