@@ -135,7 +135,7 @@ def fold_learning(part: nn.Module, *values: torch.Tensor) -> nn.Module:
             for one in (part, folded):
                 torch.manual_seed(0)
                 found.append(one(*values))
-    except Exception:  # as above
+    except Exception:  # a network's own code again: unfolded, it still learns
         return part
     whole, parts = found
     agrees = float((parts - whole).abs().max()) <= LOGIC * max(float(whole.abs().max()), 1e-6)
