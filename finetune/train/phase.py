@@ -17,7 +17,7 @@ from finetune.model.freeze import live_batchnorm, set_learning, set_modes
 from finetune.model.plan import FreezePlan, Phase
 from finetune.train.convex import choose_optimizer
 from finetune.train.gradients import Gradients, Norms
-from finetune.train.optimizer import Ema, make_loss, make_optimizer, restore_state, schedule, set_rates
+from finetune.train.optimizer import Ema, make_loss, make_optimizer, plain_step, restore_state, schedule, set_rates
 from finetune.train.state import Settings
 
 
@@ -53,6 +53,7 @@ class PhaseLearner:
         self.optimizer = make_optimizer(
             module, plan, phase, self.kind, weight_decay=settings.weight_decay, momentum=settings.momentum
         )
+        self._update = plain_step(self.optimizer)
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.ema = Ema(module, settings.ema, phase.learning) if settings.ema and not self.convex else None
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
@@ -105,8 +106,11 @@ class PhaseLearner:
         self._require_finite(total / images, self.gradients.measure(norms))
         if max(float(group["lr"]) for group in self.optimizer.param_groups) > torch.finfo(torch.float32).max:
             raise DivergedError("the step is larger than any number")  # a fused optimizer would take it silently
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self._update()
         if self.ema:
             self.ema.update(number + 1)
         return total
