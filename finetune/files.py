@@ -24,7 +24,7 @@ TEMPORARY = ".tmp"
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
+def write_atomic(path: Path, content: bytes | memoryview | Callable[[BinaryIO], object]) -> None:
     """Publish a file: write beside it, fsync, rename over it, fsync the folder.
 
     A reader sees the old file or the new one, whole, wherever a crash falls. A failed fsync is never repeated on the
@@ -38,24 +38,25 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
         ResourceError: disk full, file too large, no permission, …; the temporary file is removed, the old one kept.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    size = None if callable(content) else len(content)
     try:
         make_folder(path.parent)
         with open(temporary, "wb") as file:
-            file.write(content) if isinstance(content, bytes) else content(file)
+            content(file) if callable(content) else file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
         fsync_folder(path.parent)
     except BaseException as error:
-        size = len(content) if isinstance(content, bytes) else None
+        written = 0
         with contextlib.suppress(OSError):
-            size = size or temporary.stat().st_size
+            written = temporary.stat().st_size
             temporary.unlink()
         if isinstance(error, OSError):
             problem = from_os_error(error, path, "write")
             with contextlib.suppress(OSError):
                 free = shutil.disk_usage(path.parent).free
-                needed = f"needed: {size or 0:,} bytes" + ("" if isinstance(content, bytes) else " or more")
+                needed = f"needed: {written:,} bytes or more" if size is None else f"needed: {size:,} bytes"
                 problem.problems[0] += f" ({needed}; free: {free:,} bytes)"
             raise problem from error
         raise

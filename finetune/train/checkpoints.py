@@ -73,7 +73,7 @@ class Checkpoints:
         _require_finite(checkpoint)
         buffer = io.BytesIO()
         torch.save(dict(checkpoint), buffer)
-        content = buffer.getvalue()
+        content = buffer.getbuffer()
         manifest = {
             "format": FORMAT,
             "epoch": checkpoint["epoch"],
@@ -89,13 +89,14 @@ class Checkpoints:
             self._retain(checkpoint["step"])
         return paths[-1]
 
-    def _publish(self, path: Path, content: bytes, manifest: Mapping[str, Any]) -> None:
+    def _publish(self, path: Path, content: memoryview, manifest: Mapping[str, Any]) -> None:
         """The manifest first; where it replaces one, it also says what `path` holds until it is replaced too."""
         previous = {}
         if path.exists():
             with contextlib.suppress(ArtefactError):
                 old = read_json(path.with_suffix(".json"))
-                previous = {"previous": {"bytes": path.stat().st_size, "sha256": _whole_hash(path, old)}}
+                sha256 = old["sha256"] if self._known.get(path) == _stamp(path) else _whole_hash(path, old)
+                previous = {"previous": {"bytes": path.stat().st_size, "sha256": sha256}}
         write_json(path.with_suffix(".json"), {**manifest, **previous})
         write_atomic(path, content)
         self._known[path] = _stamp(path)

@@ -108,12 +108,31 @@ class Position:
         return float(self.history[-1]["train_loss"]) if self.history else math.nan
 
     @property
+    def speed(self) -> float:
+        """Images a second in the epoch so far."""
+        return self.images / max(self.seconds, 1e-9)
+
+    @property
     def norms(self) -> dict[str, list[float]] | None:
         """Where the next step's gradient norms go; None if they are not measured, as those of most steps are not.
 
         It goes by the step of the epoch: the first is measured, so that every epoch has one.
         """
         return self.gradients if self.step_in_epoch % MEASURED_EVERY == 0 else None
+
+    def advance(self, images: int, loss_sum: float) -> None:
+        """Count a step that took in so many images, with the sum of their losses."""
+        self.step += 1
+        self.images += images
+        self.loss_sum += loss_sum
+
+    def diverged(self, problem: str, rate: float) -> DivergedError:
+        """The error that says what went wrong in the step that would have been next, at a learning rate of `rate`."""
+        last = f"{self.loss:.4g}" if math.isfinite(self.loss) else "none"
+        return DivergedError(
+            f"train.lr: {problem} at step {self.step} (epoch {self.epoch}), lr {rate:.3g}; last finite loss {last}",
+            "lower train.lr, set train.clip_norm: 1, or use train.precision: fp32; what was saved before is whole",
+        )
 
     def judge(self, record: Mapping[str, Any], select: str, thaws: bool) -> bool:
         """Whether the epoch of `record` is the best so far, which is noted; after a thaw, patience starts anew."""

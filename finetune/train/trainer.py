@@ -150,9 +150,8 @@ class Trainer:
         found = solve(features, labels, val_features, self.val.labels, weights, discriminant=both)
         self.say(found.summary)
         loss = found.put_into(layer, features, labels)
-        at = self.position
-        at.step, at.images, at.loss_sum = at.step + 1, len(labels), loss * len(labels)
-        at.seconds += time.perf_counter() - clock
+        self.position.advance(len(labels), loss * len(labels))
+        self.position.seconds += time.perf_counter() - clock
 
     def _step(self, learner: PhaseLearner, stream: Stream, step: list[np.ndarray], steps: int) -> None:
         position, images, device = self.position, sum(len(batch) for batch in step), self.compute.device
@@ -164,23 +163,15 @@ class Trainer:
             )
             total = learner.step(batches, images, position.step, position.norms)
         except DivergedError as error:
-            last = f"{position.loss:.4g}" if math.isfinite(position.loss) else "none"
-            raise DivergedError(
-                f"train.lr: {error.problems[0]} at step {position.step} (epoch {position.epoch}), lr {rate:.3g}; "
-                f"last finite loss {last}",
-                "lower train.lr, set train.clip_norm: 1, or use train.precision: fp32; what was saved before is whole",
-            ) from error
-        position.step += 1
+            raise position.diverged(error.problems[0], rate) from error
         position.step_in_epoch += 1
-        position.loss_sum += total
-        position.images += images
+        position.advance(images, total)
 
     def _after_step(self, steps: int) -> None:
         """Show progress; save if it is time to; stop if asked to."""
         position, settings = self.position, self.settings
         if self.tick:
-            speed = position.images / max(position.seconds, 1e-9)
-            self.tick(position.epoch, position.step_in_epoch, steps, position.loss, speed)
+            self.tick(position.epoch, position.step_in_epoch, steps, position.loss, position.speed)
         by_time = time.monotonic() - self._saved[1] >= 60 * (settings.every_minutes or math.inf)
         if by_time or (settings.every_steps is not None and position.step % settings.every_steps == 0):
             self.save()
@@ -201,7 +192,7 @@ class Trainer:
                 "train_loss": position.loss,
                 **self._validate(learner),
                 "seconds": position.seconds,
-                "images_per_second": position.images / max(position.seconds, 1e-9),
+                "images_per_second": position.speed,
                 **gradient_columns(self.network.groups, position.gradients),
             }
             thaws = any(phase.start == position.epoch + 1 for phase in self.plan.phases)
@@ -281,8 +272,8 @@ class Trainer:
                 learner = self._enter_phase()
             if learner.phase.index == checkpoint["phase"]:
                 learner.restore(checkpoint)
-        at = self.position
-        if at.best is not None and not (self.checkpoints and self.checkpoints.has_best(at.best, at.step, unchanged)):
+        at, saved = self.position, self.checkpoints
+        if at.best is not None and not (saved and saved.has_best(at.best, at.step, unchanged)):
             at.best = None
 
     def best_state(self) -> dict[str, torch.Tensor]:
