@@ -17,9 +17,9 @@ import torch
 from torch import fx, nn
 
 from finetune.device import own_randomness
-from finetune.model.fold import fold, fold_learning
 from finetune.model.freeze import live_batchnorm
 from finetune.model.line import Line, Uncuttable, prefix_of, suffix_of
+from finetune.model.quicken import for_inference, for_judging, for_learning, noise
 from finetune.model.trace import Table, Trace, fetch, follow, twin
 
 Values = tuple[torch.Tensor, ...]
@@ -53,20 +53,28 @@ class Cut:
     whole: bool = False
     bytes_per_image: int = 0
 
-    def folded(self, module: nn.Module, example: torch.Tensor | None) -> Cut:
-        """The same, made faster: each BatchNorm that keeps its statistics becomes a part of the convolution before it.
+    def quickened(self, module: nn.Module, example: torch.Tensor | None) -> Cut:
+        """The same, each part as fast as it can be made; the prefix and `judge` serve inference only.
 
         Args:
             module: the network, in the modes of the phase.
-            example: images as the network gets them; without one, only the prefix is made faster.
+            example: images as the network gets them; without one, nothing is done.
         """
-        prefix = fold(self.prefix) if isinstance(self.prefix, fx.GraphModule) else self.prefix
-        if example is None or live_batchnorm(module) or not isinstance(self.suffix, nn.Module):
-            return replace(self, prefix=prefix)
+        if example is None:
+            return self
         with torch.no_grad(), own_randomness():
             torch.manual_seed(0)
-            values = self.prefix(_noise(example, 3))
-        return replace(self, prefix=prefix, suffix=fold_learning(self.suffix, *values))
+            images = noise(example, 3)
+            values = self.prefix(images)
+        prefix, suffix, judge = self.prefix, self.suffix, self.judge
+        if isinstance(prefix, nn.Module):
+            prefix = for_inference(prefix, images)
+        if isinstance(judge, nn.Module):
+            with _evaluating(module):
+                judge = for_judging(judge, *values)
+        if isinstance(suffix, nn.Module) and not live_batchnorm(module):
+            suffix = for_learning(suffix, *values)
+        return replace(self, prefix=prefix, suffix=suffix, judge=judge)
 
 
 def cut(module: nn.Module, learning: Collection[str], *, example: torch.Tensor | None = None) -> Cut:
@@ -111,8 +119,8 @@ def _whole(module: nn.Module, reason: str) -> Cut:
 
 def _at_the_line(module: nn.Module, learning: set[int], example: torch.Tensor) -> Cut:
     copied, table = twin(module), Table()
-    train = follow(copied, _noise(example, 2), table)
-    evaluated = follow(copied.eval(), _noise(example, 1), table)
+    train = follow(copied, noise(example, 2), table)
+    evaluated = follow(copied.eval(), noise(example, 1), table)
     if any(evaluated.effects[node].impure for node in evaluated.nodes):
         raise Uncuttable("it is random, or changes a buffer, in evaluation too")
     by_key = {evaluated.keys[node]: evaluated.effects[node] for node in evaluated.nodes}
@@ -202,7 +210,7 @@ def _before_last_module(module: nn.Module, learning: Collection[str], example: t
         return None
     try:
         with torch.no_grad():
-            images = _noise(example, 2)
+            images = noise(example, 2)
             values, again = prefix(images), prefix(images)
     except Exception:  # a network's own code again: any failure only means that it is not cut here
         return None
@@ -216,17 +224,10 @@ def _before_last_module(module: nn.Module, learning: Collection[str], example: t
 # --- the proof -------------------------------------------------------------------------------------------------------
 
 
-def _noise(example: torch.Tensor, batch: int) -> torch.Tensor:
-    """Images like the example; noise, so that no two are alike."""
-    noise = torch.randn(batch, *example.shape[1:], dtype=example.dtype, device=example.device)
-    last = example.is_contiguous(memory_format=torch.channels_last)
-    return noise.to(memory_format=torch.channels_last) if last else noise
-
-
 def _agrees(module: nn.Module, found: Cut, example: torch.Tensor) -> bool:
     """Whether the parts give what the network gives, in eval mode, and leave the values as they are."""
     # Three: a size of batch that nothing was traced or settled with.
-    images = _noise(example, 3)
+    images = noise(example, 3)
     with _evaluating(module), torch.no_grad():
         whole = module(images)
         values = found.prefix(images)

@@ -17,15 +17,7 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from finetune.device import own_randomness
-from finetune.model.trace import fetch, follow, twin
-
-TOLERANCE = 1e-4
-"""Largest deviation of the folded network's logits, as a share of the largest logit."""
-
-LOGIC = 1e-2
-"""The same for what learns: far above rounding, so that whether it is folded does not hang on what the weights are, and
-a resumed run decides as the run did; what a network's own code may make go wrong is far above this."""
+from finetune.model.trace import fetch
 
 
 class Folded(nn.Module):
@@ -45,19 +37,23 @@ class Folded(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """The normalised maps, [N, C, H, W]."""
-        conv, norm, (runs,) = self.conv, self.norm, self._runs
+        (runs,) = self._runs
+        runs.weight, runs.bias = self.kernel()
+        try:
+            return runs.forward(images)
+        finally:
+            del runs.weight, runs.bias
+
+    def kernel(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The kernel, [C, ...], and the bias, [C], of the one convolution."""
+        conv, norm = self.conv, self.norm
         assert norm.running_mean is not None
         assert norm.running_var is not None
         scale = torch.rsqrt(norm.running_var + norm.eps)
         scale = scale if norm.weight is None else scale * norm.weight
         mean = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
         shift = -mean * scale
-        runs.weight = conv.weight * scale.view(-1, 1, 1, 1)
-        runs.bias = shift if norm.bias is None else shift + norm.bias
-        try:
-            return runs.forward(images)
-        finally:
-            del runs.weight, runs.bias
+        return conv.weight * scale.view(-1, 1, 1, 1), shift if norm.bias is None else shift + norm.bias
 
 
 def fold(traced: fx.GraphModule, join: Callable[[Any, Any], nn.Module] = fuse_conv_bn_eval) -> fx.GraphModule:
@@ -96,59 +92,6 @@ def fold(traced: fx.GraphModule, join: Callable[[Any, Any], nn.Module] = fuse_co
             root[str(node.target)] = norm.act
             made[node] = graph.call_module(str(node.target), (made[source],))
     return fx.GraphModule(root, graph)
-
-
-def fold_network(module: nn.Module, example: torch.Tensor) -> nn.Module:
-    """A whole network folded, for inference only; the network itself where it cannot be traced.
-
-    Args:
-        module: in eval mode; it is left as it is.
-        example: images as it gets them, float32 [N, C, H, W].
-    """
-    try:
-        with own_randomness():
-            found = follow(twin(module), example, {})
-            folded = fold(fx.GraphModule(found.module, found.graph))
-            images = torch.cat([torch.randn_like(example), example[:1]])  # a size of batch that nothing was traced with
-            with torch.inference_mode():
-                whole, parts = module(images), folded(images)
-    except Exception:  # a network's own code, run in an unusual way, may raise anything; as it is, it still works
-        return module
-    agrees = float((parts - whole).abs().max()) <= TOLERANCE * max(float(whole.abs().max()), 1e-6)
-    return folded if agrees else module
-
-
-def fold_learning(part: nn.Module, *values: torch.Tensor) -> nn.Module:
-    """A part of a network that learns, with the BatchNorms folded that keep their statistics; itself where none can be.
-
-    It runs the same submodules, in the modes that they are in now, and the gradients go to the same parameters.
-
-    Args:
-        part: all its BatchNorms in eval mode; left as it is.
-        values: what it takes, each [N, ...].
-    """
-    try:
-        graph = part if isinstance(part, fx.GraphModule) else _traced(part, *values)
-        folded = fold(graph, Folded)
-        found = []
-        with own_randomness(), torch.no_grad():
-            for one in (part, folded):
-                torch.manual_seed(0)
-                found.append(one(*values))
-    except Exception:  # a network's own code again: unfolded, it still learns
-        return part
-    whole, parts = found
-    agrees = float((parts - whole).abs().max()) <= LOGIC * max(float(whole.abs().max()), 1e-6)
-    return folded if agrees and folded is not graph else part
-
-
-def _traced(module: nn.Module, images: torch.Tensor) -> fx.GraphModule:
-    """The operations of a network around its own submodules."""
-    with own_randomness():
-        found = follow(twin(module), images, {})
-    targets = {str(node.target) for node in found.graph.nodes if node.op in ("call_module", "get_attr")}
-    root = {name: fetch(found.module if name.startswith("_tensor_constant") else module, name) for name in targets}
-    return fx.GraphModule(root, found.graph)
 
 
 def _plain(norm: object) -> bool:

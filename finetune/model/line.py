@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 
-from finetune.model.trace import Effect, Trace, drop_dead, fetch
+from finetune.model.trace import Effect, Trace, around, drop_dead
 
 
 class PerImage(NamedTuple):
@@ -215,6 +215,4 @@ def _with_batch(stand_in: Any, graph: fx.Graph, batch: fx.Node) -> Any:
 def _module(graph: fx.Graph, module: nn.Module, trace: Trace, came_from: Mapping[fx.Node, fx.Node]) -> fx.GraphModule:
     """The graph as a module around the submodules, parameters and buffers of `module` itself."""
     drop_dead(graph, {node: trace.effects[source] for node, source in came_from.items()})
-    targets = {str(node.target) for node in graph.nodes if node.op in ("call_module", "get_attr")}
-    root = {name: fetch(trace.module if name.startswith("_tensor_constant") else module, name) for name in targets}
-    return fx.GraphModule(root, graph)
+    return around(graph, trace.module, module)

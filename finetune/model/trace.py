@@ -106,6 +106,19 @@ def fetch(module: nn.Module, target: str) -> Any:
     return found
 
 
+def around(graph: fx.Graph, traced: nn.Module, module: nn.Module) -> fx.GraphModule:
+    """A graph of operations as a module around the submodules, parameters and buffers of `module` itself.
+
+    Args:
+        graph: of `traced`, or made of parts of it.
+        traced: the twin of `module` that was followed; it has the constants that tracing found.
+        module: the network.
+    """
+    targets = {str(node.target) for node in graph.nodes if node.op in ("call_module", "get_attr")}
+    root = {name: fetch(traced if name.startswith("_tensor_constant") else module, name) for name in targets}
+    return fx.GraphModule(root, graph)
+
+
 def follow(module: nn.Module, images: torch.Tensor, table: Table) -> Trace:
     """Trace `module` in the modes it is in, and run it once on `images` to see what each operation does.
 

@@ -281,7 +281,7 @@ class Inputs:
             "preprocess": self.images.preprocess.as_dict(),
             "augment": [self.augment.as_dict(), self.seed, view] if self.augment is not None and random else None,
             "block": BLOCK,
-            "folded": True,
+            "folded": "and fused",
             "device": self.compute.device.type,
             "precision": self.compute.precision,
             "channels_last": self.compute.channels_last,

@@ -47,7 +47,7 @@ class PhaseLearner:
         set_learning(module, phase.learning)
         self.train_mode()
         self._refuse_single_images()
-        self.cut = cut(module, phase.learning, example=example).folded(module, example)
+        self.cut = cut(module, phase.learning, example=example).quickened(module, example)
         self.kind = choose_optimizer(module, phase, settings, self.cut)
         self.convex = self.kind == "lbfgs"
         self.optimizer = make_optimizer(

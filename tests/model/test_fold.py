@@ -9,8 +9,9 @@ import timm
 import torch
 from torch import fx, nn
 
-from finetune.model.fold import fold, fold_learning, fold_network
+from finetune.model.fold import fold
 from finetune.model.freeze import set_learning, set_modes
+from finetune.model.quicken import for_inference, for_learning
 from finetune.model.trace import follow, twin
 
 
@@ -80,7 +81,7 @@ def test_what_is_used_elsewhere_is_not_folded() -> None:
 
 def test_a_whole_network_is_folded_for_inference() -> None:
     module, images = lively(timm.create_model("resnet18", num_classes=5)), torch.randn(7, 3, 64, 64)
-    folded = fold_network(module, torch.zeros(2, 3, 64, 64))
+    folded = for_inference(module, torch.zeros(2, 3, 64, 64))
     assert norms(folded) == 0
     with torch.inference_mode():
         torch.testing.assert_close(folded(images), module(images), rtol=1e-4, atol=1e-5)
@@ -94,7 +95,7 @@ def test_what_learns_gets_the_gradients_that_it_would_have_got(frozen: tuple[str
     set_modes(module, learning, keep_statistics=True)
     before = {key: value.clone() for key, value in module.state_dict().items()}
     images = torch.randn(3, 3, 64, 64, dtype=torch.float64)
-    folded = fold_learning(module, images)
+    folded = for_learning(module, images)
     assert folded is not module
     gradients = []
     for part in (module, folded):
@@ -111,7 +112,7 @@ def test_what_learns_gets_the_gradients_that_it_would_have_got(frozen: tuple[str
 def test_a_folded_network_follows_its_own_weights() -> None:
     module = lively(timm.create_model("test_resnet", num_classes=5))
     images = torch.randn(3, 3, 64, 64)
-    folded = fold_learning(module, images)
+    folded = for_learning(module, images)
     assert folded is not module
     with torch.no_grad():
         for parameter in module.parameters():
@@ -126,8 +127,8 @@ class Untraceable(nn.Module):
 
 def test_what_cannot_be_traced_stays_as_it_is() -> None:
     module = Untraceable()
-    assert fold_learning(module, torch.zeros(2, 3, 8, 8)) is module
-    assert fold_network(module, torch.zeros(2, 3, 8, 8)) is module
+    assert for_learning(module, torch.zeros(2, 3, 8, 8)) is module
+    assert for_inference(module, torch.zeros(2, 3, 8, 8)) is module
 
 
 def test_a_norm_that_is_learning_its_statistics_is_not_folded() -> None:
