@@ -42,10 +42,10 @@ class Fused(nn.Module):
         fixed: its weights stay as they are at the first call.
     """
 
-    def __init__(self, conv: nn.Module, act: nn.Module, *, fixed: bool) -> None:
+    def __init__(self, conv: nn.Conv2d | Folded, act: nn.Module, *, fixed: bool) -> None:
         super().__init__()
         self.conv, self.act, self._fixed = conv, act, fixed
-        self._form: nn.Conv2d = conv.conv if isinstance(conv, Folded) else conv  # type: ignore[assignment]
+        self._form = conv.conv if isinstance(conv, Folded) else conv
         self._kernels: dict[Any, tuple[torch.Tensor, torch.Tensor | None]] = {}
 
     def forward(self, images: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
@@ -63,17 +63,20 @@ class Fused(nn.Module):
         shape = (list(padding), list(form.stride), list(form.dilation), form.groups)
         values = images.to(dtype)
         if other is None:
-            return conv(values, kernel, bias, *shape, name, numbers, "")  # type: ignore[no-any-return]
+            found: torch.Tensor = conv(values, kernel, bias, *shape, name, numbers, "")
+            return found
         if other.dtype != dtype or tuple(other.shape) != (len(images), form.out_channels, *size):
             return self._in_turn(images, other)
         if not (_lies_by_pixel(values) and _lies_by_pixel(other)):
             return self._in_turn(images, other)
         last = None if name == "none" else name
-        return conv.binary(values, other, kernel, bias, *shape, "add", 1.0, last, numbers, "")  # type: ignore[no-any-return]
+        found = conv.binary(values, other, kernel, bias, *shape, "add", 1.0, last, numbers, "")
+        return found
 
     def _in_turn(self, images: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
         values = self.conv(images)
-        return self.act(values if other is None else values + other)  # type: ignore[no-any-return]
+        found: torch.Tensor = self.act(values if other is None else values + other)
+        return found
 
     def _side(self, axis: int, length: int) -> tuple[int, int, int] | None:
         """Along one axis: padding on either side, rows of zeros to put before the kernel, and what length comes out."""
