@@ -123,6 +123,11 @@ def _cpu_has(*features: str) -> bool:
     return any(capabilities.get(feature) for feature in features)
 
 
+def lies_by_pixel(values: torch.Tensor) -> bool:
+    """Whether a tensor [N, C, H, W] lies in memory with channel next to channel, and in no other order."""
+    return values.is_contiguous(memory_format=torch.channels_last) and not values.is_contiguous()
+
+
 @contextlib.contextmanager
 def own_randomness() -> Iterator[None]:
     """Leave the caller's global random state as it was; inside, the global generator may be seeded freely."""

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,6 +37,21 @@ def write_atomic(path: Path, content: bytes | memoryview | Callable[[BinaryIO], 
     Raises:
         ResourceError: disk full, file too large, no permission, …; the temporary file is removed, the old one kept.
     """
+    with written(path, content):
+        pass
+
+
+@contextlib.contextmanager
+def written(path: Path, content: bytes | memoryview | Callable[[BinaryIO], object]) -> Iterator[None]:
+    """`write_atomic` with time in between: inside, the file is on the disk; when left without error, it has its name.
+
+    Args:
+        path: as in `write_atomic`.
+        content: as in `write_atomic`.
+
+    Raises:
+        ResourceError: as in `write_atomic`.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     size = None if callable(content) else len(content)
     try:
@@ -45,18 +60,19 @@ def write_atomic(path: Path, content: bytes | memoryview | Callable[[BinaryIO], 
             content(file) if callable(content) else file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        yield
         os.replace(temporary, path)
         fsync_folder(path.parent)
     except BaseException as error:
-        written = 0
+        reached = 0
         with contextlib.suppress(OSError):
-            written = temporary.stat().st_size
+            reached = temporary.stat().st_size
             temporary.unlink()
         if isinstance(error, OSError):
             problem = from_os_error(error, path, "write")
             with contextlib.suppress(OSError):
                 free = shutil.disk_usage(path.parent).free
-                needed = f"needed: {written:,} bytes or more" if size is None else f"needed: {size:,} bytes"
+                needed = f"needed: {reached:,} bytes or more" if size is None else f"needed: {size:,} bytes"
                 problem.problems[0] += f" ({needed}; free: {free:,} bytes)"
             raise problem from error
         raise

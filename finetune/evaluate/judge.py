@@ -18,7 +18,7 @@ from finetune.model.quicken import for_inference, noise
 BATCH = 32
 """Images per forward pass where no gradient is kept; more gains nothing on a CPU."""
 
-MANY = 500
+MANY = 200
 """Images from which on tracing a network, some tenths of a second, is less than what folding saves."""
 
 

@@ -16,6 +16,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import fx, nn
 from torch.nn import functional
 
+from finetune.device import lies_by_pixel
 from finetune.model.fold import Folded
 from finetune.model.trace import fetch
 
@@ -67,7 +68,7 @@ class Fused(nn.Module):
             return found
         if other.dtype != dtype or tuple(other.shape) != (len(images), form.out_channels, *size):
             return self._in_turn(images, other)
-        if not (_lies_by_pixel(values) and _lies_by_pixel(other)):
+        if not (lies_by_pixel(values) and lies_by_pixel(other)):  # else it adds by itself, and not in bf16
             return self._in_turn(images, other)
         last = None if name == "none" else name
         found = conv.binary(values, other, kernel, bias, *shape, "add", 1.0, last, numbers, "")
@@ -103,11 +104,6 @@ class Fused(nn.Module):
         if self._fixed:
             self._kernels[dtype, extra] = made
         return made
-
-
-def _lies_by_pixel(values: torch.Tensor) -> bool:
-    """Whether memory has channel next to channel, beyond doubt: else the operator adds by itself, and not in bf16."""
-    return values.is_contiguous(memory_format=torch.channels_last) and not values.is_contiguous()
 
 
 @functools.cache

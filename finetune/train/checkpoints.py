@@ -13,6 +13,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 
 from finetune.errors import ArtefactError, DivergedError
-from finetune.files import TEMPORARY, fsync_folder, read_json, sha256_file, write_atomic, write_json
+from finetune.files import TEMPORARY, fsync_folder, read_json, sha256_file, write_json, written
 from finetune.model.weights import read_pickle
 
 FORMAT = 1
@@ -74,23 +75,21 @@ class Checkpoints:
         buffer = io.BytesIO()
         torch.save(dict(checkpoint), buffer)
         content = buffer.getbuffer()
-        manifest = {
-            "format": FORMAT,
-            "epoch": checkpoint["epoch"],
-            "step": checkpoint["step"],
-            "bytes": len(content),
-            "sha256": hashlib.sha256(content).hexdigest(),
-        }
+        moment = {key: checkpoint[key] for key in ("epoch", "step")}
         name = f"epoch-{checkpoint['epoch']:04d}-step-{checkpoint['step']:07d}.pth"
         paths = [self.best] * best + [self.folder / name] * numbered
-        for path in paths:
-            self._publish(path, content, manifest)
+        with ThreadPoolExecutor(1) as beside:
+            sha256 = beside.submit(lambda: hashlib.sha256(content).hexdigest())
+            for path in paths:
+                with written(path, content):
+                    self._announce(path, {"format": FORMAT, **moment, "bytes": len(content), "sha256": sha256.result()})
+                self._known[path] = _stamp(path)
         if numbered:
             self._retain(checkpoint["step"])
         return paths[-1]
 
-    def _publish(self, path: Path, content: memoryview, manifest: Mapping[str, Any]) -> None:
-        """The manifest first; where it replaces one, it also says what `path` holds until it is replaced too."""
+    def _announce(self, path: Path, manifest: Mapping[str, Any]) -> None:
+        """Publish the manifest; where it replaces one, it also says what `path` holds until it is replaced too."""
         previous = {}
         if path.exists():
             with contextlib.suppress(ArtefactError):
@@ -98,8 +97,6 @@ class Checkpoints:
                 sha256 = old["sha256"] if self._known.get(path) == _stamp(path) else _whole_hash(path, old)
                 previous = {"previous": {"bytes": path.stat().st_size, "sha256": sha256}}
         write_json(path.with_suffix(".json"), {**manifest, **previous})
-        write_atomic(path, content)
-        self._known[path] = _stamp(path)
 
     def newest(self) -> tuple[Path | None, list[Broken]]:
         """The whole checkpoint with the highest step (`best.pth` if no other is), and the broken ones above it."""
