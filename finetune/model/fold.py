@@ -35,9 +35,14 @@ class Folded(nn.Module):
         runs._parameters = {}  # weight and bias are ordinary attributes of this one
         self._runs = [runs]  # in a list, so that it is no submodule
 
+    @property
+    def runs(self) -> nn.Conv2d:
+        """What does the work: a convolution that has a weight and a bias only while `forward` runs."""
+        return self._runs[0]
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """The normalised maps, [N, C, H, W]."""
-        (runs,) = self._runs
+        runs = self.runs
         runs.weight, runs.bias = self.kernel()
         try:
             return runs.forward(images)

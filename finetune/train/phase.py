@@ -16,7 +16,7 @@ from finetune.model.cut import Values, cut
 from finetune.model.freeze import live_batchnorm, set_learning, set_modes
 from finetune.model.plan import FreezePlan, Phase
 from finetune.train.convex import choose_optimizer
-from finetune.train.convolution import short_gradients
+from finetune.train.convolution import ShortGradients
 from finetune.train.gradients import Gradients, Norms
 from finetune.train.optimizer import Ema, make_loss, make_optimizer, quick_step, restore_state, schedule, set_rates
 from finetune.train.state import Settings
@@ -49,13 +49,14 @@ class PhaseLearner:
         self.train_mode()
         self._refuse_single_images()
         self.cut = cut(module, phase.learning, example=example).quickened(module, example)
+        suffix = self.cut.suffix
+        self._short_gradients = ShortGradients(suffix if isinstance(suffix, nn.Module) else module, compute)
         self.kind = choose_optimizer(module, phase, settings, self.cut)
         self.convex = self.kind == "lbfgs"
         self.optimizer = make_optimizer(
             module, plan, phase, self.kind, weight_decay=settings.weight_decay, momentum=settings.momentum
         )
         self._update = quick_step(self.optimizer)
-        self._short_gradients = short_gradients(module, compute)
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.ema = Ema(module, settings.ema, phase.learning) if settings.ema and not self.convex else None
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
@@ -119,7 +120,7 @@ class PhaseLearner:
 
     def logits(self, values: Values) -> torch.Tensor:
         """Logits, float32 [N, classes], in training."""
-        with self.compute.autocast(), self._short_gradients():
+        with self.compute.autocast(), self._short_gradients:
             return self.cut.suffix(*values).float()
 
     def judge(self, values: Values) -> torch.Tensor:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 import timm
 import torch
+from timm.layers import StdConv2d
 from torch import nn
 from torch.nn import functional
 
 from finetune.device import Compute
-from finetune.train.convolution import convolve, short_gradients
+from finetune.model.fold import Folded
+from finetune.train.convolution import Shape, ShortGradients, convolve
 from finetune.train.optimizer import quick_step
 
 BF16 = Compute(torch.device("cpu"), "bf16", channels_last=True)
@@ -22,17 +25,17 @@ SHORT = {
     "depthwise, 5 pixels": (24, 24, 5, 1, 2, 24, 14),
     "depthwise, 7 pixels, strided": (16, 16, 7, 2, 3, 16, 17),
     "two kernels a channel": (16, 32, 3, 2, 1, 16, 12),
-    "large, on a small map": (64, 64, 3, 1, 1, 1, 7),
-    "large, strided": (64, 96, 3, 2, 1, 1, 9),
-    "large, without padding": (64, 64, 3, 1, 0, 1, 7),
-    "large, on a large map": (64, 64, 3, 1, 1, 1, 12),
-    "one pixel": (256, 128, 1, 1, 0, 1, 9),
-    "one pixel, strided": (256, 128, 1, 2, 0, 1, 9),
+    "large, on a small map": (128, 128, 3, 1, 1, 1, 7),
+    "large, strided": (128, 192, 3, 2, 1, 1, 9),
+    "large, without padding": (128, 128, 3, 1, 0, 1, 7),
+    "one pixel": (512, 256, 1, 1, 0, 1, 8),
+    "one pixel, strided": (512, 256, 1, 2, 0, 1, 15),
 }
 """Channels in and out, kernel, stride, padding, groups, and pixels a side."""
 PLAIN = {
     "depthwise, 3 pixels": (24, 24, 3, 1, 1, 24, 14),
     "grouped": (32, 32, 3, 2, 1, 4, 14),
+    "large, on a large map": (128, 128, 3, 1, 1, 1, 12),
     "few weights": (16, 32, 3, 2, 1, 1, 14),
 }
 
@@ -47,6 +50,11 @@ def made(case: tuple[int, ...], layout: torch.memory_format = torch.channels_las
     return tuple(value.requires_grad_() for value in (images, kernel, torch.randn(outside, generator=generator)))
 
 
+def walk(case: tuple[int, ...]) -> Shape:
+    _, _, _, stride, padding, groups, _ = case
+    return Shape((stride, stride), (padding, padding), (1, 1), groups)
+
+
 def back(found: torch.Tensor, values: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     along = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
     return torch.autograd.grad(found.float(), values, along)
@@ -55,53 +63,6 @@ def back(found: torch.Tensor, values: tuple[torch.Tensor, ...]) -> tuple[torch.T
 def close(found: torch.Tensor, expected: torch.Tensor, share: float = 0.01) -> bool:
     found, expected = found.detach(), expected.detach()
     return float((found - expected).norm()) <= share * float(expected.norm())
-
-
-@pytest.mark.parametrize("layout", FORMATS)
-@pytest.mark.parametrize("case", SHORT)
-def test_every_gradient_is_that_of_the_convolution(case: str, layout: torch.memory_format) -> None:
-    values, (_, _, _, stride, padding, groups, _) = made(SHORT[case], layout), SHORT[case]
-    expected = functional.conv2d(*values, stride, padding, 1, groups)
-    with BF16.autocast():
-        found = convolve(*values, stride, padding, 1, groups)
-    assert found.dtype == torch.bfloat16
-    assert type(found.grad_fn).__name__ == "_ConvolutionBackward"
-    assert close(found, expected)
-    for one, other in zip(back(found, values), back(expected, values), strict=True):
-        assert one.dtype == torch.float32
-        assert one.shape == other.shape
-        assert close(one, other)
-
-
-@pytest.mark.parametrize("case", PLAIN)
-def test_where_nothing_is_won_it_is_the_plain_one(case: str) -> None:
-    values, (_, _, _, stride, padding, groups, _) = made(PLAIN[case]), PLAIN[case]
-    assert type(convolve(*values, stride, padding, 1, groups).grad_fn).__name__ == "ConvolutionBackward0"
-
-
-@pytest.mark.parametrize("dilation", [2, (1, 2)])
-def test_a_large_kernel_with_gaps_is_the_plain_one(dilation: int | tuple[int, int]) -> None:
-    values = made(SHORT["large, on a small map"])
-    found = convolve(*values, 1, 2, dilation, 1)
-    assert type(found.grad_fn).__name__ == "ConvolutionBackward0"
-    assert torch.equal(found, functional.conv2d(*values, 1, 2, dilation, 1))
-
-
-def test_uneven_strides_padding_and_kernels() -> None:
-    images, _, bias = made((32, 64, 3, 1, 0, 1, 8))
-    kernel = torch.randn(64, 32, 5, 4, requires_grad=True)
-    values, shape = (images, kernel, bias), ((2, 1), (2, 1), (1, 1), 1)
-    found, expected = convolve(*values, *shape), functional.conv2d(*values, *shape)
-    assert type(found.grad_fn).__name__ == "_ConvolutionBackward"
-    assert all(close(a, b, 1e-5) for a, b in zip(back(found, values), back(expected, values), strict=True))
-
-
-def test_what_does_not_learn_gets_no_gradient() -> None:
-    images, kernel, bias = made(SHORT["large, on a small map"])
-    found = convolve(images.detach(), kernel, bias.detach(), 1, 1, 1, 1)
-    assert [source is not None for source, _ in found.grad_fn.next_functions] == [False, True, False]  # type: ignore[union-attr]
-    with torch.no_grad():
-        assert convolve(images, kernel, bias, 1, 1, 1, 1).grad_fn is None
 
 
 def ways(result: torch.Tensor) -> set[str]:
@@ -116,6 +77,53 @@ def ways(result: torch.Tensor) -> set[str]:
     return found
 
 
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("case", SHORT)
+def test_every_gradient_is_that_of_the_convolution(case: str, layout: torch.memory_format) -> None:
+    values, shape = made(SHORT[case], layout), walk(SHORT[case])
+    expected = functional.conv2d(*values, *shape)
+    with BF16.autocast():
+        found = convolve(*values, shape)
+    assert found.dtype == torch.bfloat16
+    assert "_ConvolutionBackward" in ways(found)
+    assert close(found, expected)
+    for one, other in zip(back(found, values), back(expected, values), strict=True):
+        assert one.dtype == torch.float32
+        assert one.shape == other.shape
+        assert close(one, other)
+
+
+@pytest.mark.parametrize("case", PLAIN)
+def test_where_nothing_is_won_it_is_the_plain_one(case: str) -> None:
+    assert "_ConvolutionBackward" not in ways(convolve(*made(PLAIN[case]), walk(PLAIN[case])))
+
+
+def test_a_large_kernel_with_gaps_is_the_plain_one() -> None:
+    values, shape = made(SHORT["large, on a small map"]), Shape((1, 1), (2, 2), (1, 2), 1)
+    found = convolve(*values, shape)
+    assert "_ConvolutionBackward" not in ways(found)
+    assert torch.equal(found, functional.conv2d(*values, *shape))
+
+
+def test_uneven_strides_padding_and_kernels() -> None:
+    images, _, bias = made((64, 128, 3, 1, 0, 1, 8))
+    kernel = torch.randn(128, 64, 5, 4, requires_grad=True)
+    values, shape = (images, kernel, bias), Shape((2, 1), (2, 1), (1, 1), 1)
+    found, expected = convolve(*values, shape), functional.conv2d(*values, *shape)
+    assert "_ConvolutionBackward" in ways(found)
+    assert all(close(a, b, 1e-5) for a, b in zip(back(found, values), back(expected, values), strict=True))
+
+
+def test_what_does_not_learn_gets_no_gradient() -> None:
+    case = SHORT["large, on a small map"]
+    images, kernel, bias = made(case)
+    found = convolve(images.detach(), kernel, bias.detach(), walk(case))
+    assert found.grad_fn is not None
+    assert [source is not None for source, _ in found.grad_fn.next_functions] == [False, True, False]
+    with torch.no_grad():
+        assert convolve(images, kernel, bias, walk(case)).grad_fn is None
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [("mobilenetv2_035", {"pad_type": "same"}), ("resnet18", {}), ("efficientnet_b0", {}), ("convnext_atto", {})],
@@ -124,32 +132,57 @@ def test_a_network_learns_no_less_exactly(name: str, options: dict[str, str]) ->
     torch.manual_seed(0)
     module = BF16.place(timm.create_model(name, num_classes=5, drop_path_rate=0.0, **options)).eval()
     images = torch.randn(4, 3, 96, 96).to(memory_format=torch.channels_last)
-    short = short_gradients(module, BF16)
-    assert short is not contextlib.nullcontext
-
-    with BF16.autocast(), short():
+    short = ShortGradients(module, BF16)
+    with BF16.autocast(), short:
         assert "_ConvolutionBackward" in ways(module(images))
 
-    def gradient(way: object, *, exact: bool = False) -> torch.Tensor:
-        precision = contextlib.nullcontext() if exact else BF16.autocast()
-        with precision, way() if callable(way) else contextlib.nullcontext():
+    def gradient(*modes: contextlib.AbstractContextManager[object]) -> torch.Tensor:
+        with contextlib.ExitStack() as inside:
+            for mode in modes:
+                inside.enter_context(mode)
             loss = functional.cross_entropy(module(images).float(), torch.arange(4))
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(module.parameters()))])
 
-    expected = gradient(None, exact=True)
-    plain, found = gradient(None), gradient(short)
+    expected, plain, found = gradient(), gradient(BF16.autocast()), gradient(BF16.autocast(), short)
     assert float((found - expected).norm()) <= 1.2 * float((plain - expected).norm())
 
 
-@pytest.mark.parametrize(
-    "other", [Compute(torch.device("cpu"), "fp32", True), Compute(torch.device("meta"), "bf16", True)]
-)
+@pytest.mark.parametrize("other", [replace(BF16, precision="fp32"), replace(BF16, device=torch.device("meta"))])
 def test_elsewhere_nothing_is_done(other: Compute) -> None:
-    assert short_gradients(timm.create_model("resnet18", num_classes=2), other) is contextlib.nullcontext
+    module = timm.create_model("resnet18", num_classes=2)
+    assert ShortGradients(module, BF16).convolutions
+    assert not ShortGradients(module, other).convolutions
 
 
-def test_a_network_that_gains_nothing_is_left_alone() -> None:
-    assert short_gradients(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), BF16) is contextlib.nullcontext
+def test_afterwards_the_network_is_as_it_was() -> None:
+    module = timm.create_model("mobilenetv2_035", num_classes=2)
+    before = [dict(vars(child)) for child in module.modules()]
+    short = ShortGradients(module, BF16)
+    with contextlib.suppress(KeyboardInterrupt), short:
+        assert all("forward" in vars(conv) for conv in short.convolutions)
+        raise KeyboardInterrupt
+    assert [dict(vars(child)) for child in module.modules()] == before
+
+
+def test_kernels_made_of_a_batchnorm_take_it_too() -> None:
+    folded = Folded(nn.Conv2d(24, 24, 5, groups=24, bias=False), nn.BatchNorm2d(24).eval())
+    values = torch.randn(2, 24, 9, 9, requires_grad=True)
+    with ShortGradients(nn.Sequential(folded), BF16):
+        assert "_ConvolutionBackward" in ways(folded(values))
+    assert "_ConvolutionBackward" not in ways(folded(values))
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(128, 128, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(128, 128, 3, padding="same"),
+        StdConv2d(128, 128, 3),
+        nn.Conv2d(128, 128, 3, dilation=2),
+    ],
+)
+def test_what_is_no_plain_convolution_is_left_alone(conv: nn.Module) -> None:
+    assert not ShortGradients(nn.Sequential(conv, nn.Linear(784, 10)), BF16).convolutions
 
 
 @pytest.mark.parametrize("layout", FORMATS)
