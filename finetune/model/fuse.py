@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import fx, nn
 from torch.nn import functional
 
-from finetune.device import lies_by_pixel
+from finetune.device import computes_in, lies_by_pixel
 from finetune.model.fold import Folded
 from finetune.model.trace import fetch
 
@@ -30,6 +31,8 @@ ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.Hardswish: ("hardswish", []),
 }
 """Activation → what oneDNN's operator calls it, and its numbers."""
+AFTER_ADDITION = (nn.Identity, nn.ReLU)
+"""Those that it does after an addition as well."""
 
 
 class Fused(nn.Module):
@@ -39,40 +42,31 @@ class Fused(nn.Module):
 
     Args:
         conv: the convolution, `Folded` or not.
-        act: one of `ACTIVATIONS`.
+        act: one of `ACTIVATIONS`; with an addition, of `AFTER_ADDITION`.
         fixed: its weights stay as they are at the first call.
     """
 
     def __init__(self, conv: nn.Conv2d | Folded, act: nn.Module, *, fixed: bool) -> None:
         super().__init__()
         self.conv, self.act, self._fixed = conv, act, fixed
-        self._form = conv.conv if isinstance(conv, Folded) else conv
+        self.form = conv.conv if isinstance(conv, Folded) else conv
         self._kernels: dict[Any, tuple[torch.Tensor, torch.Tensor | None]] = {}
 
     def forward(self, images: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
         """`act(conv(images) + other)`, float [N, C, H, W]."""
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else images.dtype
+        dtype = computes_in(images)
         if torch.is_grad_enabled() or not images.is_cpu or not has_post_ops(dtype):
             return self._in_turn(images, other)
-        form, name, numbers = self._form, *ACTIVATIONS[type(self.act)]
+        form, name, numbers = self.form, *ACTIVATIONS[type(self.act)]
         sides = [self._side(axis, images.shape[2 + axis]) for axis in (0, 1)]
         if None in sides:
             return self._in_turn(images, other)
         padding, extra, size = zip(*sides, strict=True)
         kernel, bias = self._kernel(dtype, extra)
-        conv = torch.ops.mkldnn._convolution_pointwise
-        shape = (list(padding), list(form.stride), list(form.dilation), form.groups)
-        values = images.to(dtype)
-        if other is None:
-            found: torch.Tensor = conv(values, kernel, bias, *shape, name, numbers, "")
-            return found
-        if other.dtype != dtype or tuple(other.shape) != (len(images), form.out_channels, *size):
+        values, shape = images.to(dtype), (form.stride, padding, form.dilation, form.groups)
+        if other is not None and not adds(other, values, (form.out_channels, *size)):
             return self._in_turn(images, other)
-        if not (lies_by_pixel(values) and lies_by_pixel(other)):  # else it adds by itself, and not in bf16
-            return self._in_turn(images, other)
-        last = None if name == "none" else name
-        found = conv.binary(values, other, kernel, bias, *shape, "add", 1.0, last, numbers, "")
-        return found
+        return joined(values, kernel, bias, other, shape, name, numbers)
 
     def _in_turn(self, images: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
         values = self.conv(images)
@@ -81,7 +75,7 @@ class Fused(nn.Module):
 
     def _side(self, axis: int, length: int) -> tuple[int, int, int] | None:
         """Along one axis: padding on either side, rows of zeros to put before the kernel, and what length comes out."""
-        form = self._form
+        form = self.form
         size, stride, dilation = form.kernel_size[axis], form.stride[axis], form.dilation[axis]
         if not isinstance(form, Conv2dSame):
             padding = int(form.padding[axis])
@@ -93,17 +87,58 @@ class Fused(nn.Module):
         uneven = total % 2
         return None if uneven and dilation > 1 else ((total + 1) // 2, uneven, out)
 
+    def weights(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Kernel, [D, C / groups, height, width], and bias, [D] or none, with the way back to what learns."""
+        return self.conv.kernel() if isinstance(self.conv, Folded) else (self.form.weight, self.form.bias)
+
     def _kernel(self, dtype: torch.dtype, extra: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Kernel and bias; of what learns made anew each time, as fused optimizers change weights without a trace."""
         if (found := self._kernels.get((dtype, extra))) is not None:
             return found
-        kernel, bias = self.conv.kernel() if isinstance(self.conv, Folded) else (self._form.weight, self._form.bias)
+        kernel, bias = self.weights()
         kernel = functional.pad(kernel.detach().to(dtype), (extra[1], 0, extra[0], 0))
         kernel = kernel.contiguous(memory_format=torch.channels_last)
         made = kernel, None if bias is None else bias.detach().to(dtype)
         if self._fixed:
             self._kernels[dtype, extra] = made
         return made
+
+
+def adds(other: torch.Tensor, images: torch.Tensor, size: tuple[int, ...]) -> bool:
+    """Whether `joined` can add `other` to a convolution of `images` that gives `size` [D, H, W] for each."""
+    if other.dtype != images.dtype or tuple(other.shape) != (len(images), *size):
+        return False
+    return lies_by_pixel(images) and lies_by_pixel(other)  # else it adds by itself, and not in bf16
+
+
+def joined(
+    images: torch.Tensor,
+    kernel: torch.Tensor,
+    bias: torch.Tensor | None,
+    other: torch.Tensor | None,
+    shape: tuple[Sequence[int], Sequence[int], Sequence[int], int],
+    act: str,
+    numbers: list[float],
+) -> torch.Tensor:
+    """`act(conv2d(images) + other)` by oneDNN, all of one type; without a gradient.
+
+    Args:
+        images: float [N, C, H, W].
+        kernel: float [D, C / groups, height, width].
+        bias: float [D], or none.
+        other: what to add, of which `adds` is true, or none.
+        shape: stride, padding, dilation and groups.
+        act: as oneDNN's operator calls it, with its `numbers`; after an addition none or relu.
+    """
+    stride, padding, dilation, groups = shape
+    conv, walk = torch.ops.mkldnn._convolution_pointwise, (list(padding), list(stride), list(dilation), groups)
+    found: torch.Tensor
+    if other is None:
+        found = conv(images, kernel, bias, *walk, act, numbers, "")
+    else:
+        last = None if act == "none" else act
+        found = conv.binary(images, other, kernel, bias, *walk, "add", 1.0, last, numbers, "")
+    return found
 
 
 @functools.cache
@@ -209,7 +244,8 @@ def _chain(conv: fx.Node, modules: dict[fx.Node, nn.Module], taken: set[fx.Node]
         user = follow()
     if user is not None:
         act = nn.ReLU() if user.op == "call_function" and user.target in RELU else modules.get(user)
-        if type(act) in ACTIVATIONS and act is not None:
+        known = ACTIVATIONS if chain.addition is None else AFTER_ADDITION
+        if type(act) in known and act is not None:
             chain.act = act
             chain.nodes.append(user)
     return chain

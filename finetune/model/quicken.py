@@ -54,7 +54,7 @@ def for_judging(part: nn.Module, *values: torch.Tensor) -> nn.Module:
 
 
 def for_learning(part: nn.Module, *values: torch.Tensor) -> nn.Module:
-    """A part that learns, with the BatchNorms folded that keep their statistics.
+    """A part that learns, with the BatchNorms folded that keep their statistics, and its convolutions `Fused`.
 
     It runs the same submodules, in the modes that they are in now, and the gradients go to the same parameters.
 
@@ -62,7 +62,7 @@ def for_learning(part: nn.Module, *values: torch.Tensor) -> nn.Module:
         part: all its BatchNorms in eval mode; left as it is.
         values: what it takes, each [N, ...].
     """
-    return _faster(part, values, lambda graph: fold(graph, Folded))
+    return _faster(part, values, lambda graph: fuse(fold(graph, Folded), fixed=False))
 
 
 def _faster(

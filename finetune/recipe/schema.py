@@ -231,7 +231,9 @@ class TrainConfig(Section):
         Annotated[Literal["auto", "off"], Tag("<word>")] | Annotated[CacheConfig, Tag("<layers>")],
         Discriminator(head_kind),
     ] = Field(default="auto", description="work on frozen layers, done once: auto, off, or {views: 4, ram_gb: 4}")
-    precision: Literal["auto", "fp32", "bf16"] = Field(default="auto", description="of training")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto", description="of training; fp16 on a GPU only"
+    )
     device: Annotated[Text, BeforeValidator(as_device)] = Field(
         default="auto", description="auto, cpu, cuda, cuda:N or mps"
     )

@@ -1,15 +1,17 @@
-"""Gradients of convolutions by the shorter way, for bf16 on a CPU.
+"""Convolutions and their gradients by the shorter way, for training in bf16 on a CPU.
 
-oneDNN has a fast kernel for most of them, but not for all: of a depthwise convolution with a stride or a large kernel
-it computes a gradient tens of times slower than the convolution itself, and of kernels as large as ResNet's last, on
-maps of 7 by 7, at half the rate of a matrix product. Which way is taken hangs on shapes alone, so that a resumed run
-takes the same.
+oneDNN has a fast kernel for most gradients, but not for all: of a depthwise convolution with a stride or a large kernel
+it computes one tens of times slower than the convolution itself, and of kernels as large as ResNet's last, on maps of
+7 by 7, at half the rate of a matrix product. And an addition or a ReLU after a convolution costs it nothing, where
+PyTorch's own goes over all values once more. Which way is taken hangs on shapes alone, so that a resumed run takes the
+same.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -19,8 +21,9 @@ from torch import nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
-from finetune.device import Compute
+from finetune.device import Compute, computes_in
 from finetune.model.fold import Folded
+from finetune.model.fuse import ACTIVATIONS, Fused, adds, has_post_ops, joined
 
 SMALL_MAP = 64
 """Positions up to which the gradient of a kernel is worth a matrix product. Measured on AMX with 128 to 512 channels,
@@ -52,21 +55,31 @@ class ShortGradients:
 
     def __init__(self, part: nn.Module, compute: Compute) -> None:
         fits = compute.device.type == "cpu" and compute.precision == "bf16"
-        found = [child.runs if isinstance(child, Folded) else child for child in part.modules()]
-        self.convolutions = [conv for conv in found if isinstance(conv, nn.Conv2d) and fits and _may_gain(conv)]
-        self._forward = [functools.partial(_forward, conv) for conv in self.convolutions]
+        found = [child.runs if isinstance(child, Folded) else child for child in part.modules() if fits]
+        convolutions = [child for child in found if isinstance(child, nn.Conv2d) and _may_gain(child)]
+        fused = [child for child in found if isinstance(child, Fused) and _plain(child.form)]
+        self.modules: list[nn.Module] = [*convolutions, *fused]
+        self._forward: list[Callable[..., torch.Tensor]] = [
+            *(functools.partial(_forward, conv) for conv in convolutions),
+            *(functools.partial(_fused_forward, one) for one in fused),
+        ]
 
     def __enter__(self) -> None:
-        for conv, forward in zip(self.convolutions, self._forward, strict=True):
-            vars(conv)["forward"] = forward
+        for module, forward in zip(self.modules, self._forward, strict=True):
+            vars(module)["forward"] = forward
 
     def __exit__(self, *_: object) -> None:
-        for conv in self.convolutions:
-            vars(conv).pop("forward", None)
+        for module in self.modules:
+            vars(module).pop("forward", None)
+
+
+def _plain(conv: nn.Conv2d) -> bool:
+    """Whether it pads with zeros, as many as it says (or as TensorFlow would), and does nothing else."""
+    return type(conv) in (nn.Conv2d, Conv2dSame) and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
 
 
 def _may_gain(conv: nn.Conv2d) -> bool:
-    if type(conv) not in (nn.Conv2d, Conv2dSame) or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+    if not _plain(conv):
         return False
     weights = conv.in_channels // conv.groups * conv.out_channels * math.prod(conv.kernel_size)
     large = _large(weights, conv.dilation, conv.groups)
@@ -74,10 +87,38 @@ def _may_gain(conv: nn.Conv2d) -> bool:
 
 
 def _forward(conv: nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
+    return convolve(_padded(conv, images), conv.weight, conv.bias, _walk(conv))
+
+
+def _fused_forward(fused: Fused, images: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
+    act, form, dtype = _foldable(fused.act), fused.form, computes_in(images)
+    values = _padded(form, images).to(dtype)
+    if (other is None and act == "none") or not (has_post_ops(dtype) and torch.is_grad_enabled()):
+        return Fused.forward(fused, images, other)
+    kernel, bias = fused.weights()
+    shape = _walk(form)
+    if other is not None and not adds(other, values, (len(kernel), *_sides(values, kernel, shape))):
+        return Fused.forward(fused, images, other)
+    found = _apply(values, kernel, bias, other, shape, act)
+    result: torch.Tensor = fused.act(found) if act == "none" else found
+    return result
+
+
+def _foldable(act: nn.Module) -> str:
+    """What oneDNN calls an activation whose gradient follows from its result, so that what came in need not be kept."""
+    if isinstance(act, nn.ReLU6) and not act.inplace:  # PyTorch keeps what came in: the result may be changed in place
+        return "none"
+    return ACTIVATIONS[type(act)][0] if isinstance(act, (nn.ReLU, nn.ReLU6)) else "none"
+
+
+def _padded(conv: nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
     if isinstance(conv, Conv2dSame):
         images = pad_same(images, list(conv.kernel_size), list(conv.stride), list(conv.dilation))
-    shape = Shape(conv.stride, cast(tuple[int, ...], conv.padding), conv.dilation, conv.groups)
-    return convolve(images, conv.weight, conv.bias, shape)
+    return images
+
+
+def _walk(conv: nn.Conv2d) -> Shape:
+    return Shape(conv.stride, cast(tuple[int, ...], conv.padding), conv.dilation, conv.groups)
 
 
 def _slow_depthwise(channels: int, size: tuple[int, ...], stride: tuple[int, ...], groups: int) -> bool:
@@ -89,10 +130,18 @@ def _large(weights: int, dilation: tuple[int, ...], groups: int) -> bool:
     return groups == 1 and weights >= LARGE_KERNEL and max(dilation) == 1
 
 
-def _positions(images: torch.Tensor, kernel: torch.Tensor, shape: Shape) -> int:
-    """In how many places of an image the kernel lies; without dilation."""
-    sides = zip(images.shape[2:], kernel.shape[2:], shape.stride, shape.padding, strict=True)
-    return math.prod((side + 2 * padding - size) // stride + 1 for side, size, stride, padding in sides)
+def _sides(images: torch.Tensor, kernel: torch.Tensor, shape: Shape) -> tuple[int, ...]:
+    """Height and width of what comes out."""
+    sides = zip(images.shape[2:], kernel.shape[2:], *shape[:3], strict=True)
+    return tuple((side + 2 * pad - gap * (size - 1) - 1) // stride + 1 for side, size, stride, pad, gap in sides)
+
+
+def _way_back(images: torch.Tensor, kernel: torch.Tensor, shape: Shape) -> str:
+    """How the gradients are worked out: `depthwise` in fp32, as a `product`, or as PyTorch does (`native`)."""
+    if _slow_depthwise(images.shape[1], tuple(kernel.shape[2:]), shape.stride, shape.groups):
+        return "depthwise"
+    large = _large(kernel.numel(), shape.dilation, shape.groups)
+    return "product" if large and math.prod(_sides(images, kernel, shape)) <= SMALL_MAP else "native"
 
 
 # --- the way ---------------------------------------------------------------------------------------------------------
@@ -107,61 +156,93 @@ def convolve(images: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | No
         bias: float [D], or none.
         shape: how the kernel walks over the images.
     """
-    depthwise = _slow_depthwise(images.shape[1], tuple(kernel.shape[2:]), shape.stride, shape.groups)
-    large = _large(kernel.numel(), shape.dilation, shape.groups)
-    short = depthwise or (large and _positions(images, kernel, shape) <= SMALL_MAP)
-    if not short or not torch.is_grad_enabled():
+    if _way_back(images, kernel, shape) == "native" or not torch.is_grad_enabled():
         return functional.conv2d(images, kernel, bias, *shape)
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else images.dtype
-    cast_bias = None if bias is None else bias.to(dtype)
-    found: torch.Tensor = _Convolution.apply(images.to(dtype), kernel.to(dtype), cast_bias, shape)
+    return _apply(images.to(computes_in(images)), kernel, bias, None, shape, "none")
+
+
+def _apply(
+    images: torch.Tensor,
+    kernel: torch.Tensor,
+    bias: torch.Tensor | None,
+    other: torch.Tensor | None,
+    shape: Shape,
+    act: str,
+) -> torch.Tensor:
+    dtype = images.dtype
+    found: torch.Tensor = _Convolution.apply(
+        images, kernel.to(dtype), None if bias is None else bias.to(dtype), other, shape, act
+    )
     return found
 
 
 class _Convolution(torch.autograd.Function):
-    """A convolution of values that are all of one type."""
+    """`act(conv2d(images) + other)` of values that are all of one type; `act` is none, relu or hardtanh (ReLU6)."""
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, images: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None, shape: Shape
+        ctx: FunctionCtx,
+        images: torch.Tensor,
+        kernel: torch.Tensor,
+        bias: torch.Tensor | None,
+        other: torch.Tensor | None,
+        shape: Shape,
+        act: str,
     ) -> torch.Tensor:
-        ctx.save_for_backward(images, kernel)
-        cast(Any, ctx).shape = shape
-        return functional.conv2d(images, kernel, bias, *shape)
+        if other is None and act == "none":
+            found = functional.conv2d(images, kernel, bias, *shape)
+        else:
+            found = joined(images, kernel, bias, other, shape, act, [0.0, 6.0] * (act == "hardtanh"))
+        ctx.save_for_backward(images, kernel, *([] if act == "none" else [found]))
+        cast(Any, ctx).shape, cast(Any, ctx).act = shape, act
+        return found
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (gradient,), (images, kernel), shape = gradients, ctx.saved_tensors, cast(Shape, ctx.shape)
-        of_images = of_kernel = of_bias = None
-        depthwise = shape.groups > 1
-        if ctx.needs_input_grad[0]:
-            of_images = _native(gradient, images, kernel, shape, 0, exact=depthwise)
-        if ctx.needs_input_grad[1]:
-            if depthwise:
-                of_kernel = _native(gradient, images, kernel, shape, 1, exact=max(kernel.shape[2:]) > 3)
-            else:
-                of_kernel = _product(gradient, images, kernel, shape)
-        if ctx.needs_input_grad[2]:
-            of_bias = gradient.sum((0, 2, 3))
-        return of_images, of_kernel, of_bias, None
+        (gradient,), (images, kernel, *result), shape = gradients, ctx.saved_tensors, cast(Shape, ctx.shape)
+        if ctx.act == "relu":
+            gradient = torch.ops.aten.threshold_backward(gradient, *result, 0)
+        elif ctx.act == "hardtanh":
+            gradient = torch.ops.aten.hardtanh_backward(gradient, *result, 0, 6)
+        of_images, of_kernel, of_bias, of_other = ctx.needs_input_grad[:4]
+        way = _way_back(images, kernel, shape)
+        found: list[torch.Tensor | None] = [None, None, None]
+        if way == "native":
+            found = _native(gradient, images, kernel, shape, (of_images, of_kernel, of_bias))
+        else:
+            if of_images:
+                found[0] = _native(gradient, images, kernel, shape, (True, False, False), exact=way == "depthwise")[0]
+            if of_kernel and way == "product":
+                found[1] = _product(gradient, images, kernel, shape)
+            elif of_kernel:
+                exact = max(kernel.shape[2:]) > 3
+                found[1] = _native(gradient, images, kernel, shape, (False, True, False), exact=exact)[1]
+            if of_bias:
+                found[2] = gradient.sum((0, 2, 3))
+        return *found, gradient if of_other else None, None, None
 
 
 def _native(
-    gradient: torch.Tensor, images: torch.Tensor, kernel: torch.Tensor, shape: Shape, which: int, *, exact: bool
-) -> torch.Tensor:
-    """PyTorch's own gradient of the images (0) or the kernel (1); `exact`: worked out in fp32."""
+    gradient: torch.Tensor,
+    images: torch.Tensor,
+    kernel: torch.Tensor,
+    shape: Shape,
+    mask: tuple[bool, bool, bool],
+    *,
+    exact: bool = False,
+) -> list[torch.Tensor | None]:
+    """PyTorch's own gradients of images, kernel and bias, those that the mask asks for; `exact`: worked out in fp32."""
     dtype = images.dtype
     if exact:
         # the gradient of the images does not depend on them, only on their shape
-        images = torch.empty_like(images, dtype=torch.float32) if which == 0 else images.float()
+        images = images.float() if mask[1] else torch.empty_like(images, dtype=torch.float32)
         gradient, kernel = gradient.float(), kernel.float()
-    mask = [which == 0, which == 1, False]
     stride, padding, dilation, groups = shape
-    found: tuple[torch.Tensor, ...] = torch.ops.aten.convolution_backward(
-        gradient, images, kernel, None, stride, padding, dilation, False, [0, 0], groups, mask
+    found = torch.ops.aten.convolution_backward(
+        gradient, images, kernel, [len(kernel)], stride, padding, dilation, False, [0, 0], groups, mask
     )
-    return found[which].to(dtype)
+    return [None if value is None else value.to(dtype) for value in found]
 
 
 def _product(gradient: torch.Tensor, images: torch.Tensor, kernel: torch.Tensor, shape: Shape) -> torch.Tensor:

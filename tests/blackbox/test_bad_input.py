@@ -101,6 +101,9 @@ def test_patterns_and_plans_in_which_nothing_learns(job: Path, cli: Any) -> None
 
 def test_what_the_machine_lacks(job: Path, cli: Any) -> None:
     refused(cli, job, "--device", "cuda", rc=6, culprit="cuda", env={"CUDA_VISIBLE_DEVICES": ""})
+    refused(
+        cli, job, "-o", "train.precision=fp16", "--device", "cpu", rc=2, culprit="train.precision: fp16 needs a GPU"
+    )
     offline = ("-o", "model.backbone=timm/resnet18", "-o", "model.weights=default")
     refused(cli, job, *offline, rc=6, culprit="resnet18")
 

@@ -105,6 +105,26 @@ def test_what_is_judged_follows_the_weights_and_statistics_as_they_learn() -> No
         assert float((module(pictures).detach() - before).abs().max()) > 1e-2
 
 
+class Shortcut(nn.Module):
+    def __init__(self, act: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second, self.act = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 1), act
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.act(self.second(self.act(self.first(images))) + images)
+        return found
+
+
+@pytest.mark.parametrize("act", [nn.ReLU(), nn.ReLU6(), nn.SiLU(), nn.Hardswish()], ids=repr)
+@torch.no_grad()
+def test_an_activation_that_no_addition_takes_along_follows_it(act: nn.Module) -> None:
+    torch.manual_seed(0)
+    module, pictures = Shortcut(act).eval().to(memory_format=torch.channels_last), 5 * images(16)
+    fused = for_inference(module, pictures)
+    assert count(fused) == 2
+    assert torch.allclose(fused(pictures), module(pictures), atol=1e-5)
+
+
 def test_a_gradient_goes_through_where_one_is_asked_for() -> None:
     module, pictures = lively(timm.create_model("test_resnet", num_classes=5)), images(64)
     fused = for_judging(module, pictures)

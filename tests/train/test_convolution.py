@@ -9,11 +9,13 @@ import pytest
 import timm
 import torch
 from timm.layers import StdConv2d
-from torch import nn
+from torch import fx, nn
 from torch.nn import functional
 
 from finetune.device import Compute
 from finetune.model.fold import Folded
+from finetune.model.fuse import fuse
+from finetune.model.quicken import for_learning
 from finetune.train.convolution import Shape, ShortGradients, convolve
 from finetune.train.optimizer import quick_step
 
@@ -124,34 +126,103 @@ def test_what_does_not_learn_gets_no_gradient() -> None:
         assert convolve(images, kernel, bias, walk(case)).grad_fn is None
 
 
+@pytest.mark.parametrize("quick", [False, True])
 @pytest.mark.parametrize(
     ("name", "options"),
     [("mobilenetv2_035", {"pad_type": "same"}), ("resnet18", {}), ("efficientnet_b0", {}), ("convnext_atto", {})],
 )
-def test_a_network_learns_no_less_exactly(name: str, options: dict[str, str]) -> None:
+def test_a_network_learns_no_less_exactly(name: str, options: dict[str, str], quick: bool) -> None:
     torch.manual_seed(0)
     module = BF16.place(timm.create_model(name, num_classes=5, drop_path_rate=0.0, **options)).eval()
     images = torch.randn(4, 3, 96, 96).to(memory_format=torch.channels_last)
-    short = ShortGradients(module, BF16)
+    part = for_learning(module, images) if quick else module
+    short = ShortGradients(part, BF16)
     with BF16.autocast(), short:
-        assert "_ConvolutionBackward" in ways(module(images))
+        assert "_ConvolutionBackward" in ways(part(images))
 
     def gradient(*modes: contextlib.AbstractContextManager[object]) -> torch.Tensor:
         with contextlib.ExitStack() as inside:
             for mode in modes:
                 inside.enter_context(mode)
-            loss = functional.cross_entropy(module(images).float(), torch.arange(4))
+            loss = functional.cross_entropy((part if modes else module)(images).float(), torch.arange(4))
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(module.parameters()))])
 
     expected, plain, found = gradient(), gradient(BF16.autocast()), gradient(BF16.autocast(), short)
     assert float((found - expected).norm()) <= 1.2 * float((plain - expected).norm())
 
 
+class Joined(nn.Module):
+    """A convolution whose result is used as networks use it: something is added, an activation follows."""
+
+    def __init__(self, conv: nn.Module, act: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.act = conv, act
+
+    def forward(self, images: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        found = self.conv(images)
+        found += other
+        found: torch.Tensor = self.act(found)
+        return found
+
+
+class Follows(Joined):
+    """The same without an addition."""
+
+    def forward(self, images: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.act(self.conv(images))
+        return found
+
+
+JOINED = {
+    "plain": (16, 24, 3, 1, 1, 1, 10),
+    "depthwise, strided": SHORT["depthwise, strided"],
+    "large, on a small map": SHORT["large, on a small map"],
+}
+SEEN_BY_RESULT = [nn.ReLU(), nn.ReLU(inplace=True), nn.ReLU6(inplace=True)]
+"""Activations whose gradient follows from what came out."""
+
+
+@pytest.mark.parametrize("case", JOINED)
+@pytest.mark.parametrize("kind", [Joined, Follows])
+@pytest.mark.parametrize("act", [*SEEN_BY_RESULT, nn.Identity(), nn.ReLU6(), nn.SiLU(inplace=True)], ids=repr)
+def test_what_follows_is_done_with_it_and_learnt_through(case: str, kind: type[Joined], act: nn.Module) -> None:
+    inside, outside, size, stride, padding, groups, _ = JOINED[case]
+    images, *_ = made(JOINED[case])
+    torch.manual_seed(0)
+    conv = nn.Conv2d(inside, outside, size, stride, padding, groups=groups).to(memory_format=torch.channels_last)
+    other = (3 * torch.randn_like(conv(images))).requires_grad_()
+    module = kind(conv, act).to(memory_format=torch.channels_last)
+    fused = fuse(fx.symbolic_trace(module), fixed=False)
+    values = (images, conv.weight, conv.bias, *([other] if kind is Joined else []))
+    expected = module(images, other)
+    assert torch.equal(fused(images, other), expected)  # outside, one after the other
+    with ShortGradients(fused, BF16):
+        found = fused(images, other)
+    assert not {"AddBackward0", "ReluBackward0"} & ways(found)
+    if act in SEEN_BY_RESULT and (kind is Follows or isinstance(act, nn.ReLU)):
+        assert not {"HardtanhBackward0", "HardtanhBackward1"} & ways(found)
+        assert "_ConvolutionBackward" in ways(found)
+    assert close(found, expected, 1e-5)
+    for one, two in zip(back(found, values), back(expected, values), strict=True):
+        assert close(one, two, 1e-5)
+
+
+def test_what_cannot_be_added_at_once_is_added_after() -> None:
+    images, *_ = made(JOINED["plain"])
+    module = Joined(nn.Conv2d(16, 24, 3, padding=1), nn.ReLU()).to(memory_format=torch.channels_last)
+    fused = fuse(fx.symbolic_trace(module), fixed=False)
+    with ShortGradients(fused, BF16):
+        for other in (torch.ones(24, 1, 1), torch.ones(3, 24, 10, 10)):
+            found = fused(images, other.requires_grad_())
+            assert "_ConvolutionBackward" not in ways(found)
+            assert torch.equal(found, module(images, other))
+
+
 @pytest.mark.parametrize("other", [replace(BF16, precision="fp32"), replace(BF16, device=torch.device("meta"))])
 def test_elsewhere_nothing_is_done(other: Compute) -> None:
     module = timm.create_model("resnet18", num_classes=2)
-    assert ShortGradients(module, BF16).convolutions
-    assert not ShortGradients(module, other).convolutions
+    assert ShortGradients(module, BF16).modules
+    assert not ShortGradients(module, other).modules
 
 
 def test_afterwards_the_network_is_as_it_was() -> None:
@@ -159,7 +230,7 @@ def test_afterwards_the_network_is_as_it_was() -> None:
     before = [dict(vars(child)) for child in module.modules()]
     short = ShortGradients(module, BF16)
     with contextlib.suppress(KeyboardInterrupt), short:
-        assert all("forward" in vars(conv) for conv in short.convolutions)
+        assert all("forward" in vars(conv) for conv in short.modules)
         raise KeyboardInterrupt
     assert [dict(vars(child)) for child in module.modules()] == before
 
@@ -182,7 +253,7 @@ def test_kernels_made_of_a_batchnorm_take_it_too() -> None:
     ],
 )
 def test_what_is_no_plain_convolution_is_left_alone(conv: nn.Module) -> None:
-    assert not ShortGradients(nn.Sequential(conv, nn.Linear(784, 10)), BF16).convolutions
+    assert not ShortGradients(nn.Sequential(conv, nn.Linear(784, 10)), BF16).modules
 
 
 @pytest.mark.parametrize("layout", FORMATS)
