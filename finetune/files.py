@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import fcntl
 import hashlib
 import html
 import io
 import json
 import math
 import os
+import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -52,11 +55,13 @@ def written(path: Path, content: bytes | memoryview | Callable[[BinaryIO], objec
     Raises:
         ResourceError: as in `write_atomic`.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY}")
     size = None if callable(content) else len(content)
     try:
         make_folder(path.parent)
         with open(temporary, "wb") as file:
+            with contextlib.suppress(OSError):  # not every file system has locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             content(file) if callable(content) else file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -78,6 +83,27 @@ def written(path: Path, content: bytes | memoryview | Callable[[BinaryIO], objec
         raise
 
 
+def is_abandoned(temporary: Path, age: float) -> bool:
+    """Whether a temporary file is one that a killed process left: nobody holds its lock.
+
+    Args:
+        temporary: a file that `written` began.
+        age: seconds for which nothing must have been written to it; an hour at least where there are no locks.
+    """
+    try:
+        silent = time.time() - temporary.stat().st_mtime
+        with open(temporary, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            except OSError:
+                return silent >= max(age, 3600)
+            return silent >= age
+    except OSError:
+        return False
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it, each durably: what is published in it cannot be lost with its name."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -85,6 +111,12 @@ def make_folder(folder: Path) -> None:
         path.mkdir(exist_ok=True)
         with contextlib.suppress(PermissionError):  # one may be allowed to write into a folder and not to read it
             fsync_folder(path.parent)
+
+
+def can_be_made(folder: Path) -> bool:
+    """Whether a folder is there and may be written to, or could be made; nothing is done."""
+    place = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
 
 
 def fsync_folder(folder: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,7 +16,7 @@ import click
 import finetune
 from finetune.cli.process import keep_large_buffers, wait_briefly
 from finetune.errors import FinetuneError, ResourceError, from_os_error, out_of_memory
-from finetune.files import cache_folder, visible
+from finetune.files import cache_folder, can_be_made, visible
 
 COMMANDS = {
     "run": "finetune.cli.training",
@@ -91,8 +92,11 @@ def main(arguments: list[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")  # an ASCII terminal is no error
     keep_large_buffers()
     wait_briefly()
-    for name, folder in (("MPLCONFIGDIR", "matplotlib"), ("TORCHINDUCTOR_CACHE_DIR", "inductor")):
-        os.environ.setdefault(name, str(cache_folder() / folder))  # else they write into the home folder and /tmp
+    if "FINETUNE_CACHE" in os.environ or can_be_made(
+        cache_folder()
+    ):  # else they do as they like: not all needs a cache
+        for name, folder in (("MPLCONFIGDIR", "matplotlib"), ("TORCHINDUCTOR_CACHE_DIR", "inductor")):
+            os.environ.setdefault(name, str(cache_folder() / folder))  # else they write into the home folder and /tmp
     code = _exit_code(arguments)
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -127,7 +131,8 @@ def _exit_code(arguments: list[str] | None) -> int:
             return ResourceError.exit_code
         if isinstance(error, OSError):
             problem = from_os_error(error, error.filename or "the system")
-            if isinstance(error.filename, str) and cache_folder().is_relative_to(error.filename):
+            cache, named = cache_folder(), Path(error.filename if isinstance(error.filename, str) else "-")
+            if cache.is_relative_to(named) or named.is_relative_to(cache):
                 problem.remedy = "name another cache folder, one that can be made: FINETUNE_CACHE=FOLDER"
             _show(problem)
             return ResourceError.exit_code

@@ -10,103 +10,24 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from finetune.data.augment import Augment
 from finetune.data.memory import AnyImages
-from finetune.device import Compute, free_memory
+from finetune.device import Compute, free_memory, versions
 from finetune.errors import ResourceError
 from finetune.model.cut import Cut, Values
+from finetune.train.budget import GB, CachePlan, Figures
 from finetune.train.store import Layout, Store
 
 BLOCK = 32
 """Images that go through the prefix together. Part of the key: another size gives other last bits."""
 
-VIEWS = 4
-"""Augmented views kept of each training image where nothing else is said; docs/log.md has the curve behind it."""
-
 PICKED = 2**21
 """Bytes of a table that are picked at once, where a batch is smaller: few enough to stay in the CPU's cache."""
-
-GB = 10**9
-
-
-@dataclass(frozen=True)
-class CachePlan:
-    """What may be cached.
-
-    Attributes:
-        views: augmented views of each training image; None for `VIEWS`.
-        ram_gb: for tables in memory.
-        disk_gb: for all tables in `folder`.
-        folder: where tables are filed for the next run; None for nowhere.
-        on: whether to cache at all.
-        exact: the validation images are what judges the network in the end, so their values are kept in full precision.
-    """
-
-    views: int | None = None
-    ram_gb: float = 4.0
-    disk_gb: float = 20.0
-    folder: Path | None = None
-    on: bool = True
-    exact: bool = False
-
-    def pictures(self) -> int:
-        """Bytes of decoded pictures that each of training and validation may keep in memory."""
-        return int(min(self.ram_gb * GB, free_memory() / 2) / 4) if self.on else 0
-
-    def view_of(self, epoch: int, start: int, epochs: int) -> int:
-        """The view that an epoch of a phase sees: its own where there are as many views as epochs, else in turn."""
-        return epoch if self.views_for(epochs) >= epochs else (epoch - start) % self.views_for(epochs)
-
-    def views_for(self, epochs: int) -> int:
-        """How many views a phase of so many epochs keeps."""
-        return min(self.views or VIEWS, epochs)
-
-
-@dataclass
-class Figures:
-    """What the cache did, for run.json."""
-
-    views: int = 0
-    bytes: int = 0
-    computed: int = 0
-    found: int = 0
-    served: int = 0
-    seconds: float = 0.0
-    notes: list[str] = field(default_factory=list)
-    in_use: int = 0
-
-    def reserve(self, size: int) -> None:
-        """Count `size` bytes of a phase's tables; `bytes` is the most that were in use at a time."""
-        self.in_use += size
-        self.bytes = max(self.bytes, self.in_use)
-
-    def note(self, text: str) -> None:
-        """Say something once."""
-        if text not in self.notes:
-            self.notes.append(text)
-
-    def as_dict(self) -> dict[str, Any]:
-        """With the seconds that were saved: what serving every image afresh would have cost more."""
-        each = self.seconds / self.computed if self.computed else 0.0
-        saved = max(0, self.served - self.computed) * each
-        return {
-            "views": self.views,
-            "bytes": self.bytes,
-            "computed": self.computed,
-            "hits": self.found,
-            "served": self.served,
-            "seconds": round(self.seconds, 3),
-            "seconds_saved": round(saved, 3),
-            "notes": self.notes,
-        }
 
 
 def gathered(
@@ -142,6 +63,9 @@ class Inputs:
         seed: of the views.
         views: how many different ones the phase will ask for, over all its epochs.
         asked: how often the phase will ask for the whole set.
+        store: where tables are filed; shared by the sets of a phase.
+        was: whether the run cached this set before it was stopped, which then is not decided anew; None if it was not
+            decided yet.
         release: decoded pictures are let go of once all tables are filled, as nothing else will ask for them.
         tick: told (done, total) while a table is filled; may raise to stop.
     """
@@ -159,18 +83,20 @@ class Inputs:
         seed: int = 0,
         views: int = 1,
         asked: float = 1,
+        store: Store | None = None,
+        was: bool | None = None,
         release: bool = False,
         tick: Callable[[int, int], None] | None = None,
     ) -> None:
         self.images, self.cut, self.compute, self.figures = images, cut, compute, figures
         self.augment, self.seed, self.identity, self.tick, self.views = augment, seed, identity, tick, views
         self.release = release
-        self.store = Store(plan.folder, int(plan.disk_gb * GB))
+        self.store = store or plan.store()
         self.layout: Layout | None = None
         self._tables: dict[int, torch.Tensor] = {}
         self.in_ram, self.size = True, 0
-        worth = plan.on and not cut.whole and (asked > views or plan.views is not None)
-        self.cached = worth and self._fits(plan, views)
+        self.reason = self._reason_not(plan, asked, was)
+        self.cached = not self.reason
         if self.cached and augment is not None:
             figures.views = max(figures.views, views)
 
@@ -205,55 +131,94 @@ class Inputs:
 
     # --- tables ------------------------------------------------------------------------------------------------------
 
-    def _fits(self, plan: CachePlan, views: int) -> bool:
-        """Look at one image's values, and whether the tables have room; says why not."""
-        values = self.prefix(self.images.pixels([0], self.augment, self.seed, 0))
-        self.layout = Layout.of(values)
-        if self.layout is None:
-            self.figures.note(f"not cached: what crosses the cut {self.cut.where} is no batch of numbers")
-            return False
-        size = len(self.images) * self.layout.bytes_per_row * views
-        self.in_ram = self.figures.in_use + size <= min(plan.ram_gb * GB, free_memory() / 2)
-        if not self.in_ram and not self.store.has_room(size):
-            self.figures.note(
-                f"not cached: {views} views of {len(self.images):,} images need {size / GB:.2f} GB, more than the "
-                f"budget (train.cache: ram_gb {plan.ram_gb:g}, disk_gb {plan.disk_gb:g})"
+    def _reason_not(self, plan: CachePlan, asked: float, was: bool | None) -> str:
+        """Why nothing is kept; empty if tables are, for which there is room.
+
+        Raises:
+            ResourceError: the run has kept tables until it was stopped, and there is no room for them now.
+        """
+        if not plan.on:
+            return "train.cache is off"
+        if self.cut.whole:
+            return f"cut {self.cut.where}"
+        if asked <= self.views and plan.views is None:
+            return "each view is seen once"
+        if was is False:
+            return "there was no room when the run began"
+        problem = self._no_room(plan)
+        if problem and was:
+            raise ResourceError(
+                f"train.cache: {problem}; the run has used the cache so far, and without it would come to other bits",
+                "free memory or disk space as there was when it began, or start again with `finetune run`",
             )
-            return False
+        if problem:
+            self.figures.note(f"not cached: {problem}")
+        return problem
+
+    def _no_room(self, plan: CachePlan) -> str:
+        """Look at one image's values, and whether their tables have room, which they take; else why not."""
+        self.layout = Layout.of(self.prefix(self.images.pixels([0], self.augment, self.seed, 0)))
+        if self.layout is None:
+            return f"what crosses the cut {self.cut.where} is no batch of numbers"
+        each = len(self.images) * self.layout.bytes_per_row
+        size = each * self.views
+        self.in_ram = self.figures.in_use + size <= min(plan.ram_gb * GB, free_memory() / 2)
+        if not self.in_ram and not self.store.promise([self._key(view) for view in range(self.views)], each):
+            return (
+                f"{self.views} views of {len(self.images):,} images need {size / GB:.2f} GB, more than is free or than "
+                f"the budget (train.cache: ram_gb {plan.ram_gb:g}, disk_gb {plan.disk_gb:g})"
+            )
         self.figures.reserve(size)
         self.size = size
-        return True
+        return ""
 
     def _table(self, view: int) -> torch.Tensor:
         """The table of a view: as it is at hand, else as it was filed, else computed and filed."""
         if view not in self._tables:
             assert self.layout is not None
-            key = self._key(view)
-            rows, layout = len(self.images), self.layout
-            table = self.store.find(key, rows, layout)
-            if table is not None:
+            key, rows, layout = self._key(view), len(self.images), self.layout
+            found = self.store.find(key, rows, layout)
+            if found is not None:
+                table, seconds = found
                 self.figures.found += rows
+                self.figures.known += rows * seconds
                 table = table.clone() if self.in_ram else table
-            elif self.in_ram:
-                table = torch.empty((rows, layout.width), dtype=layout.dtype)
-                done = 0
-                for block in self._compute(view):
-                    table[done : done + len(block)] = block
-                    done += len(block)
-                if self.store.has_room(rows * layout.bytes_per_row):
-                    self.store.file(key, rows, layout, [table])
             else:
-                self.store.file(key, rows, layout, self._compute(view))
-                table = self.store.find(key, rows, layout)
-                if table is None:
-                    raise ResourceError(
-                        f"{self.store.path(key)}: a table of {rows * layout.bytes_per_row:,} bytes could not be kept",
-                        "free some space there, give another folder with FINETUNE_CACHE, or set train.cache: off",
-                    )
+                table = self._in_memory(key, view) if self.in_ram else self._on_disk(key, view)
             self._tables[view] = table
             if self.release and len(self._tables) == self.views:
                 self.images.forget()
         return self._tables[view]
+
+    def _in_memory(self, key: str, view: int) -> torch.Tensor:
+        """A table computed into memory, and filed for the next run if there is room."""
+        assert self.layout is not None
+        rows, layout, before = len(self.images), self.layout, self.figures.seconds
+        table = torch.empty((rows, layout.width), dtype=layout.dtype)
+        done = 0
+        for block in self._compute(view):
+            table[done : done + len(block)] = block
+            done += len(block)
+        if self.store.has_room(rows * layout.bytes_per_row):
+            self.store.file(key, rows, layout, [table], lambda: (self.figures.seconds - before) / rows)
+        return table
+
+    def _on_disk(self, key: str, view: int) -> torch.Tensor:
+        """A table computed into its file.
+
+        Raises:
+            ResourceError: it could not be written.
+        """
+        assert self.layout is not None
+        rows, layout, before = len(self.images), self.layout, self.figures.seconds
+        self.store.file(key, rows, layout, self._compute(view), lambda: (self.figures.seconds - before) / rows)
+        found = self.store.find(key, rows, layout)
+        if found is None:
+            raise ResourceError(
+                f"{self.store.path(key)}: a table of {rows * layout.bytes_per_row:,} bytes could not be kept",
+                "free some space there, give another folder with FINETUNE_CACHE, or set train.cache: off",
+            )
+        return found[0]
 
     def _compute(self, view: int) -> Iterator[torch.Tensor]:
         """Blocks of rows, in the order of the images."""
@@ -286,7 +251,7 @@ class Inputs:
             "precision": self.compute.precision,
             "channels_last": self.compute.channels_last,
             "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
+            "versions": versions(),
             "images": self.images.hashes,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

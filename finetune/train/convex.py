@@ -23,7 +23,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from finetune.errors import UsageError
+from finetune.errors import DivergedError, UsageError
 from finetune.evaluate.metrics import quick
 from finetune.model.cut import Cut
 from finetune.model.freeze import owner
@@ -42,6 +42,8 @@ SHARPNESS: Sequence[float] = tuple(2.0 ** (power / 4) for power in range(-20, 5)
 MOST_FEATURES = 2048
 """Numbers an image up to which a discriminant is looked for: its time grows with their square, and with their cube."""
 
+STILL = 1e-6
+"""Standard deviation, as a share of a feature's size, up to which it does not vary: more than rounding in float32."""
 
 Head = tuple[float | None, int, np.ndarray, np.ndarray]
 """C, iterations that it took, and weight and bias for standardised features."""
@@ -152,10 +154,22 @@ def solve(
         val_labels: int64 [M].
         class_weights: weight of each class in the loss.
         discriminant: whether a linear discriminant may be the head as well, if it has the lowest loss.
+
+    Raises:
+        DivergedError: some feature is not finite.
     """
-    mean, spread = features.mean(axis=0), features.std(axis=0)
-    spread[spread == 0] = 1.0  # a feature that never varies says nothing, whatever its weight
+    for name, values in (("training", features), ("validation", val_features)):
+        if broken := int((~np.isfinite(values).all(axis=1)).sum()):
+            raise DivergedError(
+                f"train.precision: the frozen layers give no finite features for {broken:,} {name} images",
+                "use train.precision: fp32; if that is what it was, the weights or model.preprocess are to blame",
+            )
+    mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
+    spread = features.std(axis=0, dtype=np.float64).astype(np.float32)
+    still = spread <= STILL * np.abs(mean)
+    spread[still] = 1.0
     scaled = (features - mean) / spread
+    scaled[:, still] = 0.0  # what never varies says nothing: its weight stays 0
     best: Solution | None = None
     iterations = 0
     heads: Iterable[Head] = _regressions(scaled, labels, class_weights)
@@ -199,7 +213,7 @@ def _discriminants(scaled: np.ndarray, labels: np.ndarray, class_weights: Sequen
     for label, share in enumerate(shares):
         rows = scaled[labels == label].astype(np.float64)
         means[label], spread = rows.mean(axis=0), rows.std(axis=0)
-        spread[spread == 0] = 1.0
+        spread[spread <= STILL] = 1.0
         if len(rows) > 1:
             shrunk, _ = ledoit_wolf((rows - means[label]) / spread, assume_centered=True)
             covariance += share * shrunk * np.outer(spread, spread)

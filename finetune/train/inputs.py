@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -15,7 +15,8 @@ from finetune.model.cut import Values
 from finetune.model.freeze import owner
 from finetune.model.network import Network
 from finetune.model.weights import tensors_sha256
-from finetune.train.cache import CachePlan, Figures, Inputs
+from finetune.train.budget import CachePlan, Figures
+from finetune.train.cache import Inputs
 from finetune.train.phase import PhaseLearner
 from finetune.train.state import index_batches
 
@@ -37,6 +38,7 @@ class PhaseInputs:
         figures: kept up to date.
         tick: called while tables are filled; may raise to stop.
         last: no phase comes after this one.
+        was: what `kept` said before the run was stopped; empty in a phase that begins now.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class PhaseInputs:
         tick: Callable[..., None] | None = None,
         *,
         last: bool = True,
+        was: Mapping[str, bool] | None = None,
     ) -> None:
         self.phase, self.settings, self.plan, self.val = learner.phase, learner.settings, cache, val
         self.learner_cut = learner.cut
@@ -64,6 +67,10 @@ class PhaseInputs:
         fixed = self.random and self.views < epochs
         # what is solved sees each view once, and yet the next run may want them
         asked = math.inf if learner.convex else epochs
+        store, was = cache.store(), was or {}
+        self.problem = store.problem if cache.on and not learner.cut.whole else ""
+        if self.problem:
+            figures.note(self.problem)
         self.train = Inputs(
             train,
             learner.cut,
@@ -75,6 +82,8 @@ class PhaseInputs:
             seed=0 if fixed else self.settings.seed,
             views=self.views,
             asked=asked,
+            store=store,
+            was=was.get("train"),
             release=last,  # those of validation stay: they may be judged in the end
             tick=tick,
         )
@@ -82,18 +91,27 @@ class PhaseInputs:
             self.train.seed = self.settings.seed
         self.exact = cache.exact and last
         compute = learner.compute.in_fp32() if self.exact else learner.compute
-        self.judged = Inputs(val, learner.cut, compute, cache, identity, figures, asked=asked, tick=tick)
+        self.judged = Inputs(
+            val, learner.cut, compute, cache, identity, figures, asked=asked, store=store, was=was.get("val"), tick=tick
+        )
         if not self.judged.cached:
             self.exact, self.judged.compute = False, learner.compute
 
+    def kept(self) -> dict[str, bool]:
+        """Which of the two sets come out of tables: decided once for a phase, as it decides the bits."""
+        return {"train": self.train.cached, "val": self.judged.cached}
+
     def describe(self) -> str:
         """One line for people: what of this phase's work is done once, or why not."""
+        return self._kept() + (f"; {self.problem}" if self.problem else "")
+
+    def _kept(self) -> str:
         title, cut = self.phase.title, self.learner_cut
         if cut.whole:
             return f"{title}: nothing kept, cut {cut.where}"
         if not self.train.cached:
             kept = "validation kept, " if self.judged.cached else ""
-            return f"{title}: {kept}training not kept (a view is seen once, or there is no room); cut {cut.where}"
+            return f"{title}: {kept}training not kept ({self.train.reason}); cut {cut.where}"
         size = (self.train.size + self.judged.size) / 1e6
         place = "in memory" if self.train.in_ram else "on disk"
         views = f"{self.views} views" if self.views > 1 else "one view"

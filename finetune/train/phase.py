@@ -159,11 +159,13 @@ class PhaseLearner:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`, which is of the same phase."""
-        restore_state(self.optimizer, state["optimizer_state_dict"])
+        """Go on from `state`, which is of the same phase; what belongs to another optimizer or average begins anew."""
+        if state.get("optimizer", self.kind) == self.kind:
+            restore_state(self.optimizer, state["optimizer_state_dict"])
         self.scaler.load_state_dict(state["scaler"])
-        if self.ema:
-            self.ema.average = {name: value.to(self.compute.device) for name, value in state["ema"].items()}
+        average = self.ema.average if self.ema else {}
+        for name in average.keys() & (state["ema"] or {}).keys():
+            average[name].copy_(state["ema"][name])
 
     def _refuse_single_images(self) -> None:
         if self.settings.batch_size == 1 and (names := live_batchnorm(self.module)):

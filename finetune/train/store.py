@@ -1,33 +1,35 @@
 """Tables of what the frozen prefix made of images: one row an image, in RAM or memory-mapped, filed by content.
 
 A table is one safetensors file with one tensor `rows` [images, values]; the name is a hash of everything that its
-content depends on. It is published whole by the atomic writer, so a half-written one is never found.
+content depends on. It is published whole by the atomic writer, so a half-written one is never found, and it holds the
+hash of its rows, so a damaged one is not, either.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import struct
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from finetune.errors import FinetuneError
-from finetune.files import TEMPORARY, write_atomic
+from finetune.files import TEMPORARY, can_be_made, is_abandoned, write_atomic
 
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 SUFFIX = ".safetensors"
 
-ABANDONED = 3600.0
-"""Seconds without a write after which a half-written table is taken for one that a killed process left."""
+HALF_WRITTEN = f".*{SUFFIX}.*{TEMPORARY}"
+ABANDONED = 60.0
+"""Seconds without a write after which a half-written table that nobody holds is one that a killed process left."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class Layout:
 class Store:
     """The folder of tables, with a limit on its size; the tables longest unused go first.
 
+    Those that this store has found, filed or promised room to are in use and stay.
+
     Args:
         folder: made when the first table is filed; None keeps nothing on disk.
         limit: bytes.
@@ -96,99 +100,168 @@ class Store:
 
     def __init__(self, folder: Path | None, limit: int) -> None:
         self.folder, self.limit = folder, limit
+        self._own: dict[Path, int] = {}
+
+    @property
+    def problem(self) -> str:
+        """Why nothing can be filed; empty if it can."""
+        if self.folder is None or can_be_made(self.folder):
+            return ""
+        return f"nothing is kept for the next run: {self.folder} cannot be written to (FINETUNE_CACHE names another)"
 
     def path(self, key: str) -> Path | None:
         """Where the table `key` is, or would be."""
         return None if self.folder is None else self.folder / f"{key}{SUFFIX}"
 
-    def find(self, key: str, rows: int, layout: Layout) -> torch.Tensor | None:
-        """The table `key`, memory-mapped; None if there is no whole one."""
+    def find(self, key: str, rows: int, layout: Layout) -> tuple[torch.Tensor, float] | None:
+        """The table `key`, memory-mapped, with the seconds that an image took; None if there is no whole one."""
         path = self.path(key)
         if path is None or not path.is_file():
             return None
         try:
-            table = load_file(path)["rows"]
+            with safe_open(path, "pt") as file:
+                about = file.metadata() or {}
+            table, seconds = load_file(path)["rows"], float(about["seconds"])
         except (SafetensorError, OSError, KeyError, ValueError):
             return None
         if table.shape != (rows, layout.width) or table.dtype != layout.dtype:
             return None
+        if hashlib.sha256(_bytes(table)).hexdigest() != about.get("sha256"):
+            return None
         with contextlib.suppress(OSError):
             os.utime(path)  # the time of last use, by which tables are dropped
-        return table
+        self._keep(path, rows * layout.bytes_per_row)
+        return table, seconds
 
-    def has_room(self, size: int) -> bool:
-        """Whether a table of `size` bytes may be filed, others dropped for it if need be."""
-        if self.folder is None or size > self.limit:
+    def promise(self, keys: Iterable[str], size: int) -> bool:
+        """Set room aside for tables of `size` bytes each that have no other place; False if there is not enough.
+
+        It counts against the limit from now on; those that are there already need no space on the disk.
+        """
+        paths = [path for key in keys if (path := self.path(key)) is not None]
+        if not self.has_room(size * len(paths), size * sum(not path.exists() for path in paths)):
+            return False
+        self._own.update(dict.fromkeys(paths, size))
+        return True
+
+    def has_room(self, size: int, new: int | None = None) -> bool:
+        """Whether `size` bytes more may be filed, others dropped for it if need be; `new` of them are not there yet."""
+        if self.folder is None or self.problem or sum(self._own.values()) + size > self.limit:
             return False
         place = next(path for path in (self.folder, *self.folder.parents) if path.exists())
         stats = os.statvfs(place)
-        return stats.f_bavail * stats.f_frsize > size + 2**30
+        return new == 0 or stats.f_bavail * stats.f_frsize > (size if new is None else new) + 2**30
 
-    def file(self, key: str, rows: int, layout: Layout, blocks: Iterable[torch.Tensor]) -> bool:
-        """Publish a table from its blocks of rows; False if it could not be written, which is no reason to stop."""
-        path = self.path(key)
+    def file(
+        self,
+        key: str,
+        rows: int,
+        layout: Layout,
+        blocks: Iterable[torch.Tensor],
+        seconds: Callable[[], float] = lambda: 0.0,
+    ) -> bool:
+        """Publish a table from its blocks of rows; False if it could not be written, which is no reason to stop.
+
+        Args:
+            key: names it.
+            rows: how many there are.
+            layout: of a row.
+            blocks: together they are the rows.
+            seconds: asked at the end: what an image took.
+        """
+        path, size = self.path(key), rows * layout.bytes_per_row
         if path is None:
             return False
-        self._make_room(rows * layout.bytes_per_row)
+        if not self._make_room(size) and path not in self._own:
+            return False
         try:
-            write_atomic(path, _writer(rows, layout, blocks))
+            write_atomic(path, _writer(rows, layout, blocks, seconds))
         except FinetuneError as error:
             if not isinstance(error.__cause__, OSError):
                 raise
             return False
+        self._keep(path, size)
         return True
 
     def tables(self) -> list[tuple[Path, os.stat_result]]:
         """All tables, longest unused first."""
-        found = []
-        for path in self.folder.glob(f"*{SUFFIX}") if self.folder is not None else ():
-            with contextlib.suppress(OSError):
-                found.append((path, path.stat()))
-        return sorted(found, key=lambda item: item[1].st_mtime)
+        return sorted(self._listed(f"*{SUFFIX}"), key=lambda item: item[1].st_mtime)
 
     def clear(self) -> int:
-        """Remove every table; returns the bytes that are free again."""
-        freed = self._drop_abandoned()
+        """Remove every table, and what was left half-written; returns the bytes that are free again."""
+        freed = self._drop_abandoned(0)
         for path, stats in self.tables():
             with contextlib.suppress(OSError):
                 path.unlink()
                 freed += stats.st_size
         return freed
 
-    def _drop_abandoned(self) -> int:
+    def _listed(self, pattern: str) -> list[tuple[Path, os.stat_result]]:
+        found = []
+        for path in self.folder.glob(pattern) if self.folder is not None else ():
+            with contextlib.suppress(OSError):
+                found.append((path, path.stat()))
+        return found
+
+    def _keep(self, path: Path, size: int) -> None:
+        """Note that a table is in use, unless the room for others would not suffice then."""
+        if sum(self._own.values()) + size <= self.limit:
+            self._own.setdefault(path, size)
+
+    def _drop_abandoned(self, age: float) -> int:
         """Remove what killed processes left half-written; returns the bytes that are free again."""
         freed = 0
-        for path in self.folder.glob(f".*{SUFFIX}.*{TEMPORARY}") if self.folder is not None else ():
-            with contextlib.suppress(OSError):
-                stats = path.stat()
-                if time.time() - stats.st_mtime > ABANDONED:
+        for path, stats in self._listed(HALF_WRITTEN):
+            if is_abandoned(path, age):
+                with contextlib.suppress(OSError):
                     path.unlink()
                     freed += stats.st_size
         return freed
 
-    def _make_room(self, size: int) -> None:
-        self._drop_abandoned()
+    def _make_room(self, size: int) -> bool:
+        """Drop what is longest unused until `size` bytes more are within the limit; False if they are not."""
+        self._drop_abandoned(ABANDONED)
         tables = self.tables()
-        used = sum(stats.st_size for _, stats in tables)
+        used = sum(stats.st_size for _, stats in [*tables, *self._listed(HALF_WRITTEN)])
         for path, stats in tables:
             if used + size <= self.limit:
                 break
-            with contextlib.suppress(OSError):
-                path.unlink()
-                used -= stats.st_size
+            if path not in self._own:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+                    used -= stats.st_size
+        return used + size <= self.limit
 
 
-def _writer(rows: int, layout: Layout, blocks: Iterable[torch.Tensor]) -> Callable[[BinaryIO], None]:
+def _bytes(rows: torch.Tensor) -> memoryview:
+    """The bytes of rows [N, width], not copied where they lie one after the other."""
+    return rows.contiguous().view(torch.uint8).numpy().data.cast("B")
+
+
+def _writer(
+    rows: int, layout: Layout, blocks: Iterable[torch.Tensor], seconds: Callable[[], float]
+) -> Callable[[BinaryIO], None]:
     """Writes a safetensors file of one tensor, block after block, without ever holding all of it."""
-    end = rows * layout.bytes_per_row
-    entry = {"dtype": DTYPES[layout.dtype], "shape": [rows, layout.width], "data_offsets": [0, end]}
-    header = json.dumps({"rows": entry}).encode()
-    header += b" " * (-len(header) % 8)
+
+    def header(sha256: str, seconds: float) -> bytes:
+        entry = {
+            "dtype": DTYPES[layout.dtype],
+            "shape": [rows, layout.width],
+            "data_offsets": [0, rows * layout.bytes_per_row],
+        }
+        text = json.dumps({"__metadata__": {"sha256": sha256, "seconds": f"{seconds:016.9f}"}, "rows": entry}).encode()
+        text += b" " * (-len(text) % 8)
+        return struct.pack("<Q", len(text)) + text
 
     def write(file: BinaryIO) -> None:
-        file.write(struct.pack("<Q", len(header)) + header)
+        found = hashlib.sha256()
+        file.write(header("0" * 64, 0.0))
         for block in blocks:
-            file.write(block.contiguous().view(torch.uint8).numpy().tobytes())
+            content = _bytes(block)
+            found.update(content)
+            file.write(content)
+        file.seek(0)
+        file.write(header(found.hexdigest(), seconds()))  # as long as the first, which held its place
 
     return write
 

@@ -25,7 +25,7 @@ from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import quick
 from finetune.model.network import Network
 from finetune.model.plan import FreezePlan
-from finetune.train.cache import CachePlan, Figures
+from finetune.train.budget import CachePlan, Figures
 from finetune.train.checkpoints import FORMAT, Checkpoints
 from finetune.train.convex import linear_layer, require_solvable, solve
 from finetune.train.gradients import gradient_columns
@@ -107,15 +107,20 @@ class Trainer:
                 raise
             yield record
 
-    def _enter_phase(self) -> PhaseLearner:
-        """The learner of the phase that the current epoch belongs to; a new one at a thaw."""
+    def _enter_phase(self, before: Mapping[str, Any] | None = None) -> PhaseLearner:
+        """The learner of the phase that the current epoch belongs to; a new one at a thaw.
+
+        Args:
+            before: the checkpoint that the run goes on from; what it was decided to keep in that phase stays decided.
+        """
         phase = self.plan.phase_at(self.position.epoch)
         if self.learner is None or self.learner.phase != phase:
             example = self.train.preprocess.example().to(self.compute.device)
             self.learner = PhaseLearner(self.module, self.plan, phase, self.settings, self.compute, example)
             images, last = (self.train, self.val), phase.stop >= self.plan.epochs
+            was = before.get("kept") if before and before["phase"] == phase.index else None
             self.inputs = PhaseInputs(
-                self.network, self.learner, *images, self.cache, self.figures, self._check_stop, last=last
+                self.network, self.learner, *images, self.cache, self.figures, self._check_stop, last=last, was=was
             )
             self.say(self.inputs.describe())
         return self.learner
@@ -243,6 +248,7 @@ class Trainer:
             "loss": position.loss,
             "model_state_dict": on_cpu(dict(self.module.state_dict())),
             **self.learner.state(),
+            "kept": self.inputs.kept(),
             "position": asdict(position),
             **self.extra,
         }
@@ -269,7 +275,7 @@ class Trainer:
         self._saved = (self.position.step, time.monotonic())
         if self.position.epoch < self.plan.epochs:
             with own_randomness():
-                learner = self._enter_phase()
+                learner = self._enter_phase(checkpoint if unchanged else None)
             if learner.phase.index == checkpoint["phase"]:
                 learner.restore(checkpoint)
         at, saved = self.position, self.checkpoints

@@ -108,6 +108,19 @@ def test_what_the_machine_lacks(job: Path, cli: Any) -> None:
     refused(cli, job, *offline, rc=6, culprit="resnet18")
 
 
+@pytest.mark.parametrize("named", [("FINETUNE_CACHE", "file"), ("FINETUNE_CACHE", "file/below"), ("HOME", "file")])
+def test_without_a_cache_folder_all_goes_on(job: Path, cli: Any, named: tuple[str, str]) -> None:
+    (job / "file").write_text("mine")
+    nowhere = {"FINETUNE_CACHE": "", "XDG_CACHE_HOME": "", named[0]: str(job / named[1])}
+    result = cli("run", "job.yaml", "--out", "o", "--epochs", "2", cwd=job, env=nowhere)
+    assert result.rc == 0
+    assert "nothing is kept for the next run" in result.err
+    assert "nothing is kept for the next run" in (job / "o" / "run.json").read_text()
+    assert cli("predict", "o", "images", cwd=job, env=nowhere).rc == 0
+    assert (job / "file").read_text() == "mine"
+    shutil.rmtree(job / "o")
+
+
 def test_a_folder_that_is_not_empty_is_never_overwritten(job: Path, cli: Any) -> None:
     makers.put(job / "o" / "mine.txt", b"mine")
     result = cli("run", "job.yaml", "--out", "o", cwd=job)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from finetune.deliver.evaluate import evaluate
 from finetune.evaluate.judge import judge_images
+from finetune.files import cache_folder
 from finetune.run import run
 from finetune.train.store import Layout, Store, in_blocks
 from finetune.train.watch import Watch
@@ -148,27 +149,102 @@ def test_rows_hold_values_of_any_shape_bit_by_bit() -> None:
     assert again[0].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_damaged_table_is_not_found(tmp_path: Path) -> None:
-    rows = torch.randn(10, 4)
-    layout = Layout.of((rows,))
-    assert layout is not None
+ROWS = torch.randn(100, 10, generator=torch.Generator().manual_seed(0))
+LAYOUT = Layout.of((ROWS,)) or pytest.fail("rows are rows")
+SIZE = ROWS.numel() * ROWS.element_size()
+
+
+def test_a_table_is_found_as_it_was_filed_with_what_it_cost(tmp_path: Path) -> None:
     store = Store(tmp_path / "features", 10**6)
-    assert store.file("key", 10, layout, in_blocks(rows, 3))
-    found = store.find("key", 10, layout)
+    assert store.file("key", 100, LAYOUT, in_blocks(ROWS, 30), lambda: 0.125)
+    found = store.find("key", 100, LAYOUT)
     assert found is not None
-    assert torch.equal(found, rows)
-    assert store.find("other", 10, layout) is None
-    assert store.find("key", 11, layout) is None
-    path = tmp_path / "features" / "key.safetensors"
-    path.write_bytes(path.read_bytes()[:-1])
-    assert store.find("key", 10, layout) is None
+    assert torch.equal(found[0], ROWS)
+    assert found[1] == 0.125
+    assert store.find("other", 100, LAYOUT) is None
+    assert store.find("key", 101, LAYOUT) is None
+
+
+@pytest.mark.parametrize("damage", ["cut short", "one bit", "no header", "not ours"])
+def test_a_damaged_table_is_not_found(tmp_path: Path, damage: str) -> None:
+    store, path = Store(tmp_path, 10**6), tmp_path / "key.safetensors"
+    assert store.file("key", 100, LAYOUT, [ROWS])
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    damaged = {
+        "cut short": content[:-1],
+        "one bit": content,
+        "no header": content[9:],
+        "not ours": save({"rows": ROWS}),
+    }
+    path.write_bytes(damaged[damage])
+    assert store.find("key", 100, LAYOUT) is None
+    assert store.file("key", 100, LAYOUT, [ROWS])
+    assert store.find("key", 100, LAYOUT) is not None
 
 
 def test_the_tables_longest_unused_make_room(tmp_path: Path) -> None:
-    rows = torch.zeros(100, 10)
-    layout = Layout.of((rows,))
-    assert layout is not None
-    store = Store(tmp_path, 10_000)
     for name in ("a", "b", "c"):
-        assert store.file(name, 100, layout, [rows])
-    assert [path.stem for path, _ in store.tables()] == ["b", "c"]
+        assert Store(tmp_path, int(2.5 * SIZE)).file(name, 100, LAYOUT, [ROWS])
+    assert [path.stem for path, _ in Store(tmp_path, 0).tables()] == ["b", "c"]
+
+
+def test_no_table_in_use_makes_room_and_no_more_is_promised_than_there_is(tmp_path: Path) -> None:
+    assert Store(tmp_path, 10**6).file("old", 100, LAYOUT, [ROWS])
+    store = Store(tmp_path, int(2.5 * SIZE))
+    assert store.promise(["a", "b"], SIZE)
+    assert not store.promise(["c"], SIZE)
+    assert not store.has_room(SIZE)
+    assert store.file("a", 100, LAYOUT, [ROWS])
+    assert store.file("c", 100, LAYOUT, [ROWS])  # into the room of b, until that comes
+    assert store.file("b", 100, LAYOUT, [ROWS])
+    assert {path.stem for path, _ in store.tables()} == {"a", "b"}
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 2.5 * SIZE
+
+
+def test_half_written_tables_are_cleared_unless_somebody_writes_them(tmp_path: Path) -> None:
+    left = tmp_path / ".key.safetensors.1.aa.tmp"
+    left.write_bytes(b"x" * 1000)
+    assert Store(tmp_path, 10**6).file("new", 100, LAYOUT, [ROWS])
+    assert left.exists(), "it may be another process's, which has opened and not yet locked it"
+    used = sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert Store(tmp_path, 10**6).clear() == used
+    assert not list(tmp_path.iterdir())
+    seen: list[int] = []
+
+    def blocks() -> Iterator[torch.Tensor]:
+        seen.append(Store(tmp_path, 10**6).clear())
+        yield ROWS
+
+    assert Store(tmp_path, 10**6).file("held", 100, LAYOUT, blocks())
+    assert seen == [0]
+
+
+def test_damage_to_a_table_is_mended_by_the_next_run(tiny: Path, tmp_path: Path) -> None:
+    first = train(tiny, tmp_path / "first", cache="auto", unfreeze={"head": 0})
+    tables = list((cache_folder() / "features").glob("*.safetensors"))
+    for table in tables:
+        content = bytearray(table.read_bytes())
+        content[-40:] = b"\xff" * 40
+        table.write_bytes(content)
+    second = train(tiny, tmp_path / "second", cache="auto", unfreeze={"head": 0})
+    assert figures(second)["hits"] == 0
+    third = train(tiny, tmp_path / "third", cache="auto", unfreeze={"head": 0})
+    assert figures(third)["computed"] == 0
+    assert figures(third)["seconds_saved"] > 0
+    assert torch.equal(weights(first), weights(second))
+    assert torch.equal(weights(first), weights(third))
+
+
+def test_the_budget_on_disk_is_for_all_tables_of_a_phase(tiny: Path, tmp_path: Path) -> None:
+    whole = figures(train(tiny, tmp_path / "whole", cache={"ram_gb": 0}, unfreeze={"head": 0}))
+    folder = cache_folder() / "features"
+    used = sum(path.stat().st_size for path in folder.iterdir())
+    assert used == pytest.approx(whole["bytes"], rel=0.3)
+    for path in folder.iterdir():
+        path.unlink()
+    budget = 0.9 * whole["bytes"]
+    part = figures(train(tiny, tmp_path / "part", cache={"ram_gb": 0, "disk_gb": budget / 1e9}, unfreeze={"head": 0}))
+    assert 0 < part["bytes"] <= budget
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= budget * 1.05
+    assert "budget" in " ".join(part["notes"])

@@ -13,7 +13,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from finetune.errors import UsageError
+from finetune.errors import DivergedError, UsageError
 from finetune.run import open_run, resume, run
 from finetune.train.convex import solve
 from finetune.train.watch import Watch
@@ -63,6 +63,37 @@ def test_auto_takes_the_discriminant_where_it_is_better_on_validation() -> None:
     assert np.mean(told == model.predict(scaler.transform(new_x))) > 0.999
     by_regression = (new_x @ regression.weight.numpy().T + regression.bias.numpy()).argmax(axis=1)
     assert np.mean(told == new_y) > np.mean(by_regression == new_y)
+
+
+@pytest.mark.parametrize("discriminant", [False, True])
+def test_a_feature_that_never_varies_has_no_weight(discriminant: bool) -> None:
+    """Its spread in float32 is rounding; divided by that, it would drown the others in bf16."""
+    (x, y), (val_x, val_y) = few_of_each(0, 500), few_of_each(1, 30)
+    x[:, 3] = val_x[:, 3] = 0.37
+    assert 0 < x.std(axis=0)[3] < 1e-4
+    found = solve(x, y, val_x, val_y, discriminant=discriminant)
+    assert not found.weight[:, 3].any()
+    others = np.delete(np.arange(40), 3)
+    expected = solve(x[:, others], y, val_x[:, others], val_y, discriminant=discriminant)
+    told = [v @ s.weight.numpy().T + s.bias.numpy() for v, s in ((val_x, found), (val_x[:, others], expected))]
+    assert np.allclose(*told, atol=0.05)
+
+
+def test_a_feature_that_varies_in_no_class_but_between_them_is_no_reason_for_huge_weights() -> None:
+    (x, y), (val_x, val_y) = few_of_each(0, 300), few_of_each(1, 30)
+    x[:, 3], val_x[:, 3] = 0.1 * y, 0.1 * val_y
+    found = solve(x, y, val_x, val_y, discriminant=True)
+    assert float(found.weight.abs().max()) < 1e4
+    assert found.val["val_accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("which", [0, 2])
+def test_features_that_are_not_finite_are_refused(which: int) -> None:
+    given = [*few_of_each(0, 10), *few_of_each(1, 4)]
+    given[which][3, 5] = np.nan
+    given[which][4, 6] = np.inf
+    with pytest.raises(DivergedError, match="no finite features for 2 (training|validation) images"):
+        solve(*given)
 
 
 @pytest.mark.parametrize("images", [1, 2])

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from finetune.errors import ArtefactError, DataError, FinetuneError, Stopped, UsageError
@@ -217,6 +218,33 @@ def test_a_changed_recipe_is_refused_with_its_changes(tiny: Path, tmp_path: Path
     assert "--accept-changes" in caught.value.remedy
     resume(out, accept_changes=True, watch=quiet())
     assert json.loads((out / "run.json").read_text())["status"] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("optimizer: adamw", "optimizer: sgd"),
+        ("optimizer: sgd", "optimizer: adamw"),
+        ("optimizer: sgd", "optimizer: adam"),
+        ("ema: null", "ema: 0.9"),
+        ("ema: 0.9", "ema: null"),
+        ("    last:2: 1", "    all: 0"),
+        ("cache: auto", "cache: off"),
+        ("loss: cross_entropy", "loss: hinge"),
+    ],
+)
+@pytest.mark.parametrize("calls", [3, 40])
+def test_a_run_goes_on_with_another_recipe(tiny: Path, tmp_path: Path, before: str, after: str, calls: int) -> None:
+    key, _, value = before.rpartition(": ")
+    given = recipe(tiny, **({} if "last" in key else {key: yaml.safe_load(value)}))
+    with pytest.raises(Stopped):
+        run(given, out=tmp_path / "o", watch=quiet(stop_after(calls)))
+    text = (tmp_path / "o" / "recipe.yaml").read_text()
+    assert text.count(before) == 1, text
+    (tmp_path / "o" / "recipe.yaml").write_text(text.replace(before, after))
+    resume(tmp_path / "o", accept_changes=True, watch=quiet())
+    assert json.loads((tmp_path / "o" / "run.json").read_text())["status"] == "finished"
+    assert len(rows(tmp_path / "o")) == 3
 
 
 def test_changed_images_are_refused_and_counted(tiny: Path, tmp_path: Path) -> None:
