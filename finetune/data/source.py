@@ -12,6 +12,8 @@ from finetune.data import mnist
 from finetune.data.folder import Dataset, ImageFolder, ImageSet, one_against_rest
 from finetune.data.listing import list_folder
 from finetune.data.samples.catalogue import CLASSES
+from finetune.data.scan import COLUMNS
+from finetune.data.split import split
 from finetune.errors import DataError
 
 
@@ -78,6 +80,41 @@ def _all_classes(source: str, folder: Path | None, sample: str | None) -> list[s
         raise DataError(f"data.folder: {folder}: no such folder", "give one with a folder of images per class")
     listing = list_folder(folder, None)
     return sorted(listing.folders["train" if listing.split_layout else ""])
+
+
+def outline(
+    source: str,
+    folder: Path | None,
+    *,
+    classes: Sequence[str] | None = None,
+    positive: str | None = None,
+    val: float = 0.15,
+    test: float = 0.15,
+    seed: int = 0,
+) -> Dataset | None:
+    """The images of a source by their names alone, split as many to many as they will be; no image is opened.
+
+    Args:
+        source, folder, classes, positive, val, test, seed: as for `read_source`.
+
+    Returns:
+        Images to be counted, not to be read; None where there are none yet, or none that could be split.
+    """
+    if source == "mnist":
+        return None  # its files hold no names
+    if folder is None or not folder.is_dir():
+        return None
+    listing = list_folder(folder, classes)
+    rows = [(path, name, part, path, 0, 0, 0, "") for path, (name, part) in sorted(listing.samples.items())]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    names = list(classes) if classes is not None else sorted(listing.folders["train" if listing.split_layout else ""])
+    if not listing.split_layout:
+        try:
+            table["split"] = split(table, val, test, seed)
+        except DataError:
+            return None
+    data = Dataset(folder, table, names)
+    return data if positive is None else data.against_rest(positive)
 
 
 def reopen(source: str, root: Path, table: pd.DataFrame, classes: Sequence[str]) -> ImageSet:

@@ -156,8 +156,9 @@ class Inputs:
         return problem
 
     def _no_room(self, plan: CachePlan) -> str:
-        """Look at one image's values, and whether their tables have room, which they take; else why not."""
-        self.layout = Layout.of(self.prefix(self.images.pixels([0], self.augment, self.seed, 0)))
+        """Look at what a grey picture becomes, and whether such tables have room, which they take; else why not."""
+        with torch.no_grad(), self.compute.autocast():
+            self.layout = Layout.of(self.cut.prefix(self.images.preprocess.example().to(self.compute.device)))
         if self.layout is None:
             return f"what crosses the cut {self.cut.where} is no batch of numbers"
         each = len(self.images) * self.layout.bytes_per_row

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -100,6 +101,19 @@ class PhaseInputs:
     def kept(self) -> dict[str, bool]:
         """Which of the two sets come out of tables: decided once for a phase, as it decides the bits."""
         return {"train": self.train.cached, "val": self.judged.cached}
+
+    def as_dict(self) -> dict[str, Any]:
+        """What is kept, in figures; `reason` says of the training images why they are not."""
+        both, own = (self.train, self.judged), self.train
+        return {
+            "phase": self.phase.index,
+            "cut": self.learner_cut.where,
+            **self.kept(),
+            "views": self.views if own.cached else 0,
+            "bytes": sum(one.size for one in both if one.cached),
+            "place": ("memory" if own.in_ram else "disk") if own.cached else None,
+            "reason": own.reason or None,
+        }
 
     def describe(self) -> str:
         """One line for people: what of this phase's work is done once, or why not."""

@@ -153,6 +153,31 @@ def test_flags_do_what_plan_shows(job: Path, cli: Any) -> None:
     assert (job / "o2" / "plan.csv").read_text() == (job / "o" / "plan.csv").read_text()
 
 
+@pytest.mark.parametrize("cache", ["auto", "off", "{views: 1}", "{ram_gb: 0, disk_gb: 0.0001}"])
+def test_plan_says_what_the_run_will_keep(job: Path, cli: Any, cache: str) -> None:
+    flags = ("-o", f"train.cache={cache}", "--epochs", "6", "-o", "model.unfreeze={head: 0, last:1: 1, all: 5}")
+    before = makers.tree_hash(job)
+    shown, dry = cli("plan", "job.yaml", *flags, cwd=job), cli("run", "job.yaml", *flags, "--dry-run", cwd=job)
+    figures = json.loads(cli("plan", "job.yaml", *flags, "--json", cwd=job).out)["cache"]
+    assert makers.tree_hash(job) == before
+    lines = [line for line in shown.out.splitlines() if line.startswith("phase ")]
+    assert len(lines) == 3
+    assert [line for line in dry.out.splitlines() if line.startswith("phase ")] == lines
+    result = cli("run", "job.yaml", *flags, "--out", "o", cwd=job)
+    assert [line for line in result.err.splitlines() if line.startswith("phase ")] == lines
+    kept = json.loads((job / "o" / "run.json").read_text())["cache"]
+    assert max(phase["bytes"] for phase in figures) == kept["bytes"]
+    assert all(bool(phase["reason"]) != phase["train"] for phase in figures)
+
+
+def test_without_images_plan_says_that_it_cannot_know(job: Path, cli: Any) -> None:
+    (job / "job.yaml").write_text("{data: {sample: vehicles, folder: drawn}, model: {backbone: timm/test_resnet}}")
+    result = cli("plan", "job.yaml", "-o", "model.weights=none", cwd=job)
+    assert result.rc == 0
+    assert "once the images are there" in result.out
+    assert not (job / "drawn").exists()
+
+
 def test_train_and_val_folders_judge_on_val_and_say_so(tmp_path: Path, cli: Any) -> None:
     makers.split_folders(tmp_path / "images", {"train": {"a": 6, "b": 6}, "val": {"a": 3, "b": 3}})
     recipe = "{data: {folder: images}, model: {backbone: timm/test_vit, weights: none}, train: {epochs: 1}}"

@@ -76,7 +76,7 @@ def test_a_feature_that_never_varies_has_no_weight(discriminant: bool) -> None:
     others = np.delete(np.arange(40), 3)
     expected = solve(x[:, others], y, val_x[:, others], val_y, discriminant=discriminant)
     told = [v @ s.weight.numpy().T + s.bias.numpy() for v, s in ((val_x, found), (val_x[:, others], expected))]
-    assert np.allclose(*told, atol=0.05)
+    assert np.mean(told[0].argmax(axis=1) == told[1].argmax(axis=1)) > 0.97
 
 
 def test_a_feature_that_varies_in_no_class_but_between_them_is_no_reason_for_huge_weights() -> None:
