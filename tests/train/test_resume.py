@@ -15,9 +15,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from finetune.errors import ArtefactError, DataError, FinetuneError, Stopped, UsageError
+from finetune.errors import ArtefactError, DataError, FinetuneError, ResourceError, Stopped, UsageError
 from finetune.run import open_run, resume, run
 from finetune.train.folder import RunFolder
+from finetune.train.store import Store
 from finetune.train.watch import Watch
 from tests import makers
 
@@ -218,6 +219,34 @@ def test_a_changed_recipe_is_refused_with_its_changes(tiny: Path, tmp_path: Path
     assert "--accept-changes" in caught.value.remedy
     resume(out, accept_changes=True, watch=quiet())
     assert json.loads((out / "run.json").read_text())["status"] == "finished"
+
+
+def crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on there is room for no table."""
+    monkeypatch.setattr("finetune.train.cache.free_memory", lambda: 0)
+    monkeypatch.setattr(Store, "has_room", lambda *_: False)
+
+
+@pytest.mark.parametrize("crowded", ["at first", "later"])
+def test_what_is_kept_is_decided_once(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crowded: str
+) -> None:
+    """Whether there is room may change meanwhile; the views that the network learns from must not."""
+    given = recipe(tiny, epochs=6, cache={"views": 2}, checkpoint={"every_steps": 1})
+    with monkeypatch.context() as patch:
+        if crowded == "at first":
+            crowd(patch)
+        run(given, out=tmp_path / "whole", watch=quiet())
+        with pytest.raises(Stopped):
+            run(given, out=tmp_path / "o", watch=quiet(stop_after(40)))
+    assert (json.loads((tmp_path / "whole" / "run.json").read_text())["cache"]["views"] == 0) == (crowded == "at first")
+    if crowded == "later":
+        with monkeypatch.context() as patch:
+            crowd(patch)
+            with pytest.raises(ResourceError, match="has used the cache so far"):
+                resume(tmp_path / "o", watch=quiet())
+    resume(tmp_path / "o", watch=quiet())
+    assert sha256(tmp_path / "o") == sha256(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
