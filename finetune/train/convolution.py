@@ -9,21 +9,16 @@ same.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import torch
-from timm.layers.conv2d_same import Conv2dSame
-from timm.layers.padding import pad_same
-from torch import nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
-from finetune.device import Compute, computes_in
-from finetune.model.fold import Folded
-from finetune.model.fuse import ACTIVATIONS, Fused, adds, has_post_ops, joined
+from finetune.device import computes_in
+from finetune.model.fuse import joined
+from finetune.train.rectify import gradient_of_relu
 
 SMALL_MAP = 64
 """Positions up to which the gradient of a kernel is worth a matrix product. Measured on AMX with 128 to 512 channels,
@@ -42,106 +37,42 @@ class Shape(NamedTuple):
     groups: int
 
 
-# --- which take it ---------------------------------------------------------------------------------------------------
+# --- which way back is short -----------------------------------------------------------------------------------------
 
 
-class ShortGradients:
-    """To be entered for a forward pass in training: inside, the convolutions that may gain by it are `convolve`.
+def may_be_short(weights: int, channels: int, size: tuple[int, ...], shape: Shape) -> bool:
+    """Whether there is a shorter way back than PyTorch's, at least on small maps.
 
     Args:
-        part: what is run. Inside, its weights, modes and hooks work as ever; outside, it is as it was.
-        compute: nothing is done but in bf16 on a CPU.
+        weights: of the kernel.
+        channels: of the images.
+        size: height and width of the kernel.
+        shape: how it walks.
     """
-
-    def __init__(self, part: nn.Module, compute: Compute) -> None:
-        fits = compute.device.type == "cpu" and compute.precision == "bf16"
-        found = [child.runs if isinstance(child, Folded) else child for child in part.modules() if fits]
-        convolutions = [child for child in found if isinstance(child, nn.Conv2d) and _may_gain(child)]
-        fused = [child for child in found if isinstance(child, Fused) and _plain(child.form)]
-        self.modules: list[nn.Module] = [*convolutions, *fused]
-        self._forward: list[Callable[..., torch.Tensor]] = [
-            *(functools.partial(_forward, conv) for conv in convolutions),
-            *(functools.partial(_fused_forward, one) for one in fused),
-        ]
-
-    def __enter__(self) -> None:
-        for module, forward in zip(self.modules, self._forward, strict=True):
-            vars(module)["forward"] = forward
-
-    def __exit__(self, *_: object) -> None:
-        for module in self.modules:
-            vars(module).pop("forward", None)
+    return _large(weights, shape) or _slow_depthwise(channels, size, shape)
 
 
-def _plain(conv: nn.Conv2d) -> bool:
-    """Whether it pads with zeros, as many as it says (or as TensorFlow would), and does nothing else."""
-    return type(conv) in (nn.Conv2d, Conv2dSame) and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
-
-
-def _may_gain(conv: nn.Conv2d) -> bool:
-    if not _plain(conv):
-        return False
-    weights = conv.in_channels // conv.groups * conv.out_channels * math.prod(conv.kernel_size)
-    large = _large(weights, conv.dilation, conv.groups)
-    return large or _slow_depthwise(conv.in_channels, conv.kernel_size, conv.stride, conv.groups)
-
-
-def _forward(conv: nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
-    return convolve(_padded(conv, images), conv.weight, conv.bias, _walk(conv))
-
-
-def _fused_forward(fused: Fused, images: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
-    act, form, dtype = _foldable(fused.act), fused.form, computes_in(images)
-    values = _padded(form, images).to(dtype)
-    if (other is None and act == "none") or not (has_post_ops(dtype) and torch.is_grad_enabled()):
-        return Fused.forward(fused, images, other)
-    kernel, bias = fused.weights()
-    shape = _walk(form)
-    if other is not None and not adds(other, values, (len(kernel), *_sides(values, kernel, shape))):
-        return Fused.forward(fused, images, other)
-    found = _apply(values, kernel, bias, other, shape, act)
-    result: torch.Tensor = fused.act(found) if act == "none" else found
-    return result
-
-
-def _foldable(act: nn.Module) -> str:
-    """What oneDNN calls an activation whose gradient follows from its result, so that what came in need not be kept."""
-    if isinstance(act, nn.ReLU6) and not act.inplace:  # PyTorch keeps what came in: the result may be changed in place
-        return "none"
-    return ACTIVATIONS[type(act)][0] if isinstance(act, (nn.ReLU, nn.ReLU6)) else "none"
-
-
-def _padded(conv: nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
-    if isinstance(conv, Conv2dSame):
-        images = pad_same(images, list(conv.kernel_size), list(conv.stride), list(conv.dilation))
-    return images
-
-
-def _walk(conv: nn.Conv2d) -> Shape:
-    return Shape(conv.stride, cast(tuple[int, ...], conv.padding), conv.dilation, conv.groups)
-
-
-def _slow_depthwise(channels: int, size: tuple[int, ...], stride: tuple[int, ...], groups: int) -> bool:
+def _slow_depthwise(channels: int, size: tuple[int, ...], shape: Shape) -> bool:
     """Whether it has kernels for each channel, of a kind whose gradient bf16 is slow in."""
-    return groups == channels > 1 and (max(size) > 3 or max(stride) > 1)
+    return shape.groups == channels > 1 and (max(size) > 3 or max(shape.stride) > 1)
 
 
-def _large(weights: int, dilation: tuple[int, ...], groups: int) -> bool:
-    return groups == 1 and weights >= LARGE_KERNEL and max(dilation) == 1
+def _large(weights: int, shape: Shape) -> bool:
+    return shape.groups == 1 and weights >= LARGE_KERNEL and max(shape.dilation) == 1
 
 
-def _sides(images: torch.Tensor, kernel: torch.Tensor, shape: Shape) -> tuple[int, ...]:
+def sides(images: torch.Tensor, kernel: torch.Tensor, shape: Shape) -> tuple[int, ...]:
     """Height and width of what comes out."""
     sides = zip(images.shape[2:], kernel.shape[2:], *shape[:3], strict=True)
     return tuple((side + 2 * pad - gap * (size - 1) - 1) // stride + 1 for side, size, stride, pad, gap in sides)
 
 
-def _way_back(images: torch.Tensor, kernel: torch.Tensor, shape: Shape) -> str:
+def way_back(images: torch.Tensor, kernel: torch.Tensor, shape: Shape) -> str:
     """How the gradients are worked out: `depthwise` in fp32, as a `product`, or as PyTorch does (`native`)."""
-    if _slow_depthwise(images.shape[1], tuple(kernel.shape[2:]), shape.stride, shape.groups):
+    if _slow_depthwise(images.shape[1], tuple(kernel.shape[2:]), shape):
         return "depthwise"
-    large = _large(kernel.numel(), shape.dilation, shape.groups)
-    return "product" if large and math.prod(_sides(images, kernel, shape)) <= SMALL_MAP else "native"
+    large = _large(kernel.numel(), shape)
+    return "product" if large and math.prod(sides(images, kernel, shape)) <= SMALL_MAP else "native"
 
 
 # --- the way ---------------------------------------------------------------------------------------------------------
@@ -156,12 +87,12 @@ def convolve(images: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | No
         bias: float [D], or none.
         shape: how the kernel walks over the images.
     """
-    if _way_back(images, kernel, shape) == "native" or not torch.is_grad_enabled():
+    if way_back(images, kernel, shape) == "native" or not torch.is_grad_enabled():
         return functional.conv2d(images, kernel, bias, *shape)
-    return _apply(images.to(computes_in(images)), kernel, bias, None, shape, "none")
+    return apply(images.to(computes_in(images)), kernel, bias, None, shape, "none")
 
 
-def _apply(
+def apply(
     images: torch.Tensor,
     kernel: torch.Tensor,
     bias: torch.Tensor | None,
@@ -169,6 +100,14 @@ def _apply(
     shape: Shape,
     act: str,
 ) -> torch.Tensor:
+    """`act(conv2d(images) + other)` to learn through.
+
+    Args:
+        images: float [N, C, H, W], of the type that is computed in.
+        kernel, bias, shape: as for `convolve`.
+        other: what to add, of which `adds` is true, or none.
+        act: none, relu or hardtanh, which is ReLU6.
+    """
     dtype = images.dtype
     found: torch.Tensor = _Convolution.apply(
         images, kernel.to(dtype), None if bias is None else bias.to(dtype), other, shape, act
@@ -202,11 +141,11 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,), (images, kernel, *result), shape = gradients, ctx.saved_tensors, cast(Shape, ctx.shape)
         if ctx.act == "relu":
-            gradient = torch.ops.aten.threshold_backward(gradient, *result, 0)
+            gradient = gradient_of_relu(gradient, *result)
         elif ctx.act == "hardtanh":
             gradient = torch.ops.aten.hardtanh_backward(gradient, *result, 0, 6)
         of_images, of_kernel, of_bias, of_other = ctx.needs_input_grad[:4]
-        way = _way_back(images, kernel, shape)
+        way = way_back(images, kernel, shape)
         found: list[torch.Tensor | None] = [None, None, None]
         if way == "native":
             found = _native(gradient, images, kernel, shape, (of_images, of_kernel, of_bias))

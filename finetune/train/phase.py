@@ -16,9 +16,9 @@ from finetune.model.cut import Values, cut
 from finetune.model.freeze import live_batchnorm, set_learning, set_modes
 from finetune.model.plan import FreezePlan, Phase
 from finetune.train.convex import choose_optimizer
-from finetune.train.convolution import ShortGradients
 from finetune.train.gradients import Gradients, Norms
 from finetune.train.optimizer import Ema, make_loss, make_optimizer, quick_step, restore_state, schedule, set_rates
+from finetune.train.shortcuts import Shortcuts
 from finetune.train.state import Settings
 
 
@@ -50,7 +50,7 @@ class PhaseLearner:
         self._refuse_single_images()
         self.cut = cut(module, phase.learning, example=example).quickened(module, example)
         suffix = self.cut.suffix
-        self._short_gradients = ShortGradients(suffix if isinstance(suffix, nn.Module) else module, compute)
+        self._shortcuts = Shortcuts(suffix if isinstance(suffix, nn.Module) else module, compute)
         self.kind = choose_optimizer(module, phase, settings, self.cut)
         self.convex = self.kind == "lbfgs"
         self.optimizer = make_optimizer(
@@ -120,7 +120,7 @@ class PhaseLearner:
 
     def logits(self, values: Values) -> torch.Tensor:
         """Logits, float32 [N, classes], in training."""
-        with self.compute.autocast(), self._short_gradients:
+        with self.compute.autocast(), self._shortcuts:
             return self.cut.suffix(*values).float()
 
     def judge(self, values: Values) -> torch.Tensor:

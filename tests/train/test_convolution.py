@@ -16,8 +16,9 @@ from finetune.device import Compute
 from finetune.model.fold import Folded
 from finetune.model.fuse import fuse
 from finetune.model.quicken import for_learning
-from finetune.train.convolution import Shape, ShortGradients, convolve
+from finetune.train.convolution import Shape, convolve
 from finetune.train.optimizer import quick_step
+from finetune.train.shortcuts import Shortcuts
 
 BF16 = Compute(torch.device("cpu"), "bf16", channels_last=True)
 FORMATS = [torch.channels_last, torch.contiguous_format]
@@ -136,7 +137,7 @@ def test_a_network_learns_no_less_exactly(name: str, options: dict[str, str], qu
     module = BF16.place(timm.create_model(name, num_classes=5, drop_path_rate=0.0, **options)).eval()
     images = torch.randn(4, 3, 96, 96).to(memory_format=torch.channels_last)
     part = for_learning(module, images) if quick else module
-    short = ShortGradients(part, BF16)
+    short = Shortcuts(part, BF16)
     with BF16.autocast(), short:
         assert "_ConvolutionBackward" in ways(part(images))
 
@@ -196,7 +197,7 @@ def test_what_follows_is_done_with_it_and_learnt_through(case: str, kind: type[J
     values = (images, conv.weight, conv.bias, *([other] if kind is Joined else []))
     expected = module(images, other)
     assert torch.equal(fused(images, other), expected)  # outside, one after the other
-    with ShortGradients(fused, BF16):
+    with Shortcuts(fused, BF16):
         found = fused(images, other)
     assert not {"AddBackward0", "ReluBackward0"} & ways(found)
     if act in SEEN_BY_RESULT and (kind is Follows or isinstance(act, nn.ReLU)):
@@ -211,7 +212,7 @@ def test_what_cannot_be_added_at_once_is_added_after() -> None:
     images, *_ = made(JOINED["plain"])
     module = Joined(nn.Conv2d(16, 24, 3, padding=1), nn.ReLU()).to(memory_format=torch.channels_last)
     fused = fuse(fx.symbolic_trace(module), fixed=False)
-    with ShortGradients(fused, BF16):
+    with Shortcuts(fused, BF16):
         for other in (torch.ones(24, 1, 1), torch.ones(3, 24, 10, 10)):
             found = fused(images, other.requires_grad_())
             assert "_ConvolutionBackward" not in ways(found)
@@ -221,14 +222,14 @@ def test_what_cannot_be_added_at_once_is_added_after() -> None:
 @pytest.mark.parametrize("other", [replace(BF16, precision="fp32"), replace(BF16, device=torch.device("meta"))])
 def test_elsewhere_nothing_is_done(other: Compute) -> None:
     module = timm.create_model("resnet18", num_classes=2)
-    assert ShortGradients(module, BF16).modules
-    assert not ShortGradients(module, other).modules
+    assert Shortcuts(module, BF16).modules
+    assert not Shortcuts(module, other).modules
 
 
 def test_afterwards_the_network_is_as_it_was() -> None:
     module = timm.create_model("mobilenetv2_035", num_classes=2)
     before = [dict(vars(child)) for child in module.modules()]
-    short = ShortGradients(module, BF16)
+    short = Shortcuts(module, BF16)
     with contextlib.suppress(KeyboardInterrupt), short:
         assert all("forward" in vars(conv) for conv in short.modules)
         raise KeyboardInterrupt
@@ -238,7 +239,7 @@ def test_afterwards_the_network_is_as_it_was() -> None:
 def test_kernels_made_of_a_batchnorm_take_it_too() -> None:
     folded = Folded(nn.Conv2d(24, 24, 5, groups=24, bias=False), nn.BatchNorm2d(24).eval())
     values = torch.randn(2, 24, 9, 9, requires_grad=True)
-    with ShortGradients(nn.Sequential(folded), BF16):
+    with Shortcuts(nn.Sequential(folded), BF16):
         assert "_ConvolutionBackward" in ways(folded(values))
     assert "_ConvolutionBackward" not in ways(folded(values))
 
@@ -253,7 +254,7 @@ def test_kernels_made_of_a_batchnorm_take_it_too() -> None:
     ],
 )
 def test_what_is_no_plain_convolution_is_left_alone(conv: nn.Module) -> None:
-    assert not ShortGradients(nn.Sequential(conv, nn.Linear(784, 10)), BF16).modules
+    assert not Shortcuts(nn.Sequential(conv, nn.Linear(784, 10)), BF16).modules
 
 
 @pytest.mark.parametrize("layout", FORMATS)

@@ -1,0 +1,59 @@
+"""ReLU of bf16 values by their bits, for training on a CPU: the same bits, in a fraction of the time.
+
+PyTorch widens each number to 32 bits and back. But of the bits of a bf16, read as an int16, the first is the sign too:
+what is to become 0 is -128 (minus infinity) or less, and only a NaN lies between that and 0, which stays one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+MINUS_INFINITY = -128
+"""As bf16, read as an int16."""
+
+
+def rectify(module: nn.ReLU, values: torch.Tensor) -> torch.Tensor:
+    """`module(values)`, to the same bits.
+
+    Args:
+        module: whether it works in place is its own affair.
+        values: of any type and shape; the shorter way is that of bf16 that learns.
+    """
+    if values.dtype != torch.bfloat16 or not values.is_cpu or not (values.requires_grad and torch.is_grad_enabled()):
+        return nn.ReLU.forward(module, values)
+    in_place = module.inplace and not values.is_leaf and not values._is_view()
+    found: torch.Tensor = _Rectify.apply(values, in_place)
+    return found
+
+
+def gradient_of_relu(gradient: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
+    """The gradient of what went into a ReLU, from that of its result and the result; bf16 by its bits."""
+    found: torch.Tensor
+    if gradient.dtype == result.dtype == torch.bfloat16:
+        found = torch.ops.aten.threshold_backward(gradient.view(torch.int16), result.view(torch.int16), 0)
+        return found.view(torch.bfloat16)
+    found = torch.ops.aten.threshold_backward(gradient, result, 0)
+    return found
+
+
+class _Rectify(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, values: torch.Tensor, in_place: bool) -> torch.Tensor:
+        bits = values.view(torch.int16)
+        if in_place:
+            torch.threshold_(bits, MINUS_INFINITY, 0)
+            ctx.mark_dirty(values)
+            result = values
+        else:
+            result = torch.threshold(bits, MINUS_INFINITY, 0).view(torch.bfloat16)
+        ctx.save_for_backward(result)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return gradient_of_relu(gradients[0], *cast(tuple[torch.Tensor], ctx.saved_tensors)), None
