@@ -45,12 +45,16 @@ def write_atomic(path: Path, content: bytes | memoryview | Callable[[BinaryIO], 
 
 
 @contextlib.contextmanager
-def written(path: Path, content: bytes | memoryview | Callable[[BinaryIO], object]) -> Iterator[None]:
+def written(
+    path: Path, content: bytes | memoryview | Callable[[BinaryIO], object], *, forget: bool = False
+) -> Iterator[None]:
     """`write_atomic` with time in between: inside, the file is on the disk; when left without error, it has its name.
 
     Args:
         path: as in `write_atomic`.
         content: as in `write_atomic`.
+        forget: it will hardly be read soon, so memory keeps no copy of it. The next such file is written into the same
+            pages: on a virtual machine new ones have to come from the host, which takes longer than the disk.
 
     Raises:
         ResourceError: as in `write_atomic`.
@@ -65,6 +69,9 @@ def written(path: Path, content: bytes | memoryview | Callable[[BinaryIO], objec
             content(file) if callable(content) else file.write(content)
             file.flush()
             os.fsync(file.fileno())
+            if forget and hasattr(os, "posix_fadvise"):
+                with contextlib.suppress(OSError):
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         yield
         os.replace(temporary, path)
         fsync_folder(path.parent)

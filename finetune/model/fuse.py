@@ -6,9 +6,10 @@ long as the convolution; oneDNN does both while the values are at hand (its post
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,14 +44,14 @@ class Fused(nn.Module):
     Args:
         conv: the convolution, `Folded` or not.
         act: one of `ACTIVATIONS`; with an addition, of `AFTER_ADDITION`.
-        fixed: its weights stay as they are at the first call.
+        fixed: its weights stay as they are at the first call; else those of a call are its own, except inside `steady`.
     """
 
     def __init__(self, conv: nn.Conv2d | Folded, act: nn.Module, *, fixed: bool) -> None:
         super().__init__()
-        self.conv, self.act, self._fixed = conv, act, fixed
+        self.conv, self.act, self.fixed = conv, act, fixed
         self.form = conv.conv if isinstance(conv, Folded) else conv
-        self._kernels: dict[Any, tuple[torch.Tensor, torch.Tensor | None]] = {}
+        self.kernels: dict[Any, tuple[torch.Tensor, torch.Tensor | None]] = {}
 
     def forward(self, images: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
         """`act(conv(images) + other)`, float [N, C, H, W]."""
@@ -93,14 +94,14 @@ class Fused(nn.Module):
 
     def _kernel(self, dtype: torch.dtype, extra: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Kernel and bias; of what learns made anew each time, as fused optimizers change weights without a trace."""
-        if (found := self._kernels.get((dtype, extra))) is not None:
+        if (found := self.kernels.get((dtype, extra))) is not None:
             return found
         kernel, bias = self.weights()
         kernel = functional.pad(kernel.detach().to(dtype), (extra[1], 0, extra[0], 0))
         kernel = kernel.contiguous(memory_format=torch.channels_last)
         made = kernel, None if bias is None else bias.detach().to(dtype)
-        if self._fixed:
-            self._kernels[dtype, extra] = made
+        if self.fixed:
+            self.kernels[dtype, extra] = made
         return made
 
 
@@ -139,6 +140,24 @@ def joined(
         last = None if act == "none" else act
         found = conv.binary(images, other, kernel, bias, *walk, "add", 1.0, last, numbers, "")
     return found
+
+
+@contextlib.contextmanager
+def steady(part: object) -> Iterator[None]:
+    """Inside, the weights of `part` stay as they are, so that kernels are made of them once."""
+    learning = (
+        [one for one in part.modules() if isinstance(one, Fused) and not one.fixed]
+        if isinstance(part, nn.Module)
+        else []
+    )
+    for one in learning:
+        one.fixed = True
+    try:
+        yield
+    finally:
+        for one in learning:
+            one.fixed = False
+            one.kernels.clear()
 
 
 @functools.cache

@@ -81,7 +81,7 @@ class Checkpoints:
         with ThreadPoolExecutor(1) as beside:
             sha256 = beside.submit(lambda: hashlib.sha256(content).hexdigest())
             for path in paths:
-                with written(path, content):
+                with written(path, content, forget=True):
                     self._announce(path, {"format": FORMAT, **moment, "bytes": len(content), "sha256": sha256.result()})
                 self._known[path] = _stamp(path)
         if numbered:

@@ -23,6 +23,7 @@ from finetune.device import Compute, own_randomness, seed
 from finetune.errors import DivergedError, Stopped
 from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import quick
+from finetune.model.fuse import steady
 from finetune.model.network import Network
 from finetune.model.plan import FreezePlan
 from finetune.train.budget import CachePlan, Figures
@@ -215,7 +216,8 @@ class Trainer:
     def _validate(self, learner: PhaseLearner) -> dict[str, float]:
         """val_loss, val_accuracy and val_macro_f1 of the weights as they are."""
         self.module.eval()
-        logits = infer(learner.judge, self.inputs.validation(), tick=self._check_stop)
+        with steady(learner.cut.judge):
+            logits = infer(learner.judge, self.inputs.validation(), tick=self._check_stop)
         return quick(self.val.labels, logits, self.settings.loss)
 
     def answers(self, tick: Callable[[int], None]) -> np.ndarray | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import timm
 import torch
@@ -11,7 +13,7 @@ from torch.nn import functional
 
 from finetune.model import fuse as module_of_fuse
 from finetune.model.fold import Folded
-from finetune.model.fuse import Fused, fuse, has_post_ops
+from finetune.model.fuse import Fused, fuse, has_post_ops, steady
 from finetune.model.quicken import for_inference, for_judging
 
 NETWORKS = {
@@ -103,6 +105,28 @@ def test_what_is_judged_follows_the_weights_and_statistics_as_they_learn() -> No
         optimizer.step()
         module.eval()
         assert float((module(pictures).detach() - before).abs().max()) > 1e-2
+
+
+@torch.no_grad()
+def test_while_weights_are_steady_kernels_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    module, pictures = lively(timm.create_model("resnet18", num_classes=5)), images(64)
+    fused = for_judging(module, pictures)
+    made: list[Fused] = []
+    weights = Fused.weights
+    monkeypatch.setattr(Fused, "weights", lambda one: made.append(one) or weights(one))
+    for _ in range(2):
+        module.conv1.weight.mul_(1.5)
+        made.clear()
+        with contextlib.suppress(KeyboardInterrupt), steady(fused):
+            assert torch.allclose(fused(pictures), module(pictures), atol=1e-4)
+            fused(pictures)
+            raise KeyboardInterrupt
+        assert len(made) == count(fused) == len(set(made))
+    module.conv1.weight.mul_(0)
+    assert torch.allclose(fused(pictures), module(pictures), atol=1e-4)
+    with steady(lambda values: values):
+        pass
 
 
 class Shortcut(nn.Module):
