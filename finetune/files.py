@@ -10,6 +10,7 @@ import html
 import io
 import json
 import math
+import mmap
 import os
 import secrets
 import shutil
@@ -22,6 +23,10 @@ from finetune.errors import ArtefactError, from_os_error
 
 TEMPORARY = ".tmp"
 """Suffix of a file that is being written; no reader ever opens one."""
+
+
+CHUNK = 2**23
+"""Bytes that are written at once past memory."""
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -53,8 +58,7 @@ def written(
     Args:
         path: as in `write_atomic`.
         content: as in `write_atomic`.
-        forget: it will hardly be read soon, so memory keeps no copy of it. The next such file is written into the same
-            pages: on a virtual machine new ones have to come from the host, which takes longer than the disk.
+        forget: it will hardly be read soon, so memory need not keep a copy of it.
 
     Raises:
         ResourceError: as in `write_atomic`.
@@ -66,12 +70,12 @@ def written(
         with open(temporary, "wb") as file:
             with contextlib.suppress(OSError):  # not every file system has locks
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            content(file) if callable(content) else file.write(content)
+            if callable(content):
+                content(file)
+            else:
+                file.write(memoryview(content)[_write_past_memory(file, content) if forget else 0 :])
             file.flush()
             os.fsync(file.fileno())
-            if forget and hasattr(os, "posix_fadvise"):
-                with contextlib.suppress(OSError):
-                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         yield
         os.replace(temporary, path)
         fsync_folder(path.parent)
@@ -88,6 +92,28 @@ def written(
                 problem.problems[0] += f" ({needed}; free: {free:,} bytes)"
             raise problem from error
         raise
+
+
+def _write_past_memory(file: BinaryIO, content: bytes | memoryview) -> int:
+    """Write the whole chunks of `content` straight to the disk, where that can be done; returns how many bytes it did.
+
+    Memory for the system's own copy would be new each time; on a virtual machine, getting it from the host was seen to
+    take longer than the disk. Whatever fails here is left to the usual way, which then fails for the same reason.
+    """
+    done, flags = 0, fcntl.fcntl(file, fcntl.F_GETFL)
+    if len(content) < CHUNK or not hasattr(os, "O_DIRECT"):
+        return 0
+    with contextlib.suppress(OSError), mmap.mmap(-1, CHUNK) as aligned:
+        try:
+            fcntl.fcntl(file, fcntl.F_SETFL, flags | os.O_DIRECT)
+            while len(content) - done >= CHUNK:
+                aligned[:] = content[done : done + CHUNK]
+                done += (count := os.write(file.fileno(), aligned))
+                if count < CHUNK:
+                    break
+        finally:
+            fcntl.fcntl(file, fcntl.F_SETFL, flags)
+    return done
 
 
 def is_abandoned(temporary: Path, age: float) -> bool:
