@@ -16,7 +16,7 @@ import click
 import finetune
 from finetune.cli.process import keep_large_buffers, wait_briefly
 from finetune.errors import FinetuneError, ResourceError, from_os_error, out_of_memory
-from finetune.files import cache_folder, can_be_made, visible
+from finetune.files import cache_folder, visible
 
 COMMANDS = {
     "run": "finetune.cli.training",
@@ -92,11 +92,8 @@ def main(arguments: list[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")  # an ASCII terminal is no error
     keep_large_buffers()
     wait_briefly()
-    if "FINETUNE_CACHE" in os.environ or can_be_made(
-        cache_folder()
-    ):  # else they do as they like: not all needs a cache
-        for name, folder in (("MPLCONFIGDIR", "matplotlib"), ("TORCHINDUCTOR_CACHE_DIR", "inductor")):
-            os.environ.setdefault(name, str(cache_folder() / folder))  # else they write into the home folder and /tmp
+    for name, folder in (("MPLCONFIGDIR", "matplotlib"), ("TORCHINDUCTOR_CACHE_DIR", "inductor")):
+        os.environ.setdefault(name, str(cache_folder() / folder))  # else they write into the home folder and /tmp
     code = _exit_code(arguments)
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -109,7 +109,7 @@ class Images:
         self._hashes = image_set.hashes
         self._bytes: list[int] = image_set.table["bytes"].tolist()
         self._room = keep
-        self._kept: dict[tuple[int, bool], Image.Image] = {}
+        self._kept: dict[tuple[int, bool], Image.Image | np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -197,23 +197,30 @@ class Images:
 
         return _Pending(indices, batch, [pool.submit(fill, row, index) for row, index in enumerate(indices.tolist())])
 
-    def _keep(self, key: tuple[int, bool], picture: Image.Image) -> None:
-        size = picture.width * picture.height * (4 if picture.mode == "RGB" else 1)  # Pillow pads RGB to four bytes
+    def _keep(self, key: tuple[int, bool], found: Image.Image | np.ndarray) -> None:
+        if isinstance(found, np.ndarray):
+            size = found.nbytes
+        else:
+            size = found.width * found.height * (4 if found.mode == "RGB" else 1)  # Pillow pads RGB to four bytes
         if size <= self._room:  # two threads may both find room: the budget is exceeded by a picture at most
             self._room -= size
-            self._kept[key] = picture
+            self._kept[key] = found
 
     def _read(self, index: int, augment: Augment | None, seed: int, view: int) -> np.ndarray:
-        path, key = self._paths[index], (index, augment is not None and augment.random)
+        """One view, uint8 [H, W, C]. Of what is seen in many views the picture is kept, else the view itself."""
+        path, random = self._paths[index], augment is not None and augment.random
         try:
-            picture = self._kept.get(key)
-            if picture is None:
+            found = self._kept.get((index, random))
+            if found is None:
                 data = read(path)
                 if len(data) != self._bytes[index]:
                     raise BadImage(f"{len(data):,} bytes, but {self._bytes[index]:,} when the folder was scanned")
-                picture = _picture(data, self.preprocess, augment)
-                self._keep(key, picture)
-            return _view(picture, self.preprocess, augment, seed, view, self._hashes[index])
+                found = _picture(data, self.preprocess, augment)
+                found = found if random else self.preprocess.evaluate(found)
+                self._keep((index, random), found)
+            if isinstance(found, np.ndarray):
+                return found
+            return _view(found, self.preprocess, augment, seed, view, self._hashes[index])
         except BadImage as error:
             raise DataError(
                 f"{visible(str(path))}: changed since the folder was scanned: {error.problems[0]}", REMEDY

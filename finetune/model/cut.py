@@ -93,6 +93,8 @@ def cut(module: nn.Module, learning: Collection[str], *, example: torch.Tensor |
         return _whole(module, "no example image was given")
     named = dict(module.named_parameters(remove_duplicate=False))
     ids = {id(named[name]) for name in learning}
+    if ids == {id(parameter) for parameter in module.parameters()}:
+        return _whole(module, "the first layer learns")
     with own_randomness():
         torch.manual_seed(0)
         try:

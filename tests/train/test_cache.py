@@ -248,3 +248,14 @@ def test_the_budget_on_disk_is_for_all_tables_of_a_phase(tiny: Path, tmp_path: P
     assert 0 < part["bytes"] <= budget
     assert sum(path.stat().st_size for path in folder.iterdir()) <= budget * 1.05
     assert "budget" in " ".join(part["notes"])
+
+
+def test_a_script_without_a_cache_folder_goes_on_and_says_so(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "file"))
+    found = figures(train(tiny, tmp_path / "o", cache={"views": 1}))
+    assert found["served"] > 0
+    assert "nothing is kept for the next run" in " ".join(found["notes"])
+    assert (tmp_path / "file").read_text() == "mine"
