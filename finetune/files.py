@@ -68,8 +68,7 @@ def written(
     try:
         make_folder(path.parent)
         with open(temporary, "wb") as file:
-            with contextlib.suppress(OSError):  # not every file system has locks
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _hold(file)
             if callable(content):
                 content(file)
             else:
@@ -114,6 +113,12 @@ def _write_past_memory(file: BinaryIO, content: bytes | memoryview) -> int:
         finally:
             fcntl.fcntl(file, fcntl.F_SETFL, flags)
     return done
+
+
+def _hold(file: BinaryIO) -> None:
+    """Lock a file that is being written, so that nobody takes it for abandoned; not every file system can."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_abandoned(temporary: Path, age: float) -> bool:
