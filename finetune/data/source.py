@@ -114,6 +114,8 @@ def outline(
         except DataError:
             return None
     data = Dataset(folder, table, names)
+    if not (len(data.train) and len(data.val)):
+        return None
     return data if positive is None else data.against_rest(positive)
 
 

@@ -176,6 +176,10 @@ def test_without_images_plan_says_that_it_cannot_know(job: Path, cli: Any) -> No
     assert result.rc == 0
     assert "once the images are there" in result.out
     assert not (job / "drawn").exists()
+    (job / "hollow" / "a").mkdir(parents=True)
+    (job / "hollow" / "b").mkdir()
+    hollow = ("-o", "data.folder=hollow", "-o", "data.sample=null", "-o", "model.weights=none")
+    assert "once the images are there" in cli("plan", "job.yaml", *hollow, cwd=job).out
 
 
 def test_train_and_val_folders_judge_on_val_and_say_so(tmp_path: Path, cli: Any) -> None:
