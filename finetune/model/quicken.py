@@ -6,6 +6,7 @@ network's own code cannot be traced, the part stays as it is.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -68,17 +69,24 @@ def for_learning(part: nn.Module, *values: torch.Tensor) -> nn.Module:
 def _faster(
     part: nn.Module, values: tuple[torch.Tensor, ...], change: Callable[[fx.GraphModule], fx.GraphModule]
 ) -> nn.Module:
-    try:
-        with own_randomness(), torch.no_grad():
+    with own_randomness(), torch.no_grad():
+        try:
             graph = part if isinstance(part, fx.GraphModule) else _traced(part, *values)
+        except Exception:  # a network's own code, run in an unusual way, may raise anything; as it is, it still works
+            return part
+        whole = _seeded(part, values)
+        try:
             faster = change(graph)
-            found = []
-            for one in (part, faster):
-                torch.manual_seed(0)
-                found.append(one(*values))
-    except Exception:  # a network's own code, run in an unusual way, may raise anything; as it is, it still works
-        return part
-    return faster if faster is not graph and _agree(*found) else part
+            found = _seeded(faster, values)
+        except Exception as error:  # the work is ours, so whatever fails is ours too; as it was, the part still works
+            warnings.warn(f"left as slow as it is: {type(error).__name__}: {error}", RuntimeWarning, stacklevel=2)
+            return part
+    return faster if faster is not graph and _agree(whole, found) else part
+
+
+def _seeded(part: nn.Module, values: tuple[torch.Tensor, ...]) -> Any:
+    torch.manual_seed(0)
+    return part(*values)
 
 
 def _traced(module: nn.Module, images: torch.Tensor) -> fx.GraphModule:

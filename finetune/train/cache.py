@@ -144,7 +144,7 @@ class Inputs:
         if asked <= self.views and plan.views is None:
             return "each view is seen once"
         if was is False:
-            return "there was no room when the run began"
+            return "so it was decided when the phase began"
         problem = self._no_room(plan)
         if problem and was:
             raise ResourceError(

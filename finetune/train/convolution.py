@@ -17,7 +17,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
 from finetune.device import computes_in
-from finetune.model.fuse import joined
+from finetune.model.fused import joined, places
 from finetune.train.rectify import gradient_of_relu
 
 SMALL_MAP = 64
@@ -64,7 +64,7 @@ def _large(weights: int, shape: Shape) -> bool:
 def sides(images: torch.Tensor, kernel: torch.Tensor, shape: Shape) -> tuple[int, ...]:
     """Height and width of what comes out."""
     sides = zip(images.shape[2:], kernel.shape[2:], *shape[:3], strict=True)
-    return tuple((side + 2 * pad - gap * (size - 1) - 1) // stride + 1 for side, size, stride, pad, gap in sides)
+    return tuple(places(*side) for side in sides)
 
 
 def way_back(images: torch.Tensor, kernel: torch.Tensor, shape: Shape) -> str:

@@ -17,7 +17,7 @@ from torch import nn
 
 from finetune.device import Compute, computes_in
 from finetune.model.fold import Folded
-from finetune.model.fuse import ACTIVATIONS, Fused, adds, has_post_ops
+from finetune.model.fused import ACTIVATIONS, Fused, adds, has_post_ops
 from finetune.train.convolution import Shape, apply, convolve, may_be_short, sides
 from finetune.train.rectify import rectify
 

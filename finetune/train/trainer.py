@@ -23,7 +23,7 @@ from finetune.device import Compute, own_randomness, seed
 from finetune.errors import DivergedError, Stopped
 from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import quick
-from finetune.model.fuse import steady
+from finetune.model.fused import steady
 from finetune.model.network import Network
 from finetune.model.plan import FreezePlan
 from finetune.train.budget import CachePlan, Figures

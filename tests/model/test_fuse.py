@@ -11,9 +11,10 @@ import torchvision
 from torch import fx, nn
 from torch.nn import functional
 
-from finetune.model import fuse as module_of_fuse
+from finetune.model import fused as module_of_fused
 from finetune.model.fold import Folded
-from finetune.model.fuse import Fused, fuse, has_post_ops, steady
+from finetune.model.fuse import fuse
+from finetune.model.fused import Fused, has_post_ops, steady
 from finetune.model.quicken import for_inference, for_judging
 
 NETWORKS = {
@@ -149,6 +150,16 @@ def test_an_activation_that_no_addition_takes_along_follows_it(act: nn.Module) -
     assert torch.allclose(fused(pictures), module(pictures), atol=1e-5)
 
 
+def test_what_fails_in_the_making_is_said_and_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> torch.Tensor:
+        raise RuntimeError("Unary Fusion behavior undefined.")
+
+    module, pictures = timm.create_model("resnet18", num_classes=5).eval(), images(64)
+    monkeypatch.setattr(Fused, "forward", broken)
+    with pytest.warns(RuntimeWarning, match="Unary Fusion"):
+        assert for_inference(module, pictures) is module
+
+
 def test_a_gradient_goes_through_where_one_is_asked_for() -> None:
     module, pictures = lively(timm.create_model("test_resnet", num_classes=5)), images(64)
     fused = for_judging(module, pictures)
@@ -194,7 +205,7 @@ def test_what_only_looks_alike_is_left_alone() -> None:
 def test_without_onednn_one_does_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     module, pictures = lively(timm.create_model("test_resnet", num_classes=5)), images(64)
     fused = for_inference(module, pictures)
-    monkeypatch.setattr(module_of_fuse, "has_post_ops", lambda dtype: False)
+    monkeypatch.setattr(module_of_fused, "has_post_ops", lambda dtype: False)
     torch.testing.assert_close(fused(pictures), module(pictures), rtol=1e-4, atol=1e-5)
 
 
