@@ -1,7 +1,8 @@
 """A convolution and what directly follows it, as one operation: an addition, an activation.
 
-On a CPU only, and by itself without gradients (`finetune.train.shortcuts` learns through it). PyTorch's own elementwise kernels go over all values once more, and in bf16 take about as
-long as the convolution; oneDNN does both while the values are at hand (its post-ops, which torch.compile uses too).
+On a CPU only, and by itself without gradients (`finetune.train.shortcuts` learns through it). PyTorch's own elementwise
+kernels go over all values once more, and in bf16 take about as long as the convolution; oneDNN does both while the
+values are at hand (its post-ops, which torch.compile uses too).
 """
 
 from __future__ import annotations
