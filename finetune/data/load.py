@@ -119,7 +119,7 @@ class Images:
         self._room = 0
         self._kept.clear()
 
-    def ready(self, augment: Augment | None = None) -> torch.Tensor | None:
+    def at_hand(self, augment: Augment | None = None) -> torch.Tensor | None:
         """Nothing is at hand before it has been read."""
         return None
 

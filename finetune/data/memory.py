@@ -16,16 +16,12 @@ from torch.nn.functional import grid_sample
 from finetune.data.augment import Augment
 from finetune.data.load import Images
 from finetune.data.preprocess import Preprocess
-from finetune.device import free_memory
 
 if TYPE_CHECKING:
     from finetune.data.folder import ImageSet
 
 STREAM = 3
 """Sets the random numbers of these views apart from those of other uses of the same seed."""
-
-BLOCK = 1024
-"""Pictures that are normalised at a time: few enough to stay in the CPU's cache."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,6 @@ class MemoryImages:
         self.preprocess = preprocess
         self._image_set = image_set
         self._pixels = torch.from_numpy(image_set.pixels)
-        self._ready: torch.Tensor | None = None
         self._as_it_is = preprocess.size == tuple(self._pixels.shape[1:]) and preprocess.crop == 1.0
 
     @cached_property
@@ -94,18 +89,10 @@ class MemoryImages:
         """The images' names."""
         return list(self._image_set.table["path"])
 
-    def ready(self, augment: Augment | None = None) -> torch.Tensor | None:
-        """All pictures as the network takes them, float32 [N, C, H, W], made once; None where each view is another, or
-        memory has no room for them."""
-        if not self._as_it_is or (augment is not None and augment.random):
-            return None
-        shape = (len(self), self.preprocess.channels, *self.preprocess.size)
-        if self._ready is None and 4 * math.prod(shape) < free_memory() / 2:
-            self._ready = torch.empty(shape, memory_format=torch.channels_last)
-            for start in range(0, len(self), BLOCK):
-                some = slice(start, start + BLOCK)
-                self._ready[some] = self.preprocess.normalise(self._coloured(self._pixels[some]))
-        return self._ready
+    def at_hand(self, augment: Augment | None = None) -> torch.Tensor | None:
+        """All pictures, uint8 [N, H, W, C], where they are seen as they are; None where each view is another."""
+        seen_as_it_is = self._as_it_is and (augment is None or not augment.random)
+        return self._coloured(self._pixels) if seen_as_it_is else None
 
     def pixels(
         self, indices: Sequence[int] | np.ndarray, augment: Augment | None = None, seed: int = 0, view: int = 0

@@ -26,27 +26,37 @@ from finetune.train.store import Layout, Store
 BLOCK = 32
 """Images that go through the prefix together. Part of the key: another size gives other last bits."""
 
-PICKED = 2**21
-"""Bytes of a table that are picked at once, where a batch is smaller: few enough to stay in the CPU's cache."""
+PICKED = 2**19
+"""Values that are picked at once, where a batch has fewer: few enough to stay in the CPU's cache."""
+
+ALIGNED = 64
+"""Bytes; a tensor of its own begins at a multiple of them."""
 
 
 def gathered(
-    table: torch.Tensor, index_batches: Iterable[Sequence[int] | np.ndarray]
-) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    """The rows of each batch, with its indices int64 [B]; small batches are picked several at once, which is faster.
+    table: torch.Tensor, index_batches: Iterable[Sequence[int] | np.ndarray], then: Callable[[torch.Tensor], Values]
+) -> Iterator[tuple[np.ndarray, Values]]:
+    """For each batch its indices, int64 [B], and what `then` makes of its rows of the table.
 
-    `table` is [N, values], or images [N, C, H, W] with channels_last strides.
+    Small batches are picked, and go through `then`, several at once, which is faster. Each begins where a tensor of its
+    own would: products of matrices have other last bits where memory is aligned otherwise, and a resumed run picks
+    other batches together.
+
+    Args:
+        table: [N, ...].
+        index_batches: rows of each batch.
+        then: from rows [M, ...] to values, each [M, ...]; it treats every row by itself.
     """
-    images = table.ndim == 4
-    lying = table.permute(0, 2, 3, 1) if images else table  # row by row in memory, so that `index_select` copies rows
-    bytes_per_row = table[:1].numel() * table.element_size()
+    values_per_row = table[:1].numel()
     batches = (np.asarray(batch, dtype=np.int64) for batch in index_batches)
     for first in batches:
-        more = max(0, PICKED // max(1, len(first) * bytes_per_row) - 1)
+        more = max(0, PICKED // max(1, len(first) * values_per_row) - 1)
         together = [first, *islice(batches, more)]
-        rows = lying.index_select(0, torch.from_numpy(np.concatenate(together)))
-        rows = rows.permute(0, 3, 1, 2) if images else rows
-        yield from zip(together, torch.split(rows, [len(batch) for batch in together]), strict=True)
+        found = then(table.index_select(0, torch.from_numpy(np.concatenate(together))))
+        sizes = [len(batch) for batch in together]
+        pieces = zip(*(torch.split(values, sizes) for values in found), strict=True)
+        for indices, values in zip(together, pieces, strict=True):
+            yield indices, tuple(value if value.data_ptr() % ALIGNED == 0 else value.clone() for value in values)
 
 
 class Inputs:
@@ -105,14 +115,15 @@ class Inputs:
     ) -> Generator[tuple[np.ndarray, Values], None, None]:
         """Batch after batch: indices int64 [B] and the values of those images, on the device."""
         if self.cached:
-            table = self._table(view)
-            assert self.layout is not None
-            for indices, rows in gathered(table, index_batches):
+            table, layout = self._table(view), self.layout
+            assert layout is not None
+            for indices, values in gathered(
+                table, index_batches, lambda rows: layout.unpack(rows.to(self.compute.device, non_blocking=True))
+            ):
                 self.figures.served += len(indices)
-                yield indices, self.layout.unpack(rows.to(self.compute.device, non_blocking=True))
-        elif self.cut.whole and (ready := self.images.ready(self.augment)) is not None:
-            for indices, images in gathered(ready, index_batches):
-                yield indices, (images.to(self.compute.device, non_blocking=True),)
+                yield indices, values
+        elif self.cut.whole and (pictures := self.images.at_hand(self.augment)) is not None:
+            yield from gathered(pictures, index_batches, self.prefix)
         else:
             stream = self.images.batches(index_batches, self.augment, self.seed, view)
             try:

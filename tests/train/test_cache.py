@@ -16,6 +16,7 @@ from finetune.deliver.evaluate import evaluate
 from finetune.evaluate.judge import judge_images
 from finetune.files import cache_folder
 from finetune.run import run
+from finetune.train.cache import gathered
 from finetune.train.store import Layout, Store, in_blocks
 from finetune.train.watch import Watch
 
@@ -259,3 +260,29 @@ def test_a_script_without_a_cache_folder_goes_on_and_says_so(
     assert found["served"] > 0
     assert "nothing is kept for the next run" in " ".join(found["notes"])
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_batch_has_the_same_bits_whichever_batches_it_is_picked_with(dtype: torch.dtype) -> None:
+    rows = torch.randn(200, 33, generator=torch.Generator().manual_seed(0)).to(dtype)
+    batches = [np.arange(start, start + 5) for start in range(0, 200, 5)]
+    weights = torch.randn(7, 33, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+    def products(first: int) -> list[torch.Tensor]:
+        return [values @ weights.T for _, (values,) in gathered(rows, batches[first:], lambda picked: (picked,))]
+
+    whole = products(0)
+    assert len(whole) == len(batches)
+    for first in (1, 2, 3):
+        assert all(torch.equal(one, other) for one, other in zip(products(first), whole[first:], strict=True))
+
+
+def test_picked_rows_are_those_asked_for_in_every_value() -> None:
+    rows = torch.arange(60).view(20, 3)
+    batches = [np.array([3, 1]), np.array([19]), np.array([0, 5, 4])]
+    found = list(gathered(rows, batches, lambda picked: (picked[:, :1], picked[:, 1:] * 2)))
+    assert len(found) == 3
+    for batch, (indices, (left, right)) in zip(batches, found, strict=True):
+        assert np.array_equal(indices, batch)
+        assert torch.equal(left, rows[torch.from_numpy(batch), :1])
+        assert torch.equal(right, 2 * rows[torch.from_numpy(batch), 1:])
