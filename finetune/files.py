@@ -78,7 +78,7 @@ def written(
         yield
         os.replace(temporary, path)
         fsync_folder(path.parent)
-    except BaseException as error:
+    except BaseException as error:  # Ctrl-C, too, must leave no half-written file; it is raised again
         reached = 0
         with contextlib.suppress(OSError):
             reached = temporary.stat().st_size

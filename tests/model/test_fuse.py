@@ -33,8 +33,8 @@ def lively(module: nn.Module) -> nn.Module:
     """In eval mode, its norms with statistics that none begins with."""
     for child in module.modules():
         if isinstance(child, nn.BatchNorm2d):
-            child.running_mean.normal_(0, 0.2)  # type: ignore[union-attr]
-            child.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+            child.running_mean.normal_(0, 0.2)  # type: ignore[union-attr]  # there, as it is built with statistics
+            child.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]  # likewise
     return module.eval().to(memory_format=torch.channels_last)
 
 
