@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 import finetune
-from finetune.cli.process import keep_large_buffers, wait_briefly
+from finetune.cli.process import collect_no_more, collect_rarely, keep_large_buffers, wait_briefly
 from finetune.errors import FinetuneError, ResourceError, from_os_error, out_of_memory
 from finetune.files import cache_folder, visible
 
@@ -92,6 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")  # an ASCII terminal is no error
     keep_large_buffers()
     wait_briefly()
+    collect_rarely()
     for name, folder in (("MPLCONFIGDIR", "matplotlib"), ("TORCHINDUCTOR_CACHE_DIR", "inductor")):
         os.environ.setdefault(name, str(cache_folder() / folder))  # else they write into the home folder and /tmp
     code = _exit_code(arguments)
@@ -101,6 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
                 stream.flush()
         except OSError:  # what nobody can read is dropped, else Python ends with 120
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    collect_no_more()
     sys.exit(code)
 
 

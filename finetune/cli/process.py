@@ -1,13 +1,15 @@
-"""What the process of the command line asks of the C library and of OpenMP; a script decides for itself.
+"""What the process of the command line asks of the C library, of OpenMP and of Python; a script decides for itself.
 
 Large buffers are kept: by default glibc gives each back to the system, and faults its pages in again at every step.
 Threads that wait let others work: by default those of libgomp turn in circles 300,000 times, on the very cores
-that images are decoded on.
+that images are decoded on. Garbage is searched for rarely: importing PyTorch makes half a million objects that stay,
+and Python goes through them again and again, once more for over a second when it ends.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 
@@ -19,6 +21,9 @@ KEPT = 1 << 30
 
 SPINS = "10000"
 """Turns of a waiting thread before it sleeps; libgomp's own is 300,000."""
+
+YOUNG = 10_000
+"""New objects after which Python looks among them for garbage that refers to itself; its own is 700."""
 
 
 def keep_large_buffers() -> None:
@@ -37,3 +42,13 @@ def wait_briefly() -> None:
     """Shorten the busy waiting of OpenMP's threads, unless the user has a say in it; before torch is imported."""
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = SPINS
+
+
+def collect_rarely() -> None:
+    """Search for garbage less often; before anything large is imported."""
+    gc.set_threshold(YOUNG)
+
+
+def collect_no_more() -> None:
+    """Spare Python the last search for garbage; for a process that is about to end."""
+    gc.freeze()
