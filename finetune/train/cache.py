@@ -152,11 +152,10 @@ class Inputs:
             return "train.cache is off"
         if self.cut.whole:
             return f"cut {self.cut.where}"
-        if asked <= self.views and plan.views is None:
-            return "each view is seen once"
         if was is False:
             return "so it was decided when the phase began"
-        problem = self._no_room(plan)
+        once = asked <= self.views and plan.views is None and not was
+        problem = self._no_room(plan, once)
         if problem and was:
             raise ResourceError(
                 f"train.cache: {problem}; the run has used the cache so far, and without it would come to other bits",
@@ -166,8 +165,13 @@ class Inputs:
             self.figures.note(f"not cached: {problem}")
         return problem
 
-    def _no_room(self, plan: CachePlan) -> str:
-        """Look at what a grey picture becomes, and whether such tables have room, which they take; else why not."""
+    def _no_room(self, plan: CachePlan, once: bool) -> str:
+        """Look at what a grey picture becomes, and whether such tables have room, which they take; else why not.
+
+        Args:
+            plan: the budgets.
+            once: this run asks for each table once, so that it is worth the memory only if the next run finds it.
+        """
         with torch.no_grad(), self.compute.autocast():
             self.layout = Layout.of(self.cut.prefix(self.images.preprocess.example().to(self.compute.device)))
         if self.layout is None:
@@ -175,7 +179,10 @@ class Inputs:
         each = len(self.images) * self.layout.bytes_per_row
         size = each * self.views
         self.in_ram = self.figures.in_use + size <= min(plan.ram_gb * GB, free_memory() / 2)
-        if not self.in_ram and not self.store.promise([self._key(view) for view in range(self.views)], each):
+        keys = [self._key(view) for view in range(self.views)]
+        if once and not (self.in_ram and self.store.fits(keys, each)):
+            return "each view is seen once, and there is no room to keep it for the next run"
+        if not self.in_ram and not self.store.promise(keys, each):
             return (
                 f"{self.views} views of {len(self.images):,} images need {size / GB:.2f} GB, more than is free or than "
                 f"the budget (train.cache: ram_gb {plan.ram_gb:g}, disk_gb {plan.disk_gb:g})"

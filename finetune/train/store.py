@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -133,16 +133,23 @@ class Store:
         self._keep(path, rows * layout.bytes_per_row)
         return table, seconds
 
-    def promise(self, keys: Iterable[str], size: int) -> bool:
+    def fits(self, keys: Iterable[str], size: int) -> bool:
+        """Whether tables of `size` bytes each have room; those that are there already need no space on the disk."""
+        paths = self._paths(keys)
+        return self.has_room(size * len(paths), size * sum(not path.exists() for path in paths))
+
+    def promise(self, keys: Sequence[str], size: int) -> bool:
         """Set room aside for tables of `size` bytes each that have no other place; False if there is not enough.
 
-        It counts against the limit from now on; those that are there already need no space on the disk.
+        It counts against the limit from now on.
         """
-        paths = [path for key in keys if (path := self.path(key)) is not None]
-        if not self.has_room(size * len(paths), size * sum(not path.exists() for path in paths)):
+        if not self.fits(keys, size):
             return False
-        self._own.update(dict.fromkeys(paths, size))
+        self._own.update(dict.fromkeys(self._paths(keys), size))
         return True
+
+    def _paths(self, keys: Iterable[str]) -> list[Path]:
+        return [path for key in keys if (path := self.path(key)) is not None]
 
     def has_room(self, size: int, new: int | None = None) -> bool:
         """Whether `size` bytes more may be filed, others dropped for it if need be; `new` of them are not there yet."""

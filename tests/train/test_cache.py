@@ -101,6 +101,27 @@ def test_a_second_run_finds_the_tables_of_the_first(tiny: Path, tmp_path: Path) 
     assert second["hits"] == first["computed"]
 
 
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_views_that_are_seen_once_are_kept_for_the_next_run(tiny: Path, tmp_path: Path, epochs: int) -> None:
+    short: dict[str, Any] = {"unfreeze": {"head": 0}, "augment": "light", "epochs": epochs}
+    first = train(tiny, tmp_path / "first", cache="auto", **short)
+    plain = train(tiny, tmp_path / "plain", cache="off", **short)
+    second = figures(train(tiny, tmp_path / "second", cache="auto", lr=0.01, **short))
+    assert figures(first)["views"] == epochs
+    assert second["computed"] == 0
+    assert second["hits"] == figures(first)["computed"] > 0
+    assert (weights(first) - weights(plain)).norm() / weights(plain).norm() < 1e-3
+
+
+@pytest.mark.parametrize("budget", [{"ram_gb": 0}, {"disk_gb": 0}])
+def test_views_that_are_seen_once_and_never_again_are_not_kept(
+    tiny: Path, tmp_path: Path, budget: dict[str, float]
+) -> None:
+    found = figures(train(tiny, tmp_path / "o", cache=budget, unfreeze={"head": 0}, augment="light"))
+    assert found["views"] == 0
+    assert any("each view is seen once" in note for note in found["notes"])
+
+
 @pytest.mark.parametrize("changes", [{}, {"unfreeze": {"head": 0}, "optimizer": "lbfgs"}, {"lr": 1e-9}, {"ema": 0.9}])
 def test_validation_judges_by_what_is_kept_of_it_as_if_by_its_images(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
