@@ -88,23 +88,43 @@ def read(path: Path) -> bytes:
         BadImage: missing, unreadable (the error's name is given), not regular, empty or too large.
         ResourceError: the machine is out of file descriptors or memory.
     """
-    try:
+    with _reachable(path):
         _require_regular(os.stat(path))
         # O_NONBLOCK: should a FIFO take the file's place between the two calls, opening it must not hang.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with open(descriptor, "rb") as file:
             _require_regular(os.fstat(descriptor))
             data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        if error.errno in _MACHINE:
-            raise from_os_error(error, visible(str(path)), "read") from error
-        name = errno.errorcode.get(error.errno or 0, "OSError")
-        raise BadImage(f"cannot be read: {error.strerror or error} [{name}]") from error
     if not data:
         raise BadImage("empty file (0 bytes)")
     if len(data) > MAX_BYTES:
         raise BadImage(f"file too large: over {MAX_BYTES:,} bytes")
     return data
+
+
+def size(path: Path) -> int:
+    """How many bytes a regular file has, without reading it.
+
+    Raises:
+        BadImage: missing, out of reach (the error's name is given), not regular or too large.
+        ResourceError: the machine is out of memory.
+    """
+    with _reachable(path):
+        status = os.stat(path)
+    _require_regular(status)
+    return status.st_size
+
+
+@contextmanager
+def _reachable(path: Path) -> Iterator[None]:
+    """Whatever the system raises, as BadImage with the error's name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _MACHINE:
+            raise from_os_error(error, visible(str(path)), "read") from error
+        name = errno.errorcode.get(error.errno or 0, "OSError")
+        raise BadImage(f"cannot be read: {error.strerror or error} [{name}]") from error
 
 
 def _require_regular(status: os.stat_result) -> None:

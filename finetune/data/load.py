@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from finetune.data.augment import Augment
-from finetune.data.decode import decode, read
+from finetune.data.decode import decode, read, size
 from finetune.data.preprocess import Preprocess
 from finetune.errors import BadImage, DataError
 from finetune.files import visible
@@ -119,6 +119,16 @@ class Images:
         self._room = 0
         self._kept.clear()
 
+    def confirm(self) -> None:
+        """Look whether each image is still there and as long as it was, without reading it.
+
+        Raises:
+            DataError: an image that is gone or has changed since the scan.
+        """
+        for index, path in enumerate(self._paths):
+            with self._as_scanned(index):
+                self._require_length(index, size(path))
+
     def at_hand(self, augment: Augment | None = None) -> torch.Tensor | None:
         """Nothing is at hand before it has been read."""
         return None
@@ -209,22 +219,30 @@ class Images:
     def _read(self, index: int, augment: Augment | None, seed: int, view: int) -> np.ndarray:
         """One view, uint8 [H, W, C]. Of what is seen in many views the picture is kept, else the view itself."""
         path, random = self._paths[index], augment is not None and augment.random
-        try:
+        with self._as_scanned(index):
             found = self._kept.get((index, random))
             if found is None:
                 data = read(path)
-                if len(data) != self._bytes[index]:
-                    raise BadImage(f"{len(data):,} bytes, but {self._bytes[index]:,} when the folder was scanned")
+                self._require_length(index, len(data))
                 found = _picture(data, self.preprocess, augment)
                 found = found if random else self.preprocess.evaluate(found)
                 self._keep((index, random), found)
             if isinstance(found, np.ndarray):
                 return found
             return _view(found, self.preprocess, augment, seed, view, self._hashes[index])
+
+    def _require_length(self, index: int, length: int) -> None:
+        if length != self._bytes[index]:
+            raise BadImage(f"{length:,} bytes, but {self._bytes[index]:,} when the folder was scanned")
+
+    @contextlib.contextmanager
+    def _as_scanned(self, index: int) -> Iterator[None]:
+        """What is wrong with an image inside has come about since the scan, which found it sound."""
+        try:
+            yield
         except BadImage as error:
-            raise DataError(
-                f"{visible(str(path))}: changed since the folder was scanned: {error.problems[0]}", REMEDY
-            ) from error
+            name = visible(str(self._paths[index]))
+            raise DataError(f"{name}: changed since the folder was scanned: {error.problems[0]}", REMEDY) from error
 
 
 def _finish(pending: _Pending) -> tuple[np.ndarray, torch.Tensor]:

@@ -74,6 +74,9 @@ class MemoryImages:
     def forget(self) -> None:
         """Nothing was decoded, so there is nothing to let go of."""
 
+    def confirm(self) -> None:
+        """What is in memory cannot go away."""
+
     @property
     def labels(self) -> np.ndarray:
         """Position of each image's class in the classes of the set, int64 [N]."""

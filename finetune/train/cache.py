@@ -198,6 +198,7 @@ class Inputs:
             key, rows, layout = self._key(view), len(self.images), self.layout
             found = self.store.find(key, rows, layout)
             if found is not None:
+                self.images.confirm()  # as computing the table would: a run's end must not hang on what was kept before
                 table, seconds = found
                 self.figures.found += rows
                 self.figures.known += rows * seconds

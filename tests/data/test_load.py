@@ -139,6 +139,27 @@ def test_an_image_of_another_size_or_no_longer_one_is_named(images: ImageSet) ->
     assert len(Images(images, PREPROCESS).pixels([2, 3])) == 2
 
 
+def test_looking_whether_the_images_are_still_there_reads_none(
+    images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(path: Path) -> bytes:
+        raise AssertionError(f"{path} was read")
+
+    monkeypatch.setattr(load, "read", never)
+    loader = Images(images, PREPROCESS)
+    loader.confirm()
+    good = images.paths[3].read_bytes()
+    images.paths[3].write_bytes(good + b"\0")
+    with pytest.raises(DataError, match=r"03\.jpg: changed since .* bytes, but"):
+        loader.confirm()
+    images.paths[3].unlink()
+    with pytest.raises(DataError, match=r"03\.jpg: changed since .*ENOENT"):
+        loader.confirm()
+    images.paths[3].mkdir()
+    with pytest.raises(DataError, match=r"03\.jpg: changed since .*not a regular file"):
+        loader.confirm()
+
+
 def test_of_several_bad_images_the_first_of_the_batch_is_named(images: ImageSet) -> None:
     for index in (8, 2, 6):
         images.paths[index].unlink()
