@@ -12,6 +12,8 @@ from finetune.data.memory import AnyImages
 from finetune.device import Compute, own_randomness
 from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import Metrics, judge, probabilities
+from finetune.model.detour import Detours
+from finetune.model.linear import linear_detours
 from finetune.model.network import Network
 from finetune.model.quicken import for_inference, noise
 
@@ -51,10 +53,11 @@ def forward_of(network: Network, compute: Compute, images: int = 0) -> Callable[
     if images >= MANY and network.convolutional:
         with own_randomness():
             module = for_inference(module, noise(network.preprocess.example().to(compute.device), 3))
+    quick_linears = Detours(linear_detours(module, compute))
 
     def forward(pixels: torch.Tensor) -> torch.Tensor:
         batch = network.preprocess.normalise(pixels.to(compute.device, non_blocking=True))
-        with compute.autocast():
+        with compute.autocast(), quick_linears:
             logits: torch.Tensor = module(batch)
         return logits.float()
 

@@ -20,6 +20,8 @@ from finetune.data.memory import AnyImages
 from finetune.device import Compute, free_memory, versions
 from finetune.errors import ResourceError
 from finetune.model.cut import Cut, Values
+from finetune.model.detour import Detours
+from finetune.model.linear import linear_detours
 from finetune.train.budget import GB, CachePlan, Figures
 from finetune.train.store import Layout, Store
 
@@ -99,6 +101,7 @@ class Inputs:
         tick: Callable[[int, int], None] | None = None,
     ) -> None:
         self.images, self.cut, self.compute, self.figures = images, cut, compute, figures
+        self._quick_linears = Detours(linear_detours(cut.prefix, compute))
         self.augment, self.seed, self.identity, self.tick, self.views = augment, seed, identity, tick, views
         self.release = release
         self.store = store or plan.store()
@@ -137,7 +140,7 @@ class Inputs:
         images = self.images.preprocess.normalise(pixels.to(self.compute.device, non_blocking=True))
         if self.cut.whole:
             return (images,)
-        with torch.no_grad(), self.compute.autocast():
+        with torch.no_grad(), self.compute.autocast(), self._quick_linears:
             return self.cut.prefix(images)
 
     # --- tables ------------------------------------------------------------------------------------------------------
@@ -266,7 +269,7 @@ class Inputs:
             "preprocess": self.images.preprocess.as_dict(),
             "augment": [self.augment.as_dict(), self.seed, view] if self.augment is not None and random else None,
             "block": BLOCK,
-            "folded": "and fused",
+            "folded": "and fused, linear layers by oneDNN",
             "device": self.compute.device.type,
             "precision": self.compute.precision,
             "channels_last": self.compute.channels_last,

@@ -13,12 +13,14 @@ from torch import nn
 from finetune.device import Compute
 from finetune.errors import DivergedError, UsageError
 from finetune.model.cut import Values, cut
+from finetune.model.detour import Detours
 from finetune.model.freeze import live_batchnorm, set_learning, set_modes
+from finetune.model.linear import linear_detours
 from finetune.model.plan import FreezePlan, Phase
 from finetune.train.convex import choose_optimizer
 from finetune.train.gradients import Gradients, Norms
 from finetune.train.optimizer import Ema, make_loss, make_optimizer, quick_step, restore_state, schedule, set_rates
-from finetune.train.shortcuts import Shortcuts
+from finetune.train.shortcuts import shortcuts
 from finetune.train.state import Settings
 
 
@@ -50,7 +52,8 @@ class PhaseLearner:
         self._refuse_single_images()
         self.cut = cut(module, phase.learning, example=example).quickened(module, example)
         suffix = self.cut.suffix
-        self._shortcuts = Shortcuts(suffix if isinstance(suffix, nn.Module) else module, compute)
+        self._shortcuts = shortcuts(suffix if isinstance(suffix, nn.Module) else module, compute)
+        self._quick_linears = Detours(linear_detours(self.cut.judge, compute))
         self.kind = choose_optimizer(module, phase, settings, self.cut)
         self.convex = self.kind == "lbfgs"
         self.optimizer = make_optimizer(
@@ -125,7 +128,7 @@ class PhaseLearner:
 
     def judge(self, values: Values) -> torch.Tensor:
         """Logits, float32 [N, classes], in evaluation; the network must be in eval mode."""
-        with self.compute.autocast():
+        with self.compute.autocast(), self._quick_linears:
             return self.cut.judge(*values).float()
 
     def _require_finite(self, loss: float, norm: float) -> None:

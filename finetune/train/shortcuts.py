@@ -1,13 +1,9 @@
-"""Where a training step takes a shorter way than PyTorch's: which modules, and how they are led there and back.
-
-In bf16 on a CPU only, where PyTorch's ways are long. The modules stay those of the network.
-"""
+"""Where a training step takes a shorter way than PyTorch's, on a CPU: which modules, and how they are led there."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -16,40 +12,34 @@ from timm.layers.padding import pad_same
 from torch import nn
 
 from finetune.device import Compute, computes_in
+from finetune.model.detour import Detour, Detours
 from finetune.model.fold import Folded
 from finetune.model.fused import ACTIVATIONS, Fused, adds, has_post_ops
+from finetune.model.linear import linear_detours
 from finetune.train.convolution import Shape, apply, convolve, may_be_short, sides
 from finetune.train.rectify import rectify
 
 
-class Shortcuts:
+def shortcuts(part: nn.Module, compute: Compute) -> Detours:
     """To be entered for a forward pass in training: inside, what may gain by it takes the shorter way.
 
     Args:
-        part: what is run. Inside, its weights, modes and hooks work as ever; outside, it is as it was.
-        compute: nothing is done but in bf16 on a CPU.
+        part: what is run.
+        compute: in bf16 convolutions and activations gain, in fp32 linear layers; on a CPU only.
     """
-
-    def __init__(self, part: nn.Module, compute: Compute) -> None:
-        fits = compute.device.type == "cpu" and compute.precision == "bf16"
-        found = [child.runs if isinstance(child, Folded) else child for child in part.modules() if fits]
-        convolutions = [child for child in found if isinstance(child, nn.Conv2d) and _may_gain(child)]
-        fused = [child for child in found if isinstance(child, Fused) and _plain(child.form)]
-        relus = [child for child in found if type(child) is nn.ReLU]
-        self.modules: list[nn.Module] = [*convolutions, *fused, *relus]
-        self._forward: list[Callable[..., torch.Tensor]] = [
-            *(functools.partial(_forward, conv) for conv in convolutions),
-            *(functools.partial(_fused_forward, one) for one in fused),
-            *(functools.partial(rectify, relu) for relu in relus),
+    fits = compute.device.type == "cpu" and compute.precision == "bf16"
+    found = [child.runs if isinstance(child, Folded) else child for child in part.modules() if fits]
+    convolutions = [child for child in found if isinstance(child, nn.Conv2d) and _may_gain(child)]
+    fused = [child for child in found if isinstance(child, Fused) and _plain(child.form)]
+    relus = [child for child in found if type(child) is nn.ReLU]
+    return Detours(
+        [
+            *(Detour(conv, functools.partial(_forward, conv)) for conv in convolutions),
+            *(Detour(one, functools.partial(_fused_forward, one)) for one in fused),
+            *(Detour(relu, functools.partial(rectify, relu)) for relu in relus),
+            *linear_detours(part, compute),
         ]
-
-    def __enter__(self) -> None:
-        for module, forward in zip(self.modules, self._forward, strict=True):
-            vars(module)["forward"] = forward
-
-    def __exit__(self, *_: object) -> None:
-        for module in self.modules:
-            vars(module).pop("forward", None)
+    )
 
 
 def _plain(conv: nn.Conv2d) -> bool:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save
 from finetune.deliver.evaluate import evaluate
 from finetune.evaluate.judge import judge_images
 from finetune.files import cache_folder
+from finetune.model import linear as module_of_linear
 from finetune.run import run
 from finetune.train.cache import gathered
 from finetune.train.store import Layout, Store, in_blocks
@@ -307,3 +308,16 @@ def test_picked_rows_are_those_asked_for_in_every_value() -> None:
         assert np.array_equal(indices, batch)
         assert torch.equal(left, rows[torch.from_numpy(batch), :1])
         assert torch.equal(right, 2 * rows[torch.from_numpy(batch), 1:])
+
+
+def test_with_quick_linear_layers_a_run_comes_to_the_same(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module_of_linear, "LARGE", 2**10)
+    runs = {}
+    for quick in (False, True):
+        monkeypatch.setattr(module_of_linear, "mkl_is_slow", lambda quick=quick: quick)
+        monkeypatch.setattr(module_of_linear, "_product", product := Recorder(module_of_linear._product))
+        runs[quick] = train(tiny, tmp_path / f"{quick}", cache="auto", backbone="timm/test_vit", size=160)
+        assert hasattr(product, "result") is quick
+    assert (weights(runs[True]) - weights(runs[False])).norm() / weights(runs[False]).norm() < 1e-3

@@ -18,7 +18,7 @@ from finetune.model.fuse import fuse
 from finetune.model.quicken import for_learning
 from finetune.train.convolution import Shape, convolve
 from finetune.train.optimizer import quick_step
-from finetune.train.shortcuts import Shortcuts
+from finetune.train.shortcuts import shortcuts
 
 BF16 = Compute(torch.device("cpu"), "bf16", channels_last=True)
 FORMATS = [torch.channels_last, torch.contiguous_format]
@@ -137,7 +137,7 @@ def test_a_network_learns_no_less_exactly(name: str, options: dict[str, str], qu
     module = BF16.place(timm.create_model(name, num_classes=5, drop_path_rate=0.0, **options)).eval()
     images = torch.randn(4, 3, 96, 96).to(memory_format=torch.channels_last)
     part = for_learning(module, images) if quick else module
-    short = Shortcuts(part, BF16)
+    short = shortcuts(part, BF16)
     with BF16.autocast(), short:
         assert "_ConvolutionBackward" in ways(part(images))
 
@@ -197,7 +197,7 @@ def test_what_follows_is_done_with_it_and_learnt_through(case: str, kind: type[J
     values = (images, conv.weight, conv.bias, *([other] if kind is Joined else []))
     expected = module(images, other)
     assert torch.equal(fused(images, other), expected)  # outside, one after the other
-    with Shortcuts(fused, BF16):
+    with shortcuts(fused, BF16):
         found = fused(images, other)
     assert not {"AddBackward0", "ReluBackward0"} & ways(found)
     if act in SEEN_BY_RESULT and (kind is Follows or isinstance(act, nn.ReLU)):
@@ -212,7 +212,7 @@ def test_what_cannot_be_added_at_once_is_added_after() -> None:
     images, *_ = made(JOINED["plain"])
     module = Joined(nn.Conv2d(16, 24, 3, padding=1), nn.ReLU()).to(memory_format=torch.channels_last)
     fused = fuse(fx.symbolic_trace(module), fixed=False)
-    with Shortcuts(fused, BF16):
+    with shortcuts(fused, BF16):
         for other in (torch.ones(24, 1, 1), torch.ones(3, 24, 10, 10)):
             found = fused(images, other.requires_grad_())
             assert "_ConvolutionBackward" not in ways(found)
@@ -222,16 +222,16 @@ def test_what_cannot_be_added_at_once_is_added_after() -> None:
 @pytest.mark.parametrize("other", [replace(BF16, precision="fp32"), replace(BF16, device=torch.device("meta"))])
 def test_elsewhere_nothing_is_done(other: Compute) -> None:
     module = timm.create_model("resnet18", num_classes=2)
-    assert Shortcuts(module, BF16).modules
-    assert not Shortcuts(module, other).modules
+    assert shortcuts(module, BF16).detours
+    assert not shortcuts(module, other).detours
 
 
 def test_afterwards_the_network_is_as_it_was() -> None:
     module = timm.create_model("mobilenetv2_035", num_classes=2)
     before = [dict(vars(child)) for child in module.modules()]
-    short = Shortcuts(module, BF16)
+    short = shortcuts(module, BF16)
     with contextlib.suppress(KeyboardInterrupt), short:
-        assert all("forward" in vars(conv) for conv in short.modules)
+        assert all("forward" in vars(conv) for conv, _ in short.detours)
         raise KeyboardInterrupt
     assert [dict(vars(child)) for child in module.modules()] == before
 
@@ -239,7 +239,7 @@ def test_afterwards_the_network_is_as_it_was() -> None:
 def test_kernels_made_of_a_batchnorm_take_it_too() -> None:
     folded = Folded(nn.Conv2d(24, 24, 5, groups=24, bias=False), nn.BatchNorm2d(24).eval())
     values = torch.randn(2, 24, 9, 9, requires_grad=True)
-    with Shortcuts(nn.Sequential(folded), BF16):
+    with shortcuts(nn.Sequential(folded), BF16):
         assert "_ConvolutionBackward" in ways(folded(values))
     assert "_ConvolutionBackward" not in ways(folded(values))
 
@@ -254,7 +254,7 @@ def test_kernels_made_of_a_batchnorm_take_it_too() -> None:
     ],
 )
 def test_what_is_no_plain_convolution_is_left_alone(conv: nn.Module) -> None:
-    assert not Shortcuts(nn.Sequential(conv, nn.Linear(784, 10)), BF16).modules
+    assert not shortcuts(nn.Sequential(conv, nn.Linear(784, 10)), BF16).detours
 
 
 @pytest.mark.parametrize("layout", FORMATS)
