@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
-from finetune.device import lies_by_pixel
 from finetune.errors import UsageError
 from finetune.model.freeze import owner
 from finetune.model.plan import FreezePlan, Phase
@@ -58,40 +56,6 @@ def make_optimizer(
     else:
         optimizer = torch.optim.AdamW(groups, lr=0.0, fused=fused)
     return optimizer
-
-
-def quick_step(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
-    """`optimizer.step` without what it does besides.
-
-    That is an entry for PyTorch's profiler, which takes a small network a tenth of its step, and, where a kernel lies
-    in memory by pixel (channels_last), a copy of its gradient: 5 of 12 ms for a ResNet-18. Hooks of steps, of which
-    there are none here, are not called.
-
-    Args:
-        optimizer: from now on for this only; its state stays as PyTorch knows it.
-    """
-    method: Any = optimizer.step
-    inner = getattr(method, "__wrapped__", None)
-    kernels = any(parameter.dim() == 4 for group in optimizer.param_groups for parameter in group["params"])
-    if kernels and isinstance(optimizer, torch.optim.Adam):  # an AdamW is one, too
-        _hand_over_flat(optimizer)
-    return method if inner is None else lambda: inner(optimizer)
-
-
-def _hand_over_flat(optimizer: Any) -> None:
-    """Make a fused Adam update views in which what lies by pixel is contiguous: it copies what isn't."""
-    gather = optimizer._init_group
-
-    def flat(group: dict[str, Any], *lists: list[torch.Tensor]) -> object:
-        found: object = gather(group, *lists)
-        *tensors, _, _ = lists  # parameters, gradients and both averages; then what only AMSGrad has, and the steps
-        for number, values in enumerate(zip(*tensors, strict=True)):
-            if group["fused"] and all(lies_by_pixel(value) for value in values):
-                for tensor in tensors:
-                    tensor[number] = tensor[number].permute(0, 2, 3, 1)
-        return found
-
-    optimizer._init_group = flat
 
 
 def accept_any_phase(optimizer: torch.optim.Optimizer, module: nn.Module) -> torch.optim.Optimizer:

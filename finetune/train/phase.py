@@ -19,9 +19,10 @@ from finetune.model.linear import linear_detours
 from finetune.model.plan import FreezePlan, Phase
 from finetune.train.convex import choose_optimizer
 from finetune.train.gradients import Gradients, Norms
-from finetune.train.optimizer import Ema, make_loss, make_optimizer, quick_step, restore_state, schedule, set_rates
+from finetune.train.optimizer import Ema, make_loss, make_optimizer, restore_state, schedule, set_rates
 from finetune.train.shortcuts import shortcuts
 from finetune.train.state import Settings
+from finetune.train.update import quick_step
 
 
 class PhaseLearner:

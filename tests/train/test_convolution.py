@@ -17,7 +17,6 @@ from finetune.model.fold import Folded
 from finetune.model.fuse import fuse
 from finetune.model.quicken import for_learning
 from finetune.train.convolution import Shape, convolve
-from finetune.train.optimizer import quick_step
 from finetune.train.shortcuts import shortcuts
 
 BF16 = Compute(torch.device("cpu"), "bf16", channels_last=True)
@@ -255,22 +254,3 @@ def test_kernels_made_of_a_batchnorm_take_it_too() -> None:
 )
 def test_what_is_no_plain_convolution_is_left_alone(conv: nn.Module) -> None:
     assert not shortcuts(nn.Sequential(conv, nn.Linear(784, 10)), BF16).detours
-
-
-@pytest.mark.parametrize("layout", FORMATS)
-def test_a_quick_step_is_the_step_to_the_bit(layout: torch.memory_format) -> None:
-    found = []
-    for quick in (False, True):
-        torch.manual_seed(0)
-        module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 5, 1)).to(memory_format=layout)
-        optimizer = torch.optim.AdamW(module.parameters(), lr=0.1, fused=True)
-        step = quick_step(optimizer) if quick else optimizer.step
-        for _ in range(3):
-            for parameter in module.parameters():
-                parameter.grad = torch.randn_like(parameter)
-            step()
-        state = [value for parameter in module.parameters() for value in optimizer.state[parameter].values()]
-        found.append([*module.parameters(), *state])
-    for one, other in zip(*found, strict=True):
-        assert torch.equal(one, other)
-        assert one.stride() == other.stride()
