@@ -14,9 +14,6 @@ import torch
 
 from finetune.errors import ResourceError, UsageError
 
-BF16_FEATURES = ("amx_bf16", "avx512_bf16")
-"""Features of a CPU, either of which makes bf16 worth it; without, torch works it out in fp32 and rounds."""
-
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -73,7 +70,7 @@ def choose(
 
     Args:
         device: auto, cpu, cuda, cuda:N or mps.
-        precision: auto, fp32, bf16 or fp16. Auto is bf16 where the hardware computes in it, a CPU's too (but fp32 there
+        precision: auto, fp32, bf16 or fp16. Auto is bf16 where the hardware is fast in it, a CPU's too (but fp32 there
             if the network is `light`); else fp16 on a GPU and fp32 on a CPU.
         convolutional: whether channels_last helps.
         light: a step is so little work that handing it to threads takes longer than doing it. Measured for an MLP on
@@ -113,9 +110,18 @@ def _best_precision(device: torch.device, light: bool) -> tuple[str, str]:
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16", "this GPU computes in bf16"
         return "fp16", "this GPU has no bf16"
-    if device.type == "cpu" and not light and _cpu_has(*BF16_FEATURES):
+    if device.type == "cpu" and not light and bf16_is_fast():
         return "bf16", "this CPU computes in bf16"
     return "fp32", f"fp32 is the default on {device.type}"
+
+
+def bf16_is_fast() -> bool:
+    """Whether the CPU multiplies in bf16 faster than in fp32.
+
+    With AMX it does, and AMD's with AVX-512 do, twice as fast. Intel's AVX-512 alone is half as fast in bf16 as in fp32
+    (measured on a Xeon whose AMX was hidden); other CPUs compute in fp32 and round.
+    """
+    return _cpu_has("amx_bf16") or (_is_amd() and _cpu_has("avx512_bf16"))
 
 
 @functools.cache
@@ -124,12 +130,16 @@ def mkl_is_slow() -> bool:
 
     So they do on AMD's with AVX-512: half of what oneDNN reaches there.
     """
-    return "AMD" in str(_capabilities().get("cpu_name", "")) and _cpu_has("avx512_f")
+    return _is_amd() and _cpu_has("avx512_f")
 
 
-def _cpu_has(*features: str) -> bool:
-    """Whether the processor has one of these, by torch's names."""
-    return any(_capabilities().get(feature) for feature in features)
+def _is_amd() -> bool:
+    return "AMD" in str(_capabilities().get("cpu_name", ""))
+
+
+def _cpu_has(feature: str) -> bool:
+    """Whether the processor has it, by torch's name."""
+    return bool(_capabilities().get(feature))
 
 
 def _capabilities() -> dict[str, object]:

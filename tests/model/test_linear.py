@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from finetune.data.preprocess import Preprocess
-from finetune.device import Compute, mkl_is_slow
+from finetune.device import Compute
 from finetune.evaluate.judge import forward_of
 from finetune.model import linear as module_of_linear
 from finetune.model.detour import Detours
@@ -116,24 +116,6 @@ def test_elsewhere_nothing_is_done(slow: None, other: Compute, monkeypatch: pyte
     assert not linear_detours(module, other)
     monkeypatch.setattr(module_of_linear, "mkl_is_slow", lambda: False)
     assert not linear_detours(module, FP32)
-
-
-@pytest.mark.parametrize(
-    ("processor", "slow"),
-    [
-        ({"cpu_name": "AMD EPYC", "avx512_f": True}, True),
-        ({"cpu_name": "AMD EPYC", "avx512_f": False}, False),
-        ({"cpu_name": "Intel(R) Xeon(R) Platinum 8481C", "avx512_f": True}, False),
-        ({}, False),
-    ],
-)
-def test_which_processor_gains(processor: dict[str, object], slow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
-    mkl_is_slow.cache_clear()
-    try:
-        assert mkl_is_slow() is slow
-    finally:
-        mkl_is_slow.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext"])
