@@ -5,7 +5,7 @@
 BACKBONE is a card with weights; it stays frozen and a linear head learns on it. Views are kept in turn: with K of them
 epoch e sees view e mod K; with as many as epochs, every epoch has its own, which is exactly the uncached run. Five
 seeds; each splits anew what is not split, the folder's own val/ being what judges where there is one. Intervals are
-95 % over the seeds, of the difference to the uncached run of the same seed (Student's t). docs/log.md has the result.
+95 % over the seeds, of the difference to the uncached run of the same seed (Student's t). docs/log/ has the result.
 """
 
 from __future__ import annotations

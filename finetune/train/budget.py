@@ -10,7 +10,7 @@ from finetune.device import free_memory
 from finetune.train.store import Store
 
 VIEWS = 4
-"""Augmented views kept of each training image where nothing else is said; docs/log.md has the curve behind it."""
+"""Augmented views kept of each training image where nothing else is said; docs/log/ has the curve behind it."""
 
 GB = 10**9
 
