@@ -18,25 +18,6 @@ from finetune.cli.process import collect_no_more, collect_rarely, keep_large_buf
 from finetune.errors import FinetuneError, ResourceError, from_os_error, out_of_memory
 from finetune.files import cache_folder, visible
 
-COMMANDS = {
-    "run": "finetune.cli.training",
-    "resume": "finetune.cli.training",
-    "plan": "finetune.cli.before",
-    "check": "finetune.cli.before",
-    "init": "finetune.cli.before",
-    "layers": "finetune.cli.catalogue",
-    "models": "finetune.cli.catalogue",
-    "recipes": "finetune.cli.catalogue",
-    "sample": "finetune.cli.catalogue",
-    "evaluate": "finetune.cli.using",
-    "predict": "finetune.cli.using",
-    "features": "finetune.cli.looking",
-    "verify": "finetune.cli.using",
-    "cache": "finetune.cli.cache",
-    "doctor": "finetune.cli.doctor",
-}
-"""Command → module that has it, in the order of the help; a module is imported when its command is named."""
-
 SUMMARIES = {
     "run": "Do the whole job that a recipe describes.",
     "resume": "Go on where a run stopped, to the same bits.",
@@ -54,6 +35,7 @@ SUMMARIES = {
     "cache": "Show or clear what is kept of the work on frozen layers.",
     "doctor": "Check that this machine is fit.",
 }
+"""Command → its line in the help, in that order. Command NAME is the function NAME in finetune/cli/NAME.py."""
 
 
 class Commands(click.Group):
@@ -61,13 +43,13 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order of the help."""
-        return list(COMMANDS)
+        return list(SUMMARIES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command, from its module."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in SUMMARIES:
             return None
-        command: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
+        command: click.Command = getattr(import_module(f"finetune.cli.{cmd_name}"), cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share."""
+"""Options, arguments and results that several commands share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finetune.files import to_json
+from finetune.files import read_json, to_json
 
 if TYPE_CHECKING:
     from finetune.recipe.schema import Recipe
@@ -17,6 +17,13 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 json_flag = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 device = click.option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
+precision = click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="bf16 is faster where the CPU has AMX, on AMD with AVX-512, and on GPUs.",
+)
 run_argument = click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
 
 
@@ -55,3 +62,12 @@ def read_recipe(
 def print_json(value: Any) -> None:
     """The one JSON object of a command's `--json`."""
     click.echo(to_json(value, indent=2))
+
+
+def print_run(folder: Path, as_json: bool) -> None:
+    """The run folder, or all of run.json with the metrics, on stdout."""
+    if not as_json:
+        click.echo(folder)
+        return
+    record, metrics = read_json(folder / "run.json"), folder / "report" / "metrics.json"
+    print_json({"run": str(folder), **record, **({"metrics": read_json(metrics)} if metrics.is_file() else {})})

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
+from finetune.data import split as splitting
 from finetune.data.listing import SPLITS
-from finetune.data.scan import Scan
+from finetune.data.scan import Scan, scan
 from finetune.errors import DataError
 from finetune.files import visible
 
@@ -25,6 +27,38 @@ class Finding:
     kind: str
     severity: Literal["error", "warning", "note"]
     message: str
+
+
+def audit_folder(
+    folder: Path,
+    classes: Sequence[str] | None,
+    fractions: tuple[float, float, int],
+    tick: Callable[[int, int], None] | None = None,
+) -> tuple[Scan, list[Finding]]:
+    """Scan a folder and audit it as it would be split; images that cannot be read are findings, not errors.
+
+    Args:
+        folder: with one folder of images per class, or split already.
+        classes: only these.
+        fractions: val, test and seed of the split, where the folder has none of its own.
+        tick: told (done, total) while images are read.
+    """
+    scanned = scan(folder, classes, "skip", tick)
+    findings = audit(scanned)
+    if not scanned.split_layout and not any(finding.severity == "error" for finding in findings):
+        findings = audit(scanned, splitting.split(scanned.table, *fractions))
+    return scanned, findings
+
+
+def blocking(findings: Iterable[Finding], *, strict: bool, skip_unreadable: bool) -> list[Finding]:
+    """The findings with which a run would not start; with `strict` all but the notes."""
+    return [
+        finding
+        for finding in findings
+        if finding.severity == "error"
+        or (finding.kind == "unreadable" and not skip_unreadable)
+        or (strict and finding.severity != "note")
+    ]
 
 
 def audit(scan: Scan, splits: pd.Series[str] | None = None) -> list[Finding]:

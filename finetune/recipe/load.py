@@ -243,5 +243,11 @@ def shipped() -> list[Path]:
     return sorted(Path("recipes").glob("*.yaml")) or sorted(CHECKOUT.glob("recipes/*.yaml"))
 
 
+def first_comment(path: Path) -> str:
+    """The first comment of a recipe or card that says what it is; empty if there is none."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return next((line.lstrip("# ") for line in lines if line.startswith("# ") and "yaml-language" not in line), "")
+
+
 if __name__ == "__main__":
     write_json(Path(sys.argv[1] if len(sys.argv) > 1 else "recipes/schema.json"), json_schema())

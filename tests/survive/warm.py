@@ -79,8 +79,9 @@ class Warm:
 def preload() -> None:
     """Import what every command needs."""
     import finetune.cli.main
-    import finetune.cli.training
-    import finetune.cli.using
+    import finetune.cli.resume
+    import finetune.cli.run
+    import finetune.cli.verify
     import finetune.deliver.verify
     import finetune.run  # noqa: F401  # loaded before the fork, so that no child loads it
 

@@ -1,4 +1,4 @@
-"""With a trained network: `finetune evaluate`, `finetune predict`, `finetune verify`."""
+"""`finetune predict`: label image files with a run's network."""
 
 from __future__ import annotations
 
@@ -11,44 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finetune.cli.options import device, json_flag, print_json, run_argument
-from finetune.cli.progress import watching
-from finetune.cli.signals import stop_on_signals
-from finetune.errors import ArtefactError, DataError
-from finetune.files import cell, to_json, visible
+from finetune.cli.options import device, json_flag, precision, print_json, run_argument
+from finetune.errors import DataError
+from finetune.files import cell, visible
 
 if TYPE_CHECKING:
     from finetune.deliver.predict import Prediction
-
-precision = click.option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16"]),
-    default="fp32",
-    show_default=True,
-    help="bf16 is faster where the CPU has AMX, on AMD with AVX-512, and on GPUs.",
-)
-
-
-@click.command()
-@run_argument
-@click.argument("folder", required=False, type=click.Path(path_type=Path))
-@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Of the run's own images [test, else val].")
-@device
-@precision
-@json_flag
-def evaluate(
-    run: Path, folder: Path | None, split: str | None, device: str | None, precision: str, as_json: bool
-) -> None:
-    """Judge the network of RUN on its own test images, or on FOLDER (one folder per class, matched by name)."""
-    from finetune.deliver.evaluate import evaluate as do
-    from finetune.report.tables import per_class_text
-
-    with stop_on_signals() as stop, watching(stop) as watch:
-        judgement, judged = do(run, folder, split=split, device=device or "auto", precision=precision, watch=watch)
-    if as_json:
-        print_json({"run": str(run), **judgement.metrics.as_dict(judged)})
-        return
-    click.echo(per_class_text(judgement.metrics))
 
 
 @click.command()
@@ -119,27 +87,3 @@ def _csv_line(values: list[Any]) -> str:
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerow([cell(value) for value in values])
     return buffer.getvalue()
-
-
-@click.command()
-@run_argument
-@json_flag
-def verify(run: Path, as_json: bool) -> None:
-    """Check that every checkpoint, bundle and table that RUN published is whole."""
-    from finetune.deliver.verify import verify as do
-
-    found = do(run)
-    broken = [(path, reason) for path, reason in found if reason is not None]
-    if as_json:
-        listed = [{"path": str(path), "problem": reason} for path, reason in found]
-        click.echo(to_json({"run": str(run), "whole": not broken, "artefacts": listed}, indent=2))
-    else:
-        for path, reason in found:
-            click.echo(f"{'whole ' if reason is None else 'BROKEN'}  {visible(str(path))}")
-    if broken:
-        raise ArtefactError(
-            [f"{path}: {reason}" for path, reason in broken],
-            "what is whole can still be used: `finetune resume` goes on from the newest whole checkpoint",
-        )
-    if not as_json and not found:
-        click.echo("nothing published yet, so nothing is broken")

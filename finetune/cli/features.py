@@ -1,4 +1,4 @@
-"""Looking into a trained network: `finetune features`."""
+"""`finetune features`: what each layer makes of an image."""
 
 from __future__ import annotations
 

@@ -1,0 +1,81 @@
+"""`finetune check`: a recipe and its images looked through, nothing trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from finetune.cli.options import json_flag, print_json, read_recipe
+from finetune.cli.progress import watching
+from finetune.cli.signals import StopFlag, stop_on_signals
+from finetune.errors import DataError
+from finetune.files import visible
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from finetune.data.audit import Finding
+    from finetune.recipe.schema import Recipe
+
+
+@click.command()
+@click.argument("what", metavar="RECIPE|FOLDER", type=click.Path(path_type=Path))
+@click.option("-o", "overrides", metavar="KEY=VALUE", multiple=True, help="Replace the value of a recipe's key.")
+@click.option("--strict", is_flag=True, help="Any finding but a note ends with exit code 3.")
+@json_flag
+def check(what: Path, overrides: tuple[str, ...], strict: bool, as_json: bool) -> None:
+    """Audit a recipe and its images, or a folder of images; nothing is trained or written."""
+    from finetune.data.audit import audit_folder, blocking
+
+    with stop_on_signals() as stop:
+        folder, classes, fractions, skip = what, None, (0.15, 0.15, 0), False
+        if not what.is_dir():
+            recipe = read_recipe(what, overrides, (), None, None, None)
+            split = recipe.data.split
+            if recipe.data.folder is None or recipe.data.source != "folder":
+                return _check_source(recipe, as_json, stop)
+            folder, classes = Path(recipe.data.folder), recipe.data.classes
+            fractions, skip = (split.val, split.test, split.seed), recipe.data.on_bad == "skip"
+            if recipe.data.sample and not folder.exists():
+                click.echo(f"{what}: in order; {folder} will be drawn when it is run", err=True)
+                return
+        with watching(stop) as watch:
+            scanned, findings = audit_folder(
+                folder, classes, fractions, watch.reading("reading images", "reading the images")
+            )
+    _show_findings(findings, summary_of(scanned.root, scanned.table, scanned.classes, scanned.notes), as_json)
+    if graves := blocking(findings, strict=strict, skip_unreadable=skip):
+        raise DataError([finding.message for finding in graves], "mend the folder, or see data.on_bad and data.classes")
+
+
+def _check_source(recipe: Recipe, as_json: bool, stop: StopFlag) -> None:
+    """Read images that are no folder; whatever is wrong with them is raised."""
+    from finetune.run import read_data
+
+    with watching(stop) as watch:
+        data = read_data(recipe, watch)
+    _show_findings([], summary_of(data.root, data.table, data.classes, data.notes), as_json)
+
+
+def summary_of(root: Path, table: pd.DataFrame, classes: list[str], notes: list[str]) -> dict[str, Any]:
+    """Where the images lie, and how many there are of each class."""
+    counts = {name: int((table["class"] == name).sum()) for name in classes}
+    return {"folder": str(root), "images": len(table), "classes": counts, "notes": notes}
+
+
+def _show_findings(findings: list[Finding], summary: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        listed = [{"kind": f.kind, "severity": f.severity, "message": f.message} for f in findings]
+        print_json({**summary, "findings": listed})
+        return
+    counts = ", ".join(f"{visible(name)} {count}" for name, count in summary["classes"].items())
+    click.echo(f"{visible(summary['folder'])}: {summary['images']:,} images of {len(summary['classes'])} classes")
+    click.echo(f"  {counts}")
+    for note in summary["notes"]:
+        click.echo(f"note: {visible(note)}")
+    for finding in findings:
+        click.echo(f"{finding.severity}: {visible(finding.message)}")
+    if not any(finding.severity != "note" for finding in findings):
+        click.echo("nothing found that is in the way")

@@ -1,0 +1,33 @@
+"""`finetune evaluate`: judge a run's network on images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from finetune.cli.options import device, json_flag, precision, print_json, run_argument
+from finetune.cli.progress import watching
+from finetune.cli.signals import stop_on_signals
+
+
+@click.command()
+@run_argument
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Of the run's own images [test, else val].")
+@device
+@precision
+@json_flag
+def evaluate(
+    run: Path, folder: Path | None, split: str | None, device: str | None, precision: str, as_json: bool
+) -> None:
+    """Judge the network of RUN on its own test images, or on FOLDER (one folder per class, matched by name)."""
+    from finetune.deliver.evaluate import evaluate as do
+    from finetune.report.tables import per_class_text
+
+    with stop_on_signals() as stop, watching(stop) as watch:
+        judgement, judged = do(run, folder, split=split, device=device or "auto", precision=precision, watch=watch)
+    if as_json:
+        print_json({"run": str(run), **judgement.metrics.as_dict(judged)})
+        return
+    click.echo(per_class_text(judgement.metrics))

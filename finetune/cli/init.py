@@ -1,0 +1,31 @@
+"""`finetune init`: a commented recipe for a folder of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from finetune.errors import DataError, UsageError
+from finetune.files import visible, write_text
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="The recipe to write [NAME.yaml, after the folder].")
+@click.option("--backbone", default="timm/mobilenetv2_100", show_default=True, help="What to start from.")
+def init(folder: Path, out: Path | None, backbone: str) -> None:
+    """Write a commented recipe for FOLDER, which has one folder of images per class."""
+    from finetune.data.listing import list_folder
+    from finetune.recipe.template import commented
+
+    if not folder.is_dir():
+        raise DataError(f"{visible(str(folder))}: no such folder", "give a folder with one folder of images per class")
+    listing = list_folder(folder.resolve(), None)
+    classes = sorted(listing.folders["train" if listing.split_layout else ""])
+    target = out or Path(f"{folder.resolve().name}.yaml")
+    if target.exists():
+        raise UsageError(f"{visible(str(target))}: is there already", "give another name with --out")
+    write_text(target, commented(str(folder), folder.resolve().name, classes, len(listing.samples), backbone))
+    click.echo(target)
+    click.echo(f"look it over, then: finetune check {target}; finetune run {target}", err=True)

@@ -1,0 +1,72 @@
+"""`finetune plan`: what learns when and how fast, and what the feature cache will hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from finetune.cli.options import json_flag, print_json, read_recipe, recipe_options
+from finetune.cli.progress import watching
+from finetune.cli.signals import StopFlag, stop_on_signals
+
+if TYPE_CHECKING:
+    from finetune.classifier import Classifier
+    from finetune.data.folder import Dataset
+    from finetune.recipe.schema import Recipe
+
+
+@click.command()
+@recipe_options
+@json_flag
+def plan(recipe: Path, as_json: bool, freeze: tuple[str, ...], **flags: Any) -> None:
+    """Show, for each layer group and phase, whether it is frozen or its learning rate."""
+    with stop_on_signals() as stop:
+        show_plan(read_recipe(recipe, **flags), freeze, as_json, stop, scan=False)
+
+
+def show_plan(recipe: Recipe, freeze: tuple[str, ...], as_json: bool, stop: StopFlag, scan: bool) -> None:
+    """Print the plan of a resolved recipe, and what of its work will be done once; with `scan` the images are read."""
+    from finetune.classifier import Classifier
+    from finetune.data.source import outline
+    from finetune.report.tables import plan_text
+    from finetune.run import class_names, read_data
+
+    with watching(stop) as watch:
+        data = read_data(recipe, watch, draw=False) if scan else outline(**_source(recipe))
+        classes = data.classes if data is not None else class_names(recipe)
+        classifier = Classifier.from_recipe(recipe, classes, freeze)
+        found = classifier.plan(**recipe.train.model_dump())
+        watch.notes([*found.warnings, *classifier.network.notes])
+        kept = [] if data is None else _kept(classifier, recipe, data)
+    columns, rows = found.table()
+    learning = [sum(found.parameters[name] for name in phase.learning) for phase in found.phases]
+    total = sum(found.parameters.values())
+    if as_json:
+        figures = [figures for figures, _ in kept]
+        print_json({"columns": columns, "rows": rows, "parameters": total, "learning": learning, "cache": figures})
+        return
+    click.echo(plan_text(columns, rows))
+    counts = ", ".join(f"{count:,} in phase {index}" for index, count in enumerate(learning))
+    click.echo(f"\n{total:,} parameters; learning: {counts}\n")
+    for _, line in kept:
+        click.echo(line)
+    if not kept:
+        click.echo("what will be kept of the work on frozen layers shows once the images are there")
+
+
+def _source(recipe: Recipe) -> dict[str, Any]:
+    section = recipe.data
+    folder = None if section.folder is None else Path(section.folder)
+    named = {"classes": section.classes, "positive": section.positive}
+    return {"source": section.source, "folder": folder, **named, **section.split.model_dump()}
+
+
+def _kept(classifier: Classifier, recipe: Recipe, data: Dataset) -> list[tuple[dict[str, Any], str]]:
+    """What the cache will hold in each phase, in figures and as a line for people."""
+    from finetune.train.outlook import outlook
+
+    section = recipe.data
+    trainer = classifier.trainer(data, recipe.train, augment=section.augment, class_weights=section.class_weights)
+    return [(inputs.as_dict(), inputs.describe()) for inputs in outlook(trainer)]

@@ -1,0 +1,21 @@
+"""`finetune recipes`: the recipes at hand."""
+
+from __future__ import annotations
+
+import click
+
+from finetune.cli.options import json_flag, print_json
+
+
+@click.command()
+@json_flag
+def recipes(as_json: bool) -> None:
+    """List the recipes in ./recipes, or those that come with the package."""
+    from finetune.recipe.load import first_comment, shipped
+
+    found = [(path, first_comment(path)) for path in shipped()]
+    if as_json:
+        print_json({"recipes": [{"path": str(path), "about": about} for path, about in found]})
+        return
+    for path, about in found:
+        click.echo(f"{path}  {about}")

@@ -1,0 +1,27 @@
+"""`finetune resume`: go on with a run where it stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from finetune.cli.options import json_flag, print_run, run_argument
+from finetune.cli.progress import watching
+from finetune.cli.signals import stop_on_signals
+
+
+@click.command()
+@run_argument
+@click.option("--from", "checkpoint", type=click.Path(path_type=Path), help="Go on from this checkpoint.")
+@click.option("--data", type=click.Path(path_type=Path), help="Where the images are now; they must be the same.")
+@click.option("--accept-changes", is_flag=True, help="Go on although the recipe or the images have changed.")
+@json_flag
+def resume(run: Path, checkpoint: Path | None, data: Path | None, accept_changes: bool, as_json: bool) -> None:
+    """Go on with RUN where it stopped, to the same bits as if it had never stopped."""
+    with stop_on_signals() as stop:
+        from finetune.run import resume as do
+
+        with watching(stop) as watch:
+            folder = do(run, checkpoint=checkpoint, data=data, accept_changes=accept_changes, watch=watch)
+        print_run(folder, as_json)

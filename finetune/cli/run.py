@@ -1,0 +1,36 @@
+"""`finetune run`: the whole job that a recipe describes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from finetune.cli.options import json_flag, print_run, read_recipe, recipe_options
+from finetune.cli.progress import watching
+from finetune.cli.signals import stop_on_signals
+
+
+@click.command()
+@recipe_options
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder, absent or empty [runs/NAME/001, 002, ...].")
+@click.option("--dry-run", is_flag=True, help="Read the images, show the plan; train and write nothing.")
+@json_flag
+def run(recipe: Path, out: Path | None, dry_run: bool, as_json: bool, freeze: tuple[str, ...], **flags: Any) -> None:
+    """Do the whole job that RECIPE describes: read, freeze, train, judge, report.
+
+    Ctrl-C saves and says how to go on.
+    """
+    with stop_on_signals() as stop:
+        resolved = read_recipe(recipe, **flags)
+        if dry_run:
+            from finetune.cli.plan import show_plan
+
+            show_plan(resolved, freeze, as_json, stop, scan=True)
+            return
+        from finetune.run import run as do
+
+        with watching(stop) as watch:
+            folder = do(resolved, out=out, freeze=freeze, watch=watch)
+        print_run(folder, as_json)

@@ -1,0 +1,35 @@
+"""`finetune verify`: whether what a run published is whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from finetune.cli.options import json_flag, print_json, run_argument
+from finetune.errors import ArtefactError
+from finetune.files import visible
+
+
+@click.command()
+@run_argument
+@json_flag
+def verify(run: Path, as_json: bool) -> None:
+    """Check that every checkpoint, bundle and table that RUN published is whole."""
+    from finetune.deliver.verify import verify as do
+
+    found = do(run)
+    broken = [(path, reason) for path, reason in found if reason is not None]
+    if as_json:
+        listed = [{"path": str(path), "problem": reason} for path, reason in found]
+        print_json({"run": str(run), "whole": not broken, "artefacts": listed})
+    else:
+        for path, reason in found:
+            click.echo(f"{'whole ' if reason is None else 'BROKEN'}  {visible(str(path))}")
+    if broken:
+        raise ArtefactError(
+            [f"{path}: {reason}" for path, reason in broken],
+            "what is whole can still be used: `finetune resume` goes on from the newest whole checkpoint",
+        )
+    if not as_json and not found:
+        click.echo("nothing published yet, so nothing is broken")
