@@ -28,6 +28,6 @@ def test_no_file_hides_a_command_that_the_help_does_not_list() -> None:
 
 
 def test_the_help_lists_the_commands_in_order(cli) -> None:
-    text = cli("--help").stdout
+    text = cli("--help").out
     places = [text.index(f"\n  {name} ") for name in SUMMARIES]
     assert places == sorted(places)
