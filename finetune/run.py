@@ -151,7 +151,7 @@ def _work(
     judgement, split = _judge(recipe, trainer, data, watch)
     clock.lap("judge")
     folder.update(timings=clock.laps)
-    publish_report(folder, classifier.network, trainer, data, judgement, split)
+    watch.notes(publish_report(folder, classifier.network, trainer, data, judgement, split))
     watch.say(f"\n{per_class_text(judgement.metrics)}\n\nreport: {folder.report / 'report.html'}")
 
 

@@ -16,6 +16,7 @@ from finetune.model.bundle import save_bundle
 from finetune.model.freeze import freeze_hashes, freeze_proof
 from finetune.model.network import Network
 from finetune.model.weights import tensors_sha256
+from finetune.report.faults import Faults
 from finetune.report.files import data_summary, write_report
 from finetune.train.folder import RunFolder
 from finetune.train.trainer import Trainer
@@ -102,8 +103,12 @@ def publish_model(folder: RunFolder, network: Network, trainer: Trainer) -> None
 
 def publish_report(
     folder: RunFolder, network: Network, trainer: Trainer, data: Dataset, judgement: Judgement, split: str
-) -> None:
-    """Write the report folder, and the headline into run.json."""
+) -> list[str]:
+    """Write the report folder, and the headline into run.json.
+
+    Returns:
+        What of the report could not be made, one line each: no fault of a picture or page makes a run fail.
+    """
     metrics, recipe, images = judgement.metrics, folder.record["recipe"], data.parts()[-1][1]
     folder.warn(*(trainer.checkpoints.warnings if trainer.checkpoints else ()))
     folder.update(metrics={"split": split, "accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1})
@@ -115,7 +120,11 @@ def publish_report(
         "seed": recipe["seed"],
         "data": data_summary(data.table, str(data.root), data.notes, data.bad),
     }
-    write_report(
+    faults = Faults()
+    passage = None
+    with faults.tolerate("features.png"):
+        passage = example(network, images.load(network.preprocess), judgement, trainer.compute.in_fp32())
+    faults.lines += write_report(
         folder.report,
         split=split,
         selected_on=split == "val",
@@ -125,5 +134,7 @@ def publish_report(
         history=trainer.position.history,
         plan=trainer.plan.table(),
         run=about,
-        passage=example(network, images.load(network.preprocess), judgement, trainer.compute.in_fp32()),
+        passage=passage,
     )
+    folder.warn(*faults.lines)
+    return faults.lines

@@ -178,7 +178,9 @@ def judge(
     confusion = confusion_matrix(labels, predicted, len(classes))
     support = np.bincount(labels, minlength=len(classes))
     precision, recall, f1 = _rates(confusion, support)
-    columns: dict[str, Any] = {"class": classes, "support": support, "precision": precision, "recall": recall, "f1": f1}
+    # as objects: pandas' own strings, where pyarrow holds them, refuse the undecodable bytes of a folder's name
+    names = pd.Series(classes, dtype=object)
+    columns: dict[str, Any] = {"class": names, "support": support, "precision": precision, "recall": recall, "f1": f1}
     if intervals:
         hits = np.diag(confusion)
         f1_bounds = bootstrap_f1(labels, predicted, len(classes), seed=seed)

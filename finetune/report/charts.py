@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from finetune.evaluate.intervals import wilson
 from finetune.evaluate.metrics import ECE_BINS
+from finetune.report.axes import Scale, epoch_ticks, tick_labels, ticks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,36 +43,6 @@ class Bin:
     high: float
 
 
-@dataclass(frozen=True)
-class Scale:
-    """A straight map from data to drawing, for one axis."""
-
-    low: float
-    high: float
-    start: float
-    stop: float
-
-    def __call__(self, value: float) -> float:
-        """The place of `value` in the drawing."""
-        return self.start + (value - self.low) / (self.high - self.low) * (self.stop - self.start)
-
-
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) that cover `low` to `high`, both finite."""
-    span = (high - low) or abs(high) or 1.0
-    raw = span / max(about - 1, 1)
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(index * step, 12) for index in range(first, max(last, first + 1) + 1)]
-
-
-def epoch_ticks(last: int, about: int = 8) -> list[int]:
-    """Whole epochs from 0 to `last`, evenly apart."""
-    step = max(1, math.ceil(last / about))
-    return list(range(0, last + 1, step))
-
-
 def curves(label: str, lines: Sequence[Line], thaws: Sequence[tuple[int, str]], mark: int | None) -> Markup:
     """Curves over epochs.
 
@@ -81,13 +52,15 @@ def curves(label: str, lines: Sequence[Line], thaws: Sequence[tuple[int, str]], 
         thaws: (epoch, short text) at which a new phase starts, drawn between the epochs.
         mark: the epoch that was kept; its point on the last line gets a ring.
     """
-    height, left, right, top, bottom = 210.0, 40.0, 412.0, 18.0, 184.0
+    height, right, top, bottom = 210.0, 412.0, 18.0, 184.0
     finite = [y for line in lines for _, y in line.points if math.isfinite(y)]
     last = int(max((x for line in lines for x, _ in line.points), default=0))
     marks = ticks(min(finite, default=0.0), max(finite, default=1.0))
+    labels = tick_labels(marks)
+    left = max(40.0, 12 + 6.4 * max(map(len, labels)))
     across = Scale(-0.35, last + 0.35, left, right)
     up = Scale(marks[0], marks[-1], bottom, top)
-    parts = [_rule(left, right, up(value), _short(value, marks)) for value in marks]
+    parts = [_rule(left, right, up(value), label) for value, label in zip(marks, labels, strict=True)]
     parts += [_text(across(epoch), bottom + 17, str(epoch), "middle") for epoch in epoch_ticks(last)]
     for epoch, text in thaws:
         x = across(epoch - 0.5)
@@ -177,9 +150,3 @@ def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
 def _text(x: float, y: float, text: str, anchor: str, style: str = "tick") -> Markup:
     form = '<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>'
     return Markup(form).format(style, x, y, anchor, text)
-
-
-def _short(value: float, marks: Sequence[float]) -> str:
-    """A tick's number with as many decimals as the distance of the ticks asks for."""
-    step = abs(marks[1] - marks[0])
-    return f"{value:.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"

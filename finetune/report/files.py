@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.evaluate.metrics import NONE, predict
+from finetune.evaluate.metrics import NONE, PER_CLASS, calibration_error, predict
 from finetune.files import write_atomic, write_csv, write_json, write_text
 from finetune.report import plots
 from finetune.report.charts import calibration_bins
+from finetune.report.faults import Faults
 from finetune.report.features import features_png
 from finetune.report.page import Context, render, thaws
 
@@ -38,7 +39,7 @@ def write_report(
     plan: tuple[Sequence[str], Sequence[Sequence[object]]] = ((), ()),
     run: Mapping[str, Any] | None = None,
     passage: Passage | None = None,
-) -> None:
+) -> list[str]:
     """Write `metrics.json`, `per_class.csv`, `confusion.csv`, `predictions.csv`, the pictures and `report.html`.
 
     Args:
@@ -55,25 +56,45 @@ def write_report(
             freeze_proof, warnings, and data as `data_summary` gives it.
         passage: of one picture through the network, to be shown.
 
+    Returns:
+        What could not be made, one line each; everything else is there. Empty as a rule.
+
     Raises:
         ResourceError: a file cannot be written.
     """
-    about = run or {}
-    summary = metrics.as_dict(split)
-    write_json(folder / "metrics.json", summary)
-    columns = list(summary["per_class"][0])
-    write_csv(folder / "per_class.csv", columns, ([row[name] for name in columns] for row in summary["per_class"]))
-    counts = zip(classes, metrics.confusion.tolist(), strict=True)
-    write_csv(folder / "confusion.csv", ["class", *classes], ([name, *row] for name, row in counts))
-    names = ["path", "class", "predicted", "confidence", *(f"p:{name}" for name in classes)]
-    write_csv(folder / "predictions.csv", names, _prediction_rows(predictions, classes))
-    pictures = _pictures(metrics, predictions, classes, history)
-    if passage is not None and passage.activations:
-        pictures["features.png"] = features_png(passage, GROUPS)
+    summary, faults = metrics.as_dict(split), Faults()
+    for name, write in _tables(folder, summary, metrics, predictions, classes).items():
+        with faults.tolerate(name):
+            write()
+    pictures = _pictures(metrics, predictions, classes, history, passage, faults)
     for name, png in pictures.items():
         write_atomic(folder / name, png)
-    page = Context(split, selected_on, summary, metrics.confusion, predictions, history, plan, about, pictures)
-    write_text(folder / "report.html", render(page))
+    with faults.tolerate("report.html"):
+        about = {**(run or {})}
+        about["warnings"] = [*(about.get("warnings") or ()), *faults.lines]
+        page = Context(split, selected_on, summary, metrics.confusion, predictions, history, plan, about, pictures)
+        write_text(folder / "report.html", render(page))
+    return faults.lines
+
+
+def _tables(
+    folder: Path,
+    summary: Mapping[str, Any],
+    metrics: Metrics,
+    predictions: tuple[Sequence[str], NDArray[np.int64], NDArray[np.float64]],
+    classes: Sequence[str],
+) -> dict[str, Callable[[], None]]:
+    """File name → what writes it."""
+    columns = list(PER_CLASS)
+    rows = ([row[name] for name in columns] for row in summary["per_class"])
+    counts = ([name, *row] for name, row in zip(classes, metrics.confusion.tolist(), strict=True))
+    names = ["path", "class", "predicted", "confidence", *(f"p:{name}" for name in classes)]
+    return {
+        "metrics.json": lambda: write_json(folder / "metrics.json", summary),
+        "per_class.csv": lambda: write_csv(folder / "per_class.csv", columns, rows),
+        "confusion.csv": lambda: write_csv(folder / "confusion.csv", ["class", *classes], counts),
+        "predictions.csv": lambda: write_csv(folder / "predictions.csv", names, _prediction_rows(predictions, classes)),
+    }
 
 
 def data_summary(
@@ -110,11 +131,24 @@ def _pictures(
     predictions: tuple[Sequence[str], NDArray[np.int64], NDArray[np.float64]],
     classes: Sequence[str],
     history: Sequence[Mapping[str, Any]],
+    passage: Passage | None,
+    faults: Faults,
 ) -> dict[str, bytes]:
-    """File name → PNG."""
+    """File name → PNG, of those that can be drawn; one epoch makes no curve."""
     _, labels, probabilities = predictions
-    pictures = {"confusion.png": plots.confusion_png(metrics.confusion, classes)}
-    if history:
-        pictures["curves.png"] = plots.curves_png(history, [epoch for epoch, _ in thaws(history)])
-    bins = calibration_bins(labels, probabilities)
-    return {**pictures, "calibration.png": plots.calibration_png(bins, metrics.as_dict("")["ece"])}
+
+    def calibration() -> bytes:
+        ece = calibration_error(labels, probabilities)
+        return plots.calibration_png(calibration_bins(labels, probabilities), ece)
+
+    draw: dict[str, Callable[[], bytes]] = {"confusion.png": lambda: plots.confusion_png(metrics.confusion, classes)}
+    if len(history) > 1:
+        draw["curves.png"] = lambda: plots.curves_png(history, [epoch for epoch, _ in thaws(history)])
+    draw["calibration.png"] = calibration
+    if passage is not None and passage.activations:
+        draw["features.png"] = lambda: features_png(passage, GROUPS)
+    pictures: dict[str, bytes] = {}
+    for name, make in draw.items():
+        with faults.tolerate(name):
+            pictures[name] = make()
+    return pictures

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from finetune.report.charts import Scale, epoch_ticks
+from finetune.report.axes import Scale, epoch_ticks
 from finetune.train.gradients import COLUMN
 
 MOST = 24
@@ -20,11 +20,11 @@ Series = dict[str, list[tuple[int, float]]]
 
 
 def series(history: Sequence[Mapping[str, Any]]) -> Series:
-    """The norms in the rows of `history.csv`, in forward order; groups that never learnt are left out."""
+    """The norms in the rows of `history.csv`, in forward order, without groups that never learnt."""
     found: Series = {}
     for row in history:
         for name, value in row.items():
-            if name.startswith(COLUMN) and value not in (None, ""):
+            if name.startswith(COLUMN) and value not in (None, "") and math.isfinite(float(value)):
                 found.setdefault(name.removeprefix(COLUMN), []).append((int(row["epoch"]), float(value)))
     order = [name.removeprefix(COLUMN) for row in history[:1] for name in row]
     return {group: found[group] for group in sorted(found, key=lambda group: order.index(group))}
@@ -55,7 +55,13 @@ def comparison(history: Sequence[Mapping[str, Any]]) -> str:
         return ""
     (first, small), (last, large) = learning[0], learning[-1]
     ratio = small / large
-    share = f"{ratio:.2g} times" if ratio >= 0.01 else f"1/{float(f'{1 / ratio:.1e}'):,.0f} of" if ratio else "none of"
+    share = (
+        f"{ratio:.2g} times"
+        if ratio >= 0.01
+        else f"1/{float(f'{1 / ratio:.1e}'):,.0f} of"
+        if ratio > 1e-15
+        else "none of"
+    )
     return f"In the last epoch, that of {first} was {share} that of {last}."
 
 

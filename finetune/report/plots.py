@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from finetune.files import visible
+from finetune.report.axes import LARGEST
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,7 +85,7 @@ def curves_png(history: Sequence[Mapping[str, Any]], phases: Sequence[int] = ())
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             for key, (label, colour) in lines.items():
-                values = [np.nan if row.get(key) is None else float(row[key]) for row in history]
+                values = [_drawable(row.get(key)) for row in history]
                 axes.plot(epochs, values, color=colour, label=label, linewidth=1.6, marker="o", markersize=3)
             for start in phases:
                 axes.axvline(start - 0.5, color=GREY, linestyle=(0, (2, 3)), linewidth=1)
@@ -107,6 +109,12 @@ def calibration_png(bins: Sequence[Bin], ece: float | None) -> bytes:
         lower.set_ylabel("images")
         lower.set_xlabel("confidence")
         return png_bytes(figure)
+
+
+def _drawable(value: Any) -> float:
+    """A number that matplotlib can place, or NaN for a gap."""
+    number = np.nan if value in (None, "") else float(value)
+    return max(-LARGEST, min(LARGEST, number)) if math.isfinite(number) else math.nan
 
 
 def _name_axes(axes: Axes, classes: Sequence[str]) -> None:
