@@ -79,13 +79,14 @@ def predicting(precision: str) -> Arm:
         keep_large_buffers()
         wait_briefly()
         from finetune import Classifier
-        from finetune.deliver.predict import find_images, predict
+        from finetune.deliver.predict import find_images
+        from finetune.deliver.predictor import Predictor
         from finetune.device import choose
 
         network = Classifier(str(CARD), [f"class {number}" for number in range(7)]).network
         files = find_images([DATA / "vehicles"])
         clock = time.perf_counter()
-        count = sum(row.label is not None for row in predict(network, files, choose("cpu", precision)))
+        count = sum(row.label is not None for row in Predictor(network, choose("cpu", precision)).stream(files))
         assert count == len(files)
         return time.perf_counter() - clock
 

@@ -18,7 +18,9 @@ from finetune.recipe.schema import TrainConfig
 
 if TYPE_CHECKING:
     from finetune.data.folder import Dataset, ImageSet
+    from finetune.data.given import Picture
     from finetune.deliver.predict import Prediction
+    from finetune.deliver.predictor import Predictor
     from finetune.evaluate.metrics import Metrics
     from finetune.model.network import Network
     from finetune.model.plan import FreezePlan
@@ -240,18 +242,18 @@ class Classifier:
         network = self.network
         return judge_images(network, loaded, self.compute.in_fp32(), loss=network.loss).metrics
 
-    def predict(self, source: str | Path | Sequence[str | Path]) -> Prediction | list[Prediction]:
-        """The label and confidence of one image file, or a list of them for several (folders and globs, too)."""
-        from finetune.deliver.predict import find_images, predict
+    def predict(self, source: Picture | Sequence[Picture]) -> Prediction | list[Prediction]:
+        """The label and confidence of one picture, or a list of them; see `finetune.deliver.predictor.Predictor`."""
+        from finetune.deliver.predict import pictures_of
 
-        single = isinstance(source, (str, Path)) and not Path(source).is_dir()
-        paths = find_images([source] if isinstance(source, (str, Path)) else list(source))
-        found = list(predict(self.network, paths, self.compute.in_fp32(), loss=self.network.loss))
-        if single and len(found) == 1:
-            if found[0].error:
-                raise DataError(f"{found[0].path}: {found[0].error}", "give a readable image")
-            return found[0]
-        return found
+        pictures = pictures_of(source)
+        return self.predictor(len(pictures) if isinstance(pictures, list) else 1).predict(pictures)
+
+    def predictor(self, images: int = 1_000, *, threshold: float | None = None) -> Predictor:
+        """What answers many calls, about `images` pictures, from any thread, with the weights as they are now."""
+        from finetune.deliver.predictor import Predictor
+
+        return Predictor(self.network, self.compute.in_fp32(), threshold=threshold, images=images)
 
     def save(self, folder: str | Path) -> Path:
         """Write a model bundle (`model.safetensors`, `model.json`) that `load` and every command take."""

@@ -41,13 +41,13 @@ def predict(
     """Label images with the network of RUN: files, folders, globs. A file that is no image gets an error instead."""
     from finetune.classifier import load
     from finetune.deliver.predict import find_images
-    from finetune.deliver.predict import predict as do
+    from finetune.deliver.predictor import Predictor
     from finetune.device import choose
 
     files = find_images(paths)
     network = load(run).network
     compute = choose(device or "auto", precision, convolutional=network.convolutional, light=network.light)
-    found = do(network, files, compute, loss=network.loss)
+    found = Predictor(network, compute, images=len(files)).stream(files)
     failed = 0
     if as_json:
         rows = list(found)

@@ -134,13 +134,16 @@ def _require_regular(status: os.stat_result) -> None:
         raise BadImage(f"file too large: {status.st_size:,} bytes, more than {MAX_BYTES:,}")
 
 
-def decode(source: Path | bytes, mode: Literal["RGB", "L"], draft: tuple[int, int] | None = None) -> Image.Image:
+def decode(
+    source: Path | bytes | Image.Image, mode: Literal["RGB", "L"], draft: tuple[int, int] | None = None
+) -> Image.Image:
     """One image, whole, upright, 8 bits a channel; of several frames the first.
 
     16-bit and float images are scaled to 8 bits, transparent pixels show `BACKGROUND`, EXIF orientation is applied.
 
     Args:
-        source: a path, or the bytes of a file. The content decides the format, not the name.
+        source: a path, or the bytes of a file, whose content decides the format and not the name; or an image that
+            Pillow has opened, of which only the pixels are read.
         mode: "RGB" or "L" (grey).
         draft: (width, height) in pixels, upright, at least 1: a JPEG may be decoded at 1/2, 1/4 or 1/8 scale, never
             below this size. Much faster where a small image is wanted.
@@ -170,7 +173,7 @@ def inspect(data: bytes) -> Facts:
 
 
 @contextmanager
-def _reasons(source: Path | bytes) -> Iterator[None]:
+def _reasons(source: Path | bytes | Image.Image) -> Iterator[None]:
     """Whatever Pillow raises, as BadImage with a reason of one line."""
     try:
         yield
@@ -184,12 +187,12 @@ def _reasons(source: Path | bytes) -> Iterator[None]:
         raise BadImage(f"cannot be decoded: {visible(str(error)) or type(error).__name__}") from error
 
 
-def _load(data: bytes, draft: tuple[int, int] | None) -> tuple[Image.Image, Facts]:
+def _load(data: bytes | Image.Image, draft: tuple[int, int] | None) -> tuple[Image.Image, Facts]:
     """The decoded image, upright but in the file's own mode, and its facts."""
-    image = _open(data)
+    image = _open(data) if isinstance(data, bytes) else data
     stored, mode, name, animated = image.size, image.mode, image.format or "", getattr(image, "is_animated", False)
     jpeg = isinstance(image, JpegImagePlugin.JpegImageFile)  # MPO, the JPEG of many phones, is a subclass
-    if draft is not None and jpeg:
+    if draft is not None and jpeg and image is not data:  # what somebody else has opened keeps its size
         image.draft(None, (draft[1], draft[0]) if _orientation(image) >= 5 else draft)
     image.load()
     turn = _orientation(image)  # after loading: PNG keeps it behind the pixels, TIFF has applied it by now

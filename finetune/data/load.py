@@ -48,7 +48,7 @@ def order(seed: int, epoch: int, n: int) -> np.ndarray:
 
 
 def prepare(
-    source: Path | bytes,
+    source: Path | bytes | Image.Image,
     preprocess: Preprocess,
     augment: Augment | None = None,
     seed: int = 0,
@@ -69,7 +69,7 @@ def prepare(
     return _view(_picture(source, preprocess, augment), preprocess, augment, seed, view, sha256)
 
 
-def _picture(source: Path | bytes, preprocess: Preprocess, augment: Augment | None) -> Image.Image:
+def _picture(source: Path | bytes | Image.Image, preprocess: Preprocess, augment: Augment | None) -> Image.Image:
     """The decoded picture, no smaller than its views need."""
     random = augment is not None and augment.random
     return decode(source, preprocess.mode, draft=augment.draft(preprocess) if augment and random else preprocess.draft)

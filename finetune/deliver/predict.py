@@ -1,30 +1,15 @@
-"""Labels for image files, streamed: decoded ahead of the network, in bounded memory; a bad file is a row of its own."""
+"""What is said of an image file, and which files are meant."""
 
 from __future__ import annotations
 
 import glob
-from collections import deque
-from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-
+from finetune.data.given import Picture, as_list
 from finetune.data.listing import is_hidden, is_image_name
-from finetune.data.load import prepare
-from finetune.device import Compute
-from finetune.errors import BadImage, DataError
-from finetune.evaluate.judge import BATCH, forward_of
-from finetune.evaluate.loop import infer
-from finetune.evaluate.metrics import probabilities
-from finetune.model.network import Network
-
-AHEAD = 2
-"""Batches decoded ahead of the network."""
+from finetune.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -32,11 +17,12 @@ class Prediction:
     """What the network takes an image for.
 
     Attributes:
-        path: of the file.
-        label: the most probable class; None where the file is no readable image.
-        confidence: its probability.
+        path: of the file; empty for a picture that has none.
+        label: the most probable class; None where the file is no readable image, or where the network abstained.
+        confidence: probability of the most probable class.
         probabilities: of every class, by name.
-        error: why there is no label.
+        error: why there is no answer.
+        abstained: the confidence is below the threshold that was asked for.
     """
 
     path: str
@@ -44,10 +30,28 @@ class Prediction:
     confidence: float | None = None
     probabilities: dict[str, float] | None = None
     error: str | None = None
+    abstained: bool = False
 
     def top(self, k: int) -> list[tuple[str, float]]:
         """The `k` most probable classes with their probabilities, the first of equals first."""
         return sorted((self.probabilities or {}).items(), key=lambda item: -item[1])[:k]
+
+
+def pictures_of(source: Picture | Iterable[Picture]) -> Picture | list[Picture]:
+    """The one picture that is meant, or the list of them: folders and globs are replaced by their files.
+
+    Raises:
+        DataError: paths that match nothing.
+    """
+    several = as_list(source)
+    if several is None and isinstance(source, str | Path):
+        found = find_images([source])
+        return list(found) if Path(source).is_dir() or len(found) != 1 else found[0]
+    if several is None:
+        return source  # type: ignore[return-value]  # `as_list` has seen that it is one
+    if all(isinstance(picture, str | Path) for picture in several):
+        return list(find_images(several))
+    return several
 
 
 def find_images(paths: Sequence[str | Path]) -> list[Path]:
@@ -79,68 +83,3 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
 def _is_sample(path: Path) -> bool:
     """Whether a file below a folder is meant: not what a system left there, as the scan has it."""
     return is_image_name(path.name) and not any(is_hidden(part) for part in path.parts)
-
-
-def predict(
-    network: Network,
-    sources: Collection[Path],
-    compute: Compute,
-    *,
-    loss: str = "cross_entropy",
-    workers: int = 2,
-    batch: int = BATCH,
-) -> Iterator[Prediction]:
-    """One prediction for each file, in order.
-
-    Args:
-        network: whole, with its classes.
-        sources: image files.
-        compute: where; fp32 gives what `evaluate` gives.
-        loss: what the network was trained with; decides how logits become probabilities.
-        workers: decoding threads.
-        batch: files per forward pass.
-    """
-    forward = forward_of(network, compute, len(sources))
-    for paths, pixels in _decoded(network, iter(sources), workers, batch):
-        good = [position for position, value in enumerate(pixels) if not isinstance(value, BadImage)]
-        rows: dict[int, np.ndarray] = {}
-        if good:
-            stacked = torch.from_numpy(np.stack([pixels[position] for position in good]))
-            logits = infer(forward, [(np.arange(len(good)), stacked)])
-            rows = dict(zip(good, probabilities(logits, loss), strict=True))
-        for position, path in enumerate(paths):
-            yield _prediction(path, network.classes, rows.get(position), pixels[position])
-
-
-def _decoded(
-    network: Network, sources: Iterator[Path], workers: int, batch: int
-) -> Iterator[tuple[list[Path], list[Any]]]:
-    """Batches of paths with their pixels, uint8 [H, W, C], or the BadImage that came of them."""
-
-    def one(path: Path) -> np.ndarray | BadImage:
-        try:
-            return prepare(path, network.preprocess)
-        except BadImage as error:
-            return error
-
-    pending: deque[tuple[list[Path], list[Future[Any]]]] = deque()
-    pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode")
-    try:
-        while paths := list(islice(sources, batch)):
-            pending.append((paths, [pool.submit(one, path) for path in paths]))
-            if len(pending) > AHEAD:
-                ready, futures = pending.popleft()
-                yield ready, [future.result() for future in futures]
-        for ready, futures in pending:
-            yield ready, [future.result() for future in futures]
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _prediction(path: Path, classes: list[str], row: np.ndarray | None, pixels: object) -> Prediction:
-    if row is None:
-        assert isinstance(pixels, BadImage)
-        return Prediction(str(path), error="; ".join(pixels.problems))
-    best = int(row.argmax())
-    chances = dict(zip(classes, row.tolist(), strict=True))
-    return Prediction(str(path), classes[best], float(row[best]), chances)
