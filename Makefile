@@ -50,6 +50,8 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null)$(wildcard $(BEGUN)),$(CURDIR))
 $(STAMP): FORCE
 endif
 
+# editable_mode=compat: by a path, not by a finder, so that `import finetune` in the clone's parent folder finds the
+# package and not the clone as an empty namespace.
 # BEGUN stands while pip works. One that is still there tells of a killed install, which pip cannot mend: it takes a
 # half-copied package for an installed one. Then, as after a move, the environment is made anew. An update that pip
 # itself gives up (no network, versions that don't fit) leaves what was there.
@@ -60,6 +62,6 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(BEGUN)
 	@echo "installing into .venv (from nothing, PyTorch and all: about 6 GB, some minutes)"
 	@.venv/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]' \
+	@.venv/bin/python -m pip install --quiet -c constraints.txt --config-settings editable_mode=compat -e '.[dev]' \
 		|| { [ ! -e $(STAMP) ] || rm $(BEGUN); exit 1; }
 	@echo "$(CURDIR)" >$(STAMP) && rm $(BEGUN)

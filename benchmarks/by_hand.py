@@ -17,8 +17,18 @@ from typing import Any
 DATA = Path(os.environ.get("FINETUNE_DATA", "../shared/data")).absolute()
 CARD = DATA.parent / "weights" / "mobilenetv2_035.in1k.yaml"
 MOBILENET = "mobilenetv2_035"
+NEEDED = [DATA / "hymenoptera_data", DATA / "vehicles", DATA / "MNIST" / "raw", CARD]
 Arm = Callable[[Path], float]
 """Something to be timed: it gets an empty folder and gives its seconds."""
+
+
+def require_data() -> None:
+    """End with a plain message where the real images or weights are missing."""
+    if missing := [str(path) for path in NEEDED if not path.exists()]:
+        raise SystemExit(
+            f"not found: {', '.join(missing)}\n"
+            "Set FINETUNE_DATA to a folder with hymenoptera_data/, vehicles/ and MNIST/raw/, beside which lies weights/"
+        )
 
 
 def transforms_of(*first: Any) -> Any:

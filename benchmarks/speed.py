@@ -25,7 +25,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from by_hand import CARD, DATA, MOBILENET, Arm, features_once, in_memory, loader_predicts, tutorial
+from by_hand import CARD, DATA, MOBILENET, Arm, features_once, in_memory, loader_predicts, require_data, tutorial
 
 COMMAND = Path(sys.executable).with_name("finetune")
 
@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, help="write every run into this file as well")
     parser.add_argument("--one", nargs=2, metavar=("TASK", "ARM"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    require_data()
     if arguments.one:
         return one(*arguments.one)
     rows = []
