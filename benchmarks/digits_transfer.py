@@ -34,7 +34,7 @@ from matplotlib.figure import Figure
 from scipy.stats import t
 
 from finetune import Classifier, ImageFolder
-from finetune.data.folder import Dataset, ImageSet
+from finetune.data.dataset import Dataset, ImageSet
 from finetune.data.samples.catalogue import write_sample
 from finetune.data.split import split
 from finetune.files import write_atomic

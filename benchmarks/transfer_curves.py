@@ -49,7 +49,8 @@ from digits_transfer import chosen, interval
 
 from finetune import Classifier, ImageFolder
 from finetune.classifier import train_config
-from finetune.data.folder import Dataset, ImageSet
+from finetune.data.batches import load_images
+from finetune.data.dataset import Dataset, ImageSet
 from finetune.data.samples.catalogue import write_sample
 from finetune.data.split import split
 from finetune.evaluate.judge import judge_images
@@ -160,7 +161,7 @@ def measure(images: Images, arguments: argparse.Namespace) -> pd.DataFrame:
                 data = images.dealt(count, seed)
                 classifier = learned(ARMS[key], arguments.backbone, arguments.size, data, seed)
                 network, compute = classifier.network, classifier.compute.in_fp32()
-                judges = judges or images.judged.load(network.preprocess, keep=KEEP)
+                judges = judges or load_images(images.judged, network.preprocess, keep=KEEP)
                 found = judge_images(network, judges, compute).metrics
                 rows[count, key, seed] = found.accuracy, found.macro_f1
                 keep(arguments.csv, [images.name, count, key, seed, found.accuracy, found.macro_f1])

@@ -20,7 +20,7 @@ import pandas as pd
 from scipy.stats import t
 
 from finetune import Classifier, ImageFolder
-from finetune.data.folder import Dataset
+from finetune.data.dataset import Dataset
 from finetune.data.split import split
 
 EPOCHS = 10

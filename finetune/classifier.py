@@ -17,7 +17,7 @@ from finetune.errors import DataError, UsageError
 from finetune.recipe.schema import TrainConfig
 
 if TYPE_CHECKING:
-    from finetune.data.folder import Dataset, ImageSet
+    from finetune.data.dataset import Dataset, ImageSet
     from finetune.data.given import Picture
     from finetune.deliver.predict import Prediction
     from finetune.deliver.predictor import Predictor
@@ -202,6 +202,7 @@ class Classifier:
         say: Callable[[str], None] = lambda text: None,
     ) -> Trainer:
         """The iterator over epochs that `fit` runs through; see `finetune.train.trainer.Trainer`."""
+        from finetune.data.batches import load_images
         from finetune.train.decide import make_cache, make_settings
         from finetune.train.trainer import Trainer
 
@@ -211,7 +212,7 @@ class Classifier:
         self.network.loss = settings.loss
         cache = replace(make_cache(values), exact=data.parts()[-1][0] == "val")
         train_images, val_images = (
-            part.load(self.network.preprocess, workers, cache.pictures()) for part in (data.train, data.val)
+            load_images(part, self.network.preprocess, workers, cache.pictures()) for part in (data.train, data.val)
         )
         return Trainer(
             self.network,
@@ -234,11 +235,13 @@ class Classifier:
         Raises:
             DataError: the images have a class that the classifier does not know.
         """
-        from finetune.data.folder import ImageSet
+        from finetune.data.batches import load_images
+        from finetune.data.dataset import ImageSet
         from finetune.evaluate.judge import judge_images
 
         # labels by name, in this classifier's order
-        loaded = ImageSet(images.root, images.table, self.classes, images.pixels).load(self.network.preprocess)
+        relabelled = ImageSet(images.root, images.table, self.classes, images.pixels)
+        loaded = load_images(relabelled, self.network.preprocess)
         network = self.network
         return judge_images(network, loaded, self.compute.in_fp32(), loss=network.loss).metrics
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from finetune.classifier import Classifier
-from finetune.data.folder import Dataset
+from finetune.data.batches import load_images
+from finetune.data.dataset import Dataset
 from finetune.data.samples.catalogue import ABOUT, write_sample
 from finetune.data.source import class_names as names_of
 from finetune.data.source import read_source
+from finetune.data.wanted import Wanted
 from finetune.deliver.publish import publish_data, publish_decisions, publish_model, publish_report
 from finetune.device import choose
 from finetune.errors import FinetuneError, UsageError
@@ -165,10 +167,8 @@ def read_data(recipe: Recipe, watch: Watch, draw: bool = True) -> Dataset:
     data = read_source(
         section.source,
         folder,
-        classes=section.classes,
-        positive=section.positive,
-        **section.split.model_dump(),
-        on_bad=section.on_bad,
+        Wanted.of(section.model_dump()),
+        section.positive,
         tick=watch.reading("reading images", "reading the images; nothing to save yet"),
         workers=section.workers,
     )
@@ -181,7 +181,7 @@ def read_data(recipe: Recipe, watch: Watch, draw: bool = True) -> Dataset:
 def class_names(recipe: Recipe) -> list[str]:
     """The classes of the recipe's images, without reading one."""
     section, folder = recipe.data, None if recipe.data.folder is None else Path(recipe.data.folder)
-    return names_of(section.source, folder, section.classes, section.positive, section.sample)
+    return names_of(section.source, folder, Wanted.of(section.model_dump()), section.positive, section.sample)
 
 
 def _make_trainer(
@@ -292,7 +292,7 @@ def _judge(recipe: Recipe, trainer: Trainer, data: Dataset, watch: Watch) -> tup
     network, compute = trainer.network, trainer.compute.in_fp32()
     split, part = data.parts()[-1]
     # of validation, the pictures are decoded already, and perhaps the work of the frozen layers is done
-    images = trainer.val if split == "val" else part.load(network.preprocess, recipe.data.workers)
+    images = trainer.val if split == "val" else load_images(part, network.preprocess, recipe.data.workers)
     tick = watch.judging(len(images))
     logits = trainer.answers(tick) if split == "val" else None
     judged = judge_images(network, images, compute, loss=network.loss, seed=recipe.seed, tick=tick, logits=logits)

@@ -62,6 +62,33 @@ def order_offences(path: str, tree: Tree) -> Iterator[str]:
             yield f"{path}:{line}: {room(path)} stands above {parts[1]} and may not import {name}"
 
 
+def file_imports(path: str, tree: Tree, files: set[str]) -> set[str]:
+    """The files of the package that a file imports, those for type checking alone included."""
+    found = set()
+    for _, name in imported(path, tree):
+        parts = name.split(".")[1:] if name.startswith("finetune.") else []
+        targets = ["/".join(parts[:length]) + ".py" for length in (len(parts), len(parts) - 1) if length > 0]
+        found |= {next((target for target in targets if target in files), path)} - {path}
+    return found
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Files that import each other in a circle, in order; empty where there are none."""
+    done: set[str] = set()
+
+    def walk(path: str, above: list[str]) -> list[str]:
+        if path in above:
+            return [*above[above.index(path) :], path]
+        if path in done:
+            return []
+        rounds = (walk(target, [*above, path]) for target in sorted(graph.get(path, ())))
+        found = next((round_ for round_ in rounds if round_), [])
+        done.add(path)
+        return found
+
+    return next((found for path in sorted(graph) if (found := walk(path, []))), [])
+
+
 def recipe_offences(path: str, tree: Tree) -> Iterator[str]:
     """Imports of the recipe room by rooms that take plain arguments; cards are read by its YAML rules."""
     for line, name in imported(path, tree):
@@ -78,6 +105,19 @@ def test_a_module_imports_only_from_the_rooms_above(trees: dict[str, Tree]) -> N
     assert sum(name.startswith("finetune.") for p, t in rooms.items() for _, name in imported(p, t)) > 0
     assert [path for path in rooms if room(path) not in ROOMS] == []
     assert [offence for path, tree in rooms.items() for offence in order_offences(path, tree)] == []
+
+
+def test_no_files_import_each_other_in_a_circle(trees: dict[str, Tree]) -> None:
+    files = set(trees)
+    graph = {path: file_imports(path, tree, files) for path, tree in trees.items()}
+    assert sum(map(len, graph.values())) > len(files)
+    assert circle(graph) == []
+
+
+def test_a_circle_is_seen() -> None:
+    assert circle({"a.py": {"b.py"}, "b.py": {"c.py"}, "c.py": {"b.py"}}) == ["b.py", "c.py", "b.py"]
+    code = "def f():\n    from finetune.data.scan import scan"
+    assert file_imports("data/split.py", ast.parse(code), {"data/scan.py", "data/split.py"}) == {"data/scan.py"}
 
 
 def test_config_stops_at_the_door(trees: dict[str, Tree]) -> None:

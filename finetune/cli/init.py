@@ -22,7 +22,7 @@ def init(folder: Path, out: Path | None, backbone: str) -> None:
     if not folder.is_dir():
         raise DataError(f"{visible(str(folder))}: no such folder", "give a folder with one folder of images per class")
     listing = list_folder(folder.resolve(), None)
-    classes = sorted(listing.folders["train" if listing.split_layout else ""])
+    classes = listing.classes
     target = out or Path(f"{folder.resolve().name}.yaml")
     if target.exists():
         raise UsageError(f"{visible(str(target))}: is there already", "give another name with --out")

@@ -13,7 +13,7 @@ from finetune.cli.signals import StopFlag, stop_on_signals
 
 if TYPE_CHECKING:
     from finetune.classifier import Classifier
-    from finetune.data.folder import Dataset
+    from finetune.data.dataset import Dataset
     from finetune.recipe.schema import Recipe
 
 
@@ -57,10 +57,12 @@ def show_plan(recipe: Recipe, freeze: tuple[str, ...], as_json: bool, stop: Stop
 
 
 def _source(recipe: Recipe) -> dict[str, Any]:
+    from finetune.data.wanted import Wanted
+
     section = recipe.data
     folder = None if section.folder is None else Path(section.folder)
-    named = {"classes": section.classes, "positive": section.positive}
-    return {"source": section.source, "folder": folder, **named, **section.split.model_dump()}
+    wanted = Wanted.of(section.model_dump())
+    return {"source": section.source, "folder": folder, "wanted": wanted, "positive": section.positive}
 
 
 def _kept(classifier: Classifier, recipe: Recipe, data: Dataset) -> list[tuple[dict[str, Any], str]]:

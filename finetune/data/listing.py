@@ -50,6 +50,11 @@ class Listing:
     unused: list[str] = field(default_factory=list)
     bad: list[tuple[str, str]] = field(default_factory=list)
 
+    @property
+    def classes(self) -> list[str]:
+        """The names of the class folders, of a split layout those of train/, sorted."""
+        return sorted(self.folders["train" if self.split_layout else ""])
+
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder belongs to the system (`.DS_Store`, `Thumbs.db`, `__MACOSX`, …) and is no data."""

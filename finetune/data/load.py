@@ -21,7 +21,7 @@ from finetune.errors import BadImage, DataError
 from finetune.files import visible
 
 if TYPE_CHECKING:  # predicting and serving come through here without ever scanning a folder
-    from finetune.data.folder import ImageSet
+    from finetune.data.dataset import ImageSet
 
 STREAM = 2
 """Sets the random numbers of the order apart from those of other uses of the same seed."""

@@ -14,11 +14,10 @@ from PIL import Image
 from torch.nn.functional import grid_sample
 
 from finetune.data.augment import Augment
-from finetune.data.load import Images
 from finetune.data.preprocess import Preprocess
 
 if TYPE_CHECKING:
-    from finetune.data.folder import ImageSet
+    from finetune.data.dataset import ImageSet
 
 STREAM = 3
 """Sets the random numbers of these views apart from those of other uses of the same seed."""
@@ -141,10 +140,6 @@ class MemoryImages:
             return self._coloured(grey)
         pictures = [Image.fromarray(picture).convert(self.preprocess.mode) for picture in grey.numpy()]
         return torch.from_numpy(np.stack([self.preprocess.evaluate(picture) for picture in pictures]))
-
-
-AnyImages = Images | MemoryImages
-"""What gives batches of pixels, wherever they come from."""
 
 
 def draws(seed: int, view: int, contents: np.ndarray) -> torch.Tensor:

@@ -12,16 +12,17 @@ import os
 import queue
 import threading
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from finetune.data.folder import Dataset, ImageSet
+from finetune.data.dataset import Dataset, ImageSet
 from finetune.data.scan import COLUMNS
 from finetune.data.split import split
+from finetune.data.wanted import Wanted
 from finetune.errors import DataError, ResourceError, did_you_mean
 from finetune.files import cache_folder, visible, write_atomic
 
@@ -57,7 +58,22 @@ def read_mnist(root: Path | None, classes: Sequence[str] | None = None, *, val: 
     return Dataset(root, table, names, pixels=pixels)
 
 
-def pick(root: Path, table: pd.DataFrame, classes: Sequence[str]) -> ImageSet:
+def read(folder: Path | None, wanted: Wanted, tick: Callable[[int, int], None] | None, workers: int | None) -> Dataset:
+    """`read_mnist` as a source of recipes; its test images are its own, `wanted.test` is not used."""
+    return read_mnist(folder, wanted.classes, val=wanted.val, seed=wanted.seed)
+
+
+def class_names(folder: Path | None, wanted: Wanted, sample: str | None) -> list[str]:
+    """The ten digits."""
+    return list(CLASSES)
+
+
+def outline(folder: Path | None, wanted: Wanted) -> Dataset | None:
+    """None: the files hold no names."""
+    return None
+
+
+def reopen(root: Path, table: pd.DataFrame, classes: Sequence[str]) -> ImageSet:
     """The images that `table`, rows of a run's data.csv, names.
 
     Raises:

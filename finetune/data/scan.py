@@ -93,7 +93,7 @@ def scan(
     images = {path: result for path, result in found.items() if not isinstance(result, str)}
     if not images:
         raise _no_images(root, listing, bad)
-    order = list(classes) if classes is not None else sorted(listing.folders["train" if listing.split_layout else ""])
+    order = list(classes) if classes is not None else listing.classes
     notes = [*_listing_notes(listing), *_image_notes(images)]
     return Scan(root, _table(listing, images), order, listing.split_layout, notes, bad, listing.folders)
 

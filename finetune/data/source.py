@@ -1,129 +1,103 @@
-"""Where the images come from: a folder, or MNIST. The one place that tells them apart."""
+"""Where images come from: one small protocol, and the functions that put `data.positive` on top of it.
+
+A source is a module with the four functions of `Source`; a new one (a CSV list, tar shards) is one line in `SOURCES`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Protocol
 
 import pandas as pd
 
+from finetune.data import folder as image_folder
 from finetune.data import mnist
-from finetune.data.folder import Dataset, ImageFolder, ImageSet, one_against_rest
-from finetune.data.listing import list_folder
-from finetune.data.samples.catalogue import CLASSES
-from finetune.data.scan import COLUMNS
-from finetune.data.split import split
-from finetune.errors import DataError
+from finetune.data.dataset import Dataset, ImageSet, one_against_rest
+from finetune.data.wanted import Wanted
+
+Tick = Callable[[int, int], None]
+
+
+class Source(Protocol):
+    """Where images come from."""
+
+    def read(self, folder: Path | None, wanted: Wanted, tick: Tick | None, workers: int | None) -> Dataset:
+        """The images with their split, all of them checked."""
+
+    def class_names(self, folder: Path | None, wanted: Wanted, sample: str | None) -> list[str]:
+        """The classes in the order of the network's outputs, without reading an image."""
+
+    def outline(self, folder: Path | None, wanted: Wanted) -> Dataset | None:
+        """The images by their names alone, to be counted; None where names do not tell."""
+
+    def reopen(self, root: Path, table: pd.DataFrame, classes: Sequence[str]) -> ImageSet:
+        """The images that `table`, rows of a run's data.csv, names."""
+
+
+SOURCES: dict[str, Source] = {"folder": image_folder, "mnist": mnist}
+"""By the names of `data.source`."""
 
 
 def read_source(
     source: str,
     folder: Path | None,
-    *,
-    classes: Sequence[str] | None = None,
+    wanted: Wanted,
     positive: str | None = None,
-    val: float = 0.15,
-    test: float = 0.15,
-    seed: int = 0,
-    on_bad: Literal["stop", "skip"] = "stop",
-    tick: Callable[[int, int], None] | None = None,
+    tick: Tick | None = None,
     workers: int | None = None,
 ) -> Dataset:
     """The images of a source with their split.
 
     Args:
-        source: folder or mnist.
+        source: a key of `SOURCES`.
         folder: of the images; of mnist, what holds MNIST/raw, None for the cache folder.
-        classes: only these, in this order.
+        wanted: which images, and how they are read and split.
         positive: a class: it against the rest.
-        val: fraction for choosing the best epoch.
-        test: fraction for judging; mnist has its own images for that.
-        seed: of the split.
-        on_bad: what to do about unreadable images.
         tick: called as `tick(done, total)` while images are read.
         workers: threads that read.
 
     Raises:
         DataError: images that are not usable. ResourceError: MNIST that is absent and cannot be fetched.
     """
-    if source == "mnist":
-        data = mnist.read_mnist(folder, classes, val=val, seed=seed)
-    else:
-        assert folder is not None
-        data = ImageFolder(folder, classes, on_bad, tick, workers).split(val, test, seed)
+    data = SOURCES[source].read(folder, wanted, tick, workers)
     return data if positive is None else data.against_rest(positive)
 
 
 def class_names(
-    source: str, folder: Path | None, classes: Sequence[str] | None, positive: str | None, sample: str | None
+    source: str, folder: Path | None, wanted: Wanted, positive: str | None = None, sample: str | None = None
 ) -> list[str]:
     """The classes of a source in the order of the network's outputs, without reading an image.
 
     Args:
-        source, folder, classes, positive: as for `read_source`.
+        source, folder, wanted, positive: as for `read_source`.
         sample: the built-in sample that will be written where there is no folder.
 
     Raises:
         DataError: no such folder, or no such class.
     """
-    found = list(classes) if classes is not None else _all_classes(source, folder, sample)
-    return found if positive is None else one_against_rest(positive, found)
+    names = list(wanted.classes) if wanted.classes is not None else SOURCES[source].class_names(folder, wanted, sample)
+    return names if positive is None else one_against_rest(positive, names)
 
 
-def _all_classes(source: str, folder: Path | None, sample: str | None) -> list[str]:
-    if source == "mnist":
-        return list(mnist.CLASSES)
-    if sample is not None and folder is not None and not folder.exists():
-        return list(CLASSES[sample])
-    if folder is None or not folder.is_dir():
-        raise DataError(f"data.folder: {folder}: no such folder", "give one with a folder of images per class")
-    listing = list_folder(folder, None)
-    return sorted(listing.folders["train" if listing.split_layout else ""])
-
-
-def outline(
-    source: str,
-    folder: Path | None,
-    *,
-    classes: Sequence[str] | None = None,
-    positive: str | None = None,
-    val: float = 0.15,
-    test: float = 0.15,
-    seed: int = 0,
-) -> Dataset | None:
+def outline(source: str, folder: Path | None, wanted: Wanted, positive: str | None = None) -> Dataset | None:
     """The images of a source by their names alone, split as many to many as they will be; no image is opened.
 
     Args:
-        source, folder, classes, positive, val, test, seed: as for `read_source`.
+        source, folder, wanted, positive: as for `read_source`.
 
     Returns:
         Images to be counted, not to be read; None where there are none yet, or none that could be split.
     """
-    if source == "mnist":
-        return None  # its files hold no names
-    if folder is None or not folder.is_dir():
-        return None
-    listing = list_folder(folder, classes)
-    rows = [(path, name, part, path, 0, 0, 0, "") for path, (name, part) in sorted(listing.samples.items())]
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    names = list(classes) if classes is not None else sorted(listing.folders["train" if listing.split_layout else ""])
-    if not listing.split_layout:
-        try:
-            table["split"] = split(table, val, test, seed)
-        except DataError:
-            return None
-    data = Dataset(folder, table, names)
-    if not (len(data.train) and len(data.val)):
-        return None
-    return data if positive is None else data.against_rest(positive)
+    data = SOURCES[source].outline(folder, wanted)
+    return data if data is None or positive is None else data.against_rest(positive)
 
 
 def reopen(source: str, root: Path, table: pd.DataFrame, classes: Sequence[str]) -> ImageSet:
     """The images of a run again.
 
     Args:
-        source: folder or mnist.
+        source: a key of `SOURCES`.
         root: of the images.
         table: rows of the run's data.csv.
         classes: the class names.
@@ -131,4 +105,4 @@ def reopen(source: str, root: Path, table: pd.DataFrame, classes: Sequence[str])
     Raises:
         DataError, ResourceError: they are not there any more.
     """
-    return mnist.pick(root, table, classes) if source == "mnist" else ImageSet(root, table, classes)
+    return SOURCES[source].reopen(root, table, classes)

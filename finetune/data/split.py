@@ -35,7 +35,9 @@ def split(table: pd.DataFrame, val: float, test: float, seed: int) -> pd.Series[
     if not (0 < val < 1 and 0 <= test < 1 and val + test < 1):
         problem = f"data.split: val {val} and test {test} leave no training images or no validation images"
         raise UsageError(problem, "give val > 0, test >= 0 and val + test < 1, for instance 0.15 and 0.15")
-    contents = {str(name): set(rows["sha256"]) for name, rows in table.groupby("class", sort=False)}
+    contents: dict[str, set[str]] = {}  # not by groupby: pandas 3 refuses names that are not UTF-8
+    for name, content in zip(table["class"], table["sha256"], strict=True):
+        contents.setdefault(name, set()).add(content)
     too_few = sorted(name for name, hashes in contents.items() if len(hashes) < 2)
     if too_few:
         raise _cannot(f"{_named(name)} has a single image: it cannot be split" for name in too_few)

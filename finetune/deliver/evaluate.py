@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from finetune.data.folder import ImageSet, one_against_rest, relabelled
+from finetune.data.batches import load_images
+from finetune.data.dataset import ImageSet, one_against_rest, relabelled
 from finetune.data.manifest import read_manifest
 from finetune.data.scan import scan
 from finetune.data.source import reopen
@@ -49,7 +50,7 @@ def evaluate(
     tick = watch.reading("judging", "judging")
     judgement = judge_images(
         network,
-        images.load(network.preprocess),
+        load_images(images, network.preprocess),
         choose(device, precision, convolutional=network.convolutional, light=network.light),
         loss=network.loss,
         tick=lambda done: tick(done, len(images)),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from finetune.data.folder import Dataset
+from finetune.data.batches import load_images
+from finetune.data.dataset import Dataset
 from finetune.data.manifest import changes, write_manifest
 from finetune.data.samples.catalogue import is_drawn
 from finetune.device import versions
@@ -123,7 +124,7 @@ def publish_report(
     faults = Faults()
     passage = None
     with faults.tolerate("features.png"):
-        passage = example(network, images.load(network.preprocess), judgement, trainer.compute.in_fp32())
+        passage = example(network, load_images(images, network.preprocess), judgement, trainer.compute.in_fp32())
     faults.lines += write_report(
         folder.report,
         split=split,

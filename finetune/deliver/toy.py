@@ -11,7 +11,9 @@ import numpy as np
 from PIL import Image
 
 from finetune.data.augment import Augment
-from finetune.data.folder import Dataset, ImageFolder
+from finetune.data.batches import load_images
+from finetune.data.dataset import Dataset
+from finetune.data.folder import ImageFolder
 from finetune.device import choose
 from finetune.errors import Stopped
 from finetune.files import write_atomic
@@ -88,8 +90,8 @@ class Toy:
         return Trainer(
             network,
             plan,
-            data.train.load(network.preprocess, 0),
-            data.val.load(network.preprocess, 0),
+            load_images(data.train, network.preprocess, 0),
+            load_images(data.val, network.preprocess, 0),
             settings,
             replace(choose("cpu", "fp32"), threads=1),
             checkpoints=Checkpoints(self.folder / name),

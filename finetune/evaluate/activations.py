@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from finetune.data.memory import AnyImages
+from finetune.data.batches import AnyImages
 from finetune.device import Compute
 from finetune.evaluate.judge import Judgement, forward_of
 from finetune.evaluate.loop import infer

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from finetune.data.memory import AnyImages
+from finetune.data.batches import AnyImages
 from finetune.device import Compute, own_randomness
 from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import Metrics, judge, probabilities

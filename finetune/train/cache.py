@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from finetune.data.augment import Augment
-from finetune.data.memory import AnyImages
+from finetune.data.batches import AnyImages
 from finetune.device import Compute, free_memory, versions
 from finetune.errors import ResourceError
 from finetune.model.cut import Cut, Values

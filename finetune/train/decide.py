@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from finetune.data.augment import Augment
-from finetune.data.folder import ImageSet
+from finetune.data.dataset import ImageSet
 from finetune.files import cache_folder
 from finetune.model.network import Network
 from finetune.train.budget import CachePlan

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune.data.memory import AnyImages
+from finetune.data.batches import AnyImages
 from finetune.evaluate.loop import infer
 from finetune.model.cut import Values
 from finetune.model.freeze import owner

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from finetune.data.batches import AnyImages
 from finetune.data.load import order
-from finetune.data.memory import AnyImages
 from finetune.device import Compute, own_randomness, seed
 from finetune.errors import DivergedError, Stopped
 from finetune.evaluate.loop import infer

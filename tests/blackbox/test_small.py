@@ -170,6 +170,7 @@ def test_the_shipped_model_is_what_its_card_says() -> None:
 def test_the_shipped_model_knows_real_digits(real_data: Path) -> None:
     from safetensors.torch import load_file
 
+    from finetune.data.batches import load_images
     from finetune.data.mnist import read_mnist
     from finetune.model.backbones import build
 
@@ -177,7 +178,7 @@ def test_the_shipped_model_knows_real_digits(real_data: Path) -> None:
     network.module.load_state_dict(load_file(MODELS / "mnist-mlp.safetensors"))
     test = read_mnist(real_data).test
     assert test is not None
-    images = test.load(network.preprocess)
+    images = load_images(test, network.preprocess)
     pixels = images.pixels(range(1000))
     with torch.inference_mode():
         right = network.module(network.preprocess.normalise(pixels)).argmax(1).numpy() == images.labels[:1000]

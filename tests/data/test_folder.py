@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finetune.data.folder import ImageFolder, ImageSet
+from finetune.data.dataset import ImageSet
+from finetune.data.folder import ImageFolder
 from finetune.errors import DataError
 from tests import makers
 

@@ -16,8 +16,9 @@ from PIL import Image
 
 from finetune.data import load
 from finetune.data.augment import Augment
+from finetune.data.dataset import ImageSet
 from finetune.data.decode import decode
-from finetune.data.folder import ImageFolder, ImageSet
+from finetune.data.folder import ImageFolder
 from finetune.data.load import AHEAD, Images, order, prepare
 from finetune.data.preprocess import Preprocess
 from finetune.errors import BadImage, DataError

@@ -13,10 +13,12 @@ import torch
 
 from finetune.data import mnist
 from finetune.data.augment import Augment
+from finetune.data.batches import load_images
 from finetune.data.folder import ImageFolder
 from finetune.data.memory import MOTIONS, MemoryImages, draws, moved
 from finetune.data.preprocess import Preprocess
 from finetune.data.source import class_names, read_source, reopen
+from finetune.data.wanted import Wanted
 from finetune.errors import DataError, ResourceError
 from tests.makers import class_folders, idx_files
 
@@ -52,30 +54,30 @@ def test_the_split_is_a_function_of_its_seed(root: Path) -> None:
 
 
 def test_only_some_classes(root: Path) -> None:
-    data = read_source("mnist", root, classes=["7", "3"])
+    data = read_source("mnist", root, Wanted(("7", "3")))
     assert data.classes == ["7", "3"]
     assert len(data.table) == 50
     assert set(data.train.labels) == {0, 1}
     assert data.pixels is not None
     assert len(data.pixels) == 50
     with pytest.raises(DataError, match="no such class"):
-        read_source("mnist", root, classes=["3", "x"])
+        read_source("mnist", root, Wanted(("3", "x")))
 
 
 def test_a_class_against_the_rest(root: Path) -> None:
-    data = read_source("mnist", root, positive="5")
-    assert data.classes == class_names("mnist", root, None, "5", None) == ["not 5", "5"]
+    data = read_source("mnist", root, Wanted(), "5")
+    assert data.classes == class_names("mnist", root, Wanted(), "5") == ["not 5", "5"]
     assert data.test is not None
     assert data.test.base_rate() == ("not 5", 0.9)
     assert any("always answering 'not 5' would be right for 0.9000 of test" in line for line in data.warnings)
     with pytest.raises(DataError, match="data.positive"):
-        read_source("mnist", root, positive="15")
+        read_source("mnist", root, Wanted(), "15")
 
 
 def test_a_folder_has_a_positive_class_too(tmp_path: Path) -> None:
     folder = class_folders(tmp_path / "f", {"ant": 8, "bee": 8, "cat": 8})
-    data = read_source("folder", folder, positive="bee", val=0.25, test=0.25)
-    assert data.classes == class_names("folder", folder, None, "bee", None) == ["not bee", "bee"]
+    data = read_source("folder", folder, Wanted(val=0.25, test=0.25), "bee")
+    assert data.classes == class_names("folder", folder, Wanted(), "bee") == ["not bee", "bee"]
     plain = ImageFolder(folder).split(0.25, 0.25)
     assert data.table["split"].equals(plain.table["split"])
     assert (data.table["class"] == "bee").equals(plain.table["class"] == "bee")
@@ -85,7 +87,7 @@ def test_a_folder_has_a_positive_class_too(tmp_path: Path) -> None:
 
 
 def loaded(root: Path, preprocess: Preprocess = GREY) -> MemoryImages:
-    images = mnist.read_mnist(root, val=0.1).train.load(preprocess)
+    images = load_images(mnist.read_mnist(root, val=0.1).train, preprocess)
     assert isinstance(images, MemoryImages)
     return images
 
@@ -118,7 +120,7 @@ def test_a_view_is_a_function_of_seed_view_and_content(root: Path) -> None:
     assert torch.equal(images.pixels(np.arange(50), augment, seed=2, view=3)[7], alone)
     assert not torch.equal(images.pixels([7], augment, seed=2, view=4)[0], alone)
     assert not torch.equal(images.pixels([7], augment, seed=1, view=3)[0], alone)
-    other_split = mnist.read_mnist(root, val=0.3, seed=9).train.load(GREY)
+    other_split = load_images(mnist.read_mnist(root, val=0.3, seed=9).train, GREY)
     place = other_split.names.index(images.names[7]) if images.names[7] in other_split.names else None
     if place is not None:
         assert torch.equal(other_split.pixels([place], augment, seed=2, view=3)[0], alone)
@@ -175,7 +177,7 @@ def test_a_view_shifts_turns_and_scales_and_never_mirrors() -> None:
 def test_absent_and_offline_is_a_lack_of_resources_told_quickly(tmp_path: Path) -> None:
     begun = time.monotonic()
     with pytest.raises(ResourceError) as caught:
-        read_source("mnist", tmp_path / "nowhere")
+        read_source("mnist", tmp_path / "nowhere", Wanted())
     assert time.monotonic() - begun < 30
     assert caught.value.exit_code == 6
     assert str(tmp_path / "nowhere/MNIST/raw/train-images-idx3-ubyte") in caught.value.problems[0]
