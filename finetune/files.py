@@ -14,6 +14,8 @@ import mmap
 import os
 import secrets
 import shutil
+import site
+import sysconfig
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -206,6 +208,12 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def first_comment(path: Path) -> str:
+    """The first line of the comment that a card or a recipe begins with, for lists of them."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return next((line.lstrip("# ") for line in lines if line.startswith("# ") and "yaml-language" not in line), "")
+
+
 def to_json(value: Any, indent: int | None = None) -> str:
     """JSON text in which NaN and infinities are null and anything unknown is its string."""
     return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False, default=str)
@@ -257,3 +265,16 @@ def cache_folder() -> Path:
         return Path(explicit).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path(os.path.expanduser("~")) / ".cache") / "finetune"
+
+
+def carried_folder() -> Path:
+    """What the package carries besides its code: the folder with `models/` and `recipes/` in it.
+
+    A checkout's own, else where an installed wheel puts it (`share/finetune-toolkit` of the environment or the user).
+    """
+    checkout = Path(__file__).resolve().parents[1]
+    if (checkout / "pyproject.toml").is_file():
+        return checkout
+    homes = [sysconfig.get_path("data"), site.USER_BASE or ""]
+    places = [Path(home) / "share" / "finetune-toolkit" for home in homes if home]
+    return next((place for place in places if place.is_dir()), places[0])

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from finetune.cli.options import json_flag, print_json
+from finetune.files import visible
 
 
 @click.command()
@@ -17,20 +18,23 @@ def models(pattern: str, as_json: bool) -> None:
 
     PATTERN is a glob, or a part of a name: 'resnet50', 'timm/convnext*', 'resnet50.' (timm's tagged weights).
     """
+    from finetune.model.at_hand import list_at_hand
     from finetune.model.backbones import list_backbones
-    from finetune.recipe.load import CHECKOUT, first_comment
 
-    cards = {f"models/{card.stem}": card for home in (CHECKOUT, Path.cwd()) for card in home.glob("models/*.yaml")}
-    own = sorted(name for name in cards if pattern in name)
+    own = list_at_hand(Path.cwd(), pattern)
     architectures = list_backbones(pattern) if pattern else []
     if as_json:
-        print_json({"models": own, "architectures": architectures})
+        at_hand = [{"name": m.name, "where": m.where, "ready": m.ready, "about": m.about} for m in own]
+        print_json({"models": [m.name for m in own], "at_hand": at_hand, "architectures": architectures})
         return
-    for name in own:
-        click.echo(f"{name}  {first_comment(cards[name])}".rstrip())
+    for model in own:
+        click.echo(f"{model.name}  {visible(model.about)}".rstrip())
+        click.echo(f"    {'ready' if model.ready else 'not ready'}: {visible(model.where)}")
     for name in architectures:
         click.echo(name)
     if not pattern:
         click.echo(
-            f"and {len(list_backbones()):,} architectures of timm and torchvision: finetune models NAME", err=True
+            f"and {len(list_backbones()):,} architectures of timm and torchvision, whose weights are fetched from "
+            "their hub when first used: finetune models NAME",
+            err=True,
         )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import click
 
 from finetune.cli.options import json_flag, print_json
+from finetune.files import first_comment
 
 
 @click.command()
 @json_flag
 def recipes(as_json: bool) -> None:
     """List the recipes in ./recipes, or those that come with the package."""
-    from finetune.recipe.load import first_comment, shipped
+    from finetune.recipe.load import shipped
 
     found = [(path, first_comment(path)) for path in shipped()]
     if as_json:

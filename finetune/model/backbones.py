@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import UsageError
+from finetune.files import carried_folder
 from finetune.model import from_timm
 from finetune.model.architectures import LIBRARIES, assemble, split_name
+from finetune.model.at_hand import AUTO, choose_backbone
 from finetune.model.bundle import Description, read_description, read_state
 from finetune.model.card import Card, read_card
 from finetune.model.fitting import load_backbone
 from finetune.model.network import HeadSpec, Network
 from finetune.model.weights import State, read_weights
 
-CARRIED = Path(__file__).parents[2]
-"""What the package carries, in a checkout: `models/` lies here."""
+CARRIED = carried_folder()
+"""What the package carries: `models/` lies here."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,12 @@ class Origin:
     @property
     def has_weights(self) -> bool:
         """Whether weights come with it."""
-        return self.bundle is not None or (self.card is not None and self.card.weights_path is not None)
+        return self.bundle is not None or (self.card is not None and self.card.has_weights)
 
     def weights(self) -> tuple[State, str] | None:
         """The weights that come with it, checked, and their name; None where the published ones are meant."""
-        if self.card is not None and self.card.weights_path is not None:
-            self.card.check_sha256()
-            return read_weights(self.card.weights_path), str(self.card.weights_path)
+        if self.card is not None and self.card.has_weights:
+            return self.card.read(), str(self.card.weights_path)
         if self.bundle is not None:
             return read_state(self.bundle), str(self.bundle.folder)
         return None
@@ -60,8 +61,8 @@ def build(
     """A network with a new head for `classes`, in eval mode on the CPU in float32.
 
     Args:
-        backbone: ``timm/NAME``, ``torchvision/NAME``, ``small/NAME``, a card (``FILE.yaml``), a model bundle or a run
-            folder.
+        backbone: ``auto`` (the best that is at hand), ``timm/NAME``, ``torchvision/NAME``, ``small/NAME``, a card
+            (``FILE.yaml``), a model bundle or a run folder.
         classes: names, in the order of the logits.
         weights: ``default`` (the card's or bundle's own, else the published ones, which ``small/NAME`` has none of),
             ``none`` (from scratch), or a file.
@@ -123,6 +124,8 @@ def find(backbone: str) -> Origin:
         UsageError: nothing that is known, or a path with nothing there.
         ArtefactError: a bundle that is damaged.
     """
+    if backbone == AUTO:
+        backbone = choose_backbone().backbone
     if backbone.partition("/")[0] in LIBRARIES:
         split_name(backbone)
         return Origin(backbone)

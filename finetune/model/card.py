@@ -10,6 +10,9 @@ from typing import Any
 from finetune.data.preprocess import Preprocess
 from finetune.errors import ArtefactError, UsageError, did_you_mean
 from finetune.files import sha256_file
+from finetune.model.installed import is_packaged, packaged_file, split_packaged
+from finetune.model.rename import renamed, rule_problems
+from finetune.model.weights import State, read_weights
 from finetune.recipe.yaml import parse
 
 
@@ -21,9 +24,11 @@ class Card:
         path: the card itself.
         architecture: ``timm/NAME``, ``torchvision/NAME`` or ``small/NAME``.
         options: what the architecture is built with.
-        weights: file name, relative to the card; None for the architecture's published weights; ``none`` where the
-            card only describes a network that has learnt nothing yet.
+        weights: file name, relative to the card, or ``package:DISTRIBUTION/PATH``, a file inside an installed package;
+            None for the architecture's published weights; ``none`` where the card only describes a network that has
+            learnt nothing yet.
         sha256: of the weights file.
+        rename: rules from the names in the file to the architecture's, see `finetune.model.rename`.
         preprocess: size, mean, std, interpolation, crop: what differs from the architecture's own.
         classes: names in the order of the logits, where the weights include a head.
         licence: of the weights.
@@ -39,6 +44,7 @@ class Card:
     options: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
     sha256: str | None = None
+    rename: dict[str, Any] = field(default_factory=dict)
     preprocess: dict[str, Any] = field(default_factory=dict)
     classes: list[str] | None = None
     licence: str = ""
@@ -49,11 +55,33 @@ class Card:
     limits: str = ""
 
     @property
+    def has_weights(self) -> bool:
+        """Whether the card names weights of its own."""
+        return self.weights is not None and self.weights != "none"
+
+    @property
     def weights_path(self) -> Path | None:
-        """The weights file, or None where the card names none."""
-        if self.weights is None or self.weights == "none":
+        """The weights file, or None where the card names none.
+
+        Raises:
+            ResourceError: it is in a package that is not installed.
+            ArtefactError: the package has no such file.
+        """
+        if self.weights is None or not self.has_weights:
             return None
-        return self.path.parent / self.weights
+        return packaged_file(self.weights) if is_packaged(self.weights) else self.path.parent / self.weights
+
+    def read(self) -> State:
+        """The tensors of the weights file, checked against the hash and under the architecture's names.
+
+        Raises:
+            ResourceError, ArtefactError: see `weights_path`, `check_sha256`, `read_weights` and `renamed`.
+        """
+        path = self.weights_path
+        if path is None:
+            return {}
+        self.check_sha256()
+        return renamed(read_weights(path), self.rename, str(path))
 
     def check_sha256(self) -> None:
         """Compare the weights file with the hash in the card, if there is one.
@@ -79,6 +107,7 @@ _KINDS: dict[str, tuple[type, str]] = {
     "options": (dict, "a mapping"),
     "weights": (str, "a file name"),
     "sha256": (str, "text"),
+    "rename": (dict, "a mapping"),
     "preprocess": (dict, "a mapping"),
     "classes": (list, "a list"),
     "licence": (str, "text"),
@@ -118,6 +147,11 @@ def _problems(value: Mapping[str, Any]) -> list[str]:
             found.append(f"{key}: must be {what}, not {value[key]!r}")
     if value.get("architecture") is None:
         found.append("architecture: missing")
+    weights = value.get("weights")
+    if isinstance(weights, str) and is_packaged(weights) and split_packaged(weights) is None:
+        found.append(f"weights: {weights!r}: a file in a package is package:DISTRIBUTION/PATH")
+    if isinstance(rules := value.get("rename"), dict):
+        found += rule_problems(rules)
     if isinstance(preprocess := value.get("preprocess"), dict):
         try:
             given = {name: item for name, item in preprocess.items() if item is not None}

@@ -37,17 +37,40 @@ def hub_weights(repo: str, filename: str | None = None) -> Path:
         ResourceError: neither cached nor to be had over the network.
         ArtefactError: the cached file is damaged.
     """
+    cached = cached_hub_weights(repo, filename)
+    if cached is not None:
+        return _verified(*cached)
+    name = filename or _HUB_NAMES[0]
+    return _fetch(huggingface_hub.hf_hub_url(repo, name), _own(repo, name), repo)
+
+
+def cached_hub_weights(repo: str, filename: str | None = None) -> tuple[Path, str] | None:
+    """The weights file of a repository if it is on this machine, with the sha256 it should have ("" if unknown)."""
     names = (filename,) if filename else _HUB_NAMES
     for name in names:
         cached = huggingface_hub.try_to_load_from_cache(repo, name)
         if isinstance(cached, str) and Path(cached).is_file():
             blob = Path(cached).resolve().name  # large files lie under their sha256
-            return _verified(Path(cached), blob if re.fullmatch(r"[0-9a-f]{64}", blob) else "")
-    own = [cache_folder() / "weights" / repo.replace("/", "--") / name for name in names]
-    for path in own:
+            return Path(cached), blob if re.fullmatch(r"[0-9a-f]{64}", blob) else ""
+    for path in (_own(repo, name) for name in names):
         if _sidecar(path).is_file() and path.is_file():
-            return _verified(path, _sidecar(path).read_text().strip())
-    return _fetch(huggingface_hub.hf_hub_url(repo, names[0]), own[0], repo)
+            return path, _sidecar(path).read_text().strip()
+    return None
+
+
+def hub_answers(seconds: float) -> bool:
+    """Whether the model hub gives any answer within so many seconds."""
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        _open(huggingface_hub.constants.ENDPOINT, "the model hub", seconds).close()
+    except ResourceError:
+        return False
+    return True
+
+
+def _own(repo: str, name: str) -> Path:
+    return cache_folder() / "weights" / repo.replace("/", "--") / name
 
 
 def url_weights(url: str) -> Path:
@@ -103,8 +126,8 @@ def _fetch(url: str, path: Path, what: str, expected: str = "") -> Path:
     return path
 
 
-def _open(url: str, what: str) -> Any:
-    """The answer to a request, or an error within `OPEN_SECONDS`.
+def _open(url: str, what: str, seconds: float = OPEN_SECONDS) -> Any:
+    """The answer to a request, or an error within `seconds`.
 
     In a thread, because the time limit of a socket counts for each address of a name anew and not for the look-up.
     """
@@ -118,9 +141,9 @@ def _open(url: str, what: str) -> Any:
 
     threading.Thread(target=ask, daemon=True).start()
     try:
-        answer = answers.get(timeout=OPEN_SECONDS)
+        answer = answers.get(timeout=seconds)
     except queue.Empty:
-        raise _unreachable(what, url, f"no answer in {OPEN_SECONDS} s") from None
+        raise _unreachable(what, url, f"no answer in {seconds:g} s") from None
     if isinstance(answer, urllib.error.HTTPError):
         answer.close()
     if isinstance(answer, (OSError, http.client.HTTPException)):

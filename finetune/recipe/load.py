@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from finetune.errors import UsageError, did_you_mean
-from finetune.files import visible, write_json
+from finetune.files import carried_folder, visible, write_json
 from finetune.recipe import problems as words
 from finetune.recipe import yaml
 from finetune.recipe.keys import is_text, nearest, place_of
@@ -22,8 +22,11 @@ from finetune.recipe.schema import Recipe
 ARCHITECTURES = ("timm/", "torchvision/", "small/", "registered/")
 """How a backbone begins that is a name and not a path."""
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-"""The folder that holds the package; in a checkout also recipes/ and models/."""
+CARRIED = carried_folder()
+"""The folder with the recipes/ and models/ that come with the package."""
+
+AUTO = "auto"
+"""The backbone that is chosen by what is at hand, when a run begins."""
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -186,16 +189,16 @@ def _absolute(text: str, folder: Path) -> str:
 
 
 def _backbone(text: str, folder: Path) -> str:
-    if text.startswith(ARCHITECTURES):
+    if text == AUTO or text.startswith(ARCHITECTURES):
         return text
     card = f"{text}.yaml" if text.startswith("models/") else text
-    for home in (folder, CHECKOUT) if text.startswith("models/") else ():
+    for home in (folder, CARRIED) if text.startswith("models/") else ():
         if (home / card).is_file():
             return _absolute(card, home)
     path = _absolute(text, folder)
     if text.endswith((".yaml", ".yml")) or os.path.isdir(path):
         return path
-    cards = [f"models/{card.stem}" for home in (folder, CHECKOUT) for card in home.glob("models/*.yaml")]
+    cards = [f"models/{card.stem}" for home in (folder, CARRIED) for card in home.glob("models/*.yaml")]
     kinds = [kind + text.rsplit("/", 1)[-1] for kind in ARCHITECTURES]
     near = did_you_mean(text, {*cards, *(kinds if "/" in text else [])})
     if not near and re.fullmatch(r"[\w.]+", text):
@@ -204,7 +207,7 @@ def _backbone(text: str, folder: Path) -> str:
         near = " (a weights file does not say its architecture: it goes into model.weights)"
     raise UsageError(
         f"model.backbone: {visible(text)!r} is no name of a network, no card, bundle or run folder{visible(near)}",
-        "write timm/NAME, torchvision/NAME, small/NAME, models/NAME, a card (FILE.yaml), or a bundle's or run's folder",
+        "write auto, timm/NAME, torchvision/NAME, small/NAME, models/NAME, a card (FILE.yaml), a bundle or run folder",
     )
 
 
@@ -239,14 +242,8 @@ def json_schema() -> dict[str, Any]:
 
 
 def shipped() -> list[Path]:
-    """The recipes in ./recipes, else those that lie beside the package; sorted."""
-    return sorted(Path("recipes").glob("*.yaml")) or sorted(CHECKOUT.glob("recipes/*.yaml"))
-
-
-def first_comment(path: Path) -> str:
-    """The first comment of a recipe or card that says what it is; empty if there is none."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return next((line.lstrip("# ") for line in lines if line.startswith("# ") and "yaml-language" not in line), "")
+    """The recipes in ./recipes, else those that come with the package; sorted."""
+    return sorted(Path("recipes").glob("*.yaml")) or sorted(CARRIED.glob("recipes/*.yaml"))
 
 
 if __name__ == "__main__":

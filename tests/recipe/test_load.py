@@ -321,7 +321,7 @@ def test_a_models_name_is_the_card_here_else_the_one_beside_the_package(
     here, package = tmp_path / "here", tmp_path / "package"
     for home in (here, package):
         (home / "models").mkdir(parents=True)
-    monkeypatch.setattr(recipes, "CHECKOUT", package)
+    monkeypatch.setattr(recipes, "CARRIED", package)
     (package / "models" / "ships.yaml").touch()
     assert _resolved(here, "models/ships").model.backbone == str(package / "models" / "ships.yaml")
     (here / "models" / "ships.yaml").touch()
@@ -397,5 +397,5 @@ def test_the_command_writes_the_schema_and_needs_no_torch(tmp_path: Path) -> Non
 
 def test_the_schema_for_editors_is_up_to_date(tmp_path: Path) -> None:
     write_json(tmp_path / "schema.json", recipes.json_schema())
-    shipped = recipes.CHECKOUT / "recipes" / "schema.json"
+    shipped = recipes.CARRIED / "recipes" / "schema.json"
     assert shipped.read_text() == (tmp_path / "schema.json").read_text(), "run python -m finetune.recipe.load"
