@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,6 @@ from finetune.deliver.publish import publish_data, publish_decisions, publish_mo
 from finetune.device import choose
 from finetune.errors import FinetuneError, UsageError
 from finetune.evaluate.judge import Judgement, judge_images
-from finetune.model.at_hand import AUTO, choose_backbone
 from finetune.model.freeze import freeze_hashes
 from finetune.recipe.load import differences, dump, from_mapping, resolve
 from finetune.recipe.load import load as load_recipe
@@ -58,8 +57,8 @@ def run(
     Raises:
         FinetuneError: of the kind that says what is wrong; what was good until then is kept in the folder.
     """
+    recipe = prepare(recipe, overrides)
     watch = watch or Watch()
-    recipe = settle(prepare(recipe, overrides), watch.say)
     choose(recipe.train.device, recipe.train.precision)
     folder = RunFolder.create(Path(out) if out is not None else None, recipe.name or "run")
     with folder.recording():
@@ -125,16 +124,6 @@ def prepare(recipe: Recipe | Mapping[str, Any] | str | Path, overrides: Sequence
     else:
         loaded = from_mapping(recipe.model_dump(), "recipe", overrides) if overrides else recipe
     return resolve(loaded, Path.cwd())
-
-
-def settle(recipe: Recipe, say: Callable[[str], None]) -> Recipe:
-    """A resolved recipe with the backbone named that `auto` stands for on this machine, now; a line tells which."""
-    if recipe.model.backbone != AUTO:
-        return recipe
-    choice = choose_backbone()
-    say(f"network: {choice.backbone} ({choice.sentence})")
-    model = recipe.model.model_copy(update={"backbone": choice.backbone})
-    return resolve(recipe.model_copy(update={"model": model}), Path.cwd())
 
 
 def _work(
@@ -244,6 +233,7 @@ def _resolved(recipe: Recipe, classifier: Classifier, data: Dataset, trainer: Tr
     settings, plan = trainer.settings, trainer.plan
     images = {"folder": recipe.data.folder or str(data.root), "workers": trainer.train.workers}
     unfreeze = plan.as_unfreeze() if classifier.freeze else classifier.unfreeze
+    model = {"backbone": classifier.network.backbone or recipe.model.backbone, "unfreeze": unfreeze}
     rates = [rate for group, rate in plan.rates.items() if group != "head"]
     train = {
         "backbone_lr": max(rates, default=recipe.train.lr),
@@ -254,7 +244,7 @@ def _resolved(recipe: Recipe, classifier: Classifier, data: Dataset, trainer: Tr
     return recipe.model_copy(
         update={
             "data": recipe.data.model_copy(update=images),
-            "model": recipe.model.model_copy(update={"unfreeze": unfreeze, "in_chans": classifier.network.in_chans}),
+            "model": recipe.model.model_copy(update=model | {"in_chans": classifier.network.in_chans}),
             "train": recipe.train.model_copy(update=train),
         }
     )

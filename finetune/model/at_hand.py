@@ -67,10 +67,13 @@ def choose_backbone() -> Choice:
     """
     card = carried_folder() / f"{BEST}.yaml"
     if card.is_file() and is_installed(read_card(card).weights or ""):
-        return Choice(BEST, "EfficientNet-Lite0, ImageNet-trained")
+        return Choice(str(card), "EfficientNet-Lite0, ImageNet-trained")
     if _cached(PUBLISHED) or _fetched(PUBLISHED):
         return Choice(PUBLISHED, "EfficientNet-Lite0, ImageNet-trained, from the model hub")
-    return Choice(FALLBACK, f"the small network that comes with this tool; a much better one: {INSTALL}")
+    return Choice(
+        str(carried_folder() / f"{FALLBACK}.yaml"),
+        f"the small network that comes with this tool; a much better one: {INSTALL}",
+    )
 
 
 def list_at_hand(folder: Path, pattern: str = "") -> list[Model]:

@@ -79,7 +79,8 @@ def build(
         ResourceError: published weights that are neither cached nor to be had.
     """
     _require_names(classes)
-    origin = find(backbone)
+    choice = choose_backbone() if backbone == AUTO else None
+    origin = find(choice.backbone if choice else backbone)
     described = origin.card is not None and origin.card.weights == "none"
     if weights == "default" and not origin.has_weights and (described or origin.architecture.startswith("small/")):
         weights = "none"
@@ -99,9 +100,11 @@ def build(
         trained=weights != "none",
         published=load and weights == "default" and own is None,
     )
+    if choice:
+        network.backbone, network.notes = choice.backbone, [f"network: {choice.sentence}"]
     if own is not None:
         state, network.source = own
-        network.notes = load_backbone(network.module, state, network.heads, network.source)
+        network.notes += load_backbone(network.module, state, network.heads, network.source)
     return network
 
 
@@ -124,8 +127,6 @@ def find(backbone: str) -> Origin:
         UsageError: nothing that is known, or a path with nothing there.
         ArtefactError: a bundle that is damaged.
     """
-    if backbone == AUTO:
-        backbone = choose_backbone().backbone
     if backbone.partition("/")[0] in LIBRARIES:
         split_name(backbone)
         return Origin(backbone)

@@ -31,6 +31,7 @@ class Network:
         head_spec: what the head was built from.
         pretrained: whether weights were loaded, so that the backbone has learnt something already.
         loss: what it was trained with; decides how logits become probabilities.
+        backbone: what ``backbone: auto`` came to, a name that `build` takes; empty where it was named.
         more_heads: further classifiers beside `head`, which distilled transformers have.
     """
 
@@ -46,6 +47,7 @@ class Network:
     head_spec: HeadSpec = "linear"
     pretrained: bool = True
     loss: str = "cross_entropy"
+    backbone: str = ""
     more_heads: tuple[str, ...] = ()
 
     @property

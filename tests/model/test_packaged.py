@@ -127,10 +127,10 @@ def test_wrong_rules_are_told_with_the_card(tmp_path: Path, line: str, told: str
 
 
 def test_auto_is_the_package_else_the_hub_else_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert at_hand.choose_backbone().backbone == "models/efficientnet-lite0"
+    assert at_hand.choose_backbone().backbone == str(MODELS / "efficientnet-lite0.yaml")
     monkeypatch.setattr(at_hand, "is_installed", lambda weights: False)
     found = at_hand.choose_backbone()  # offline, see conftest
-    assert found.backbone == "models/small-resnet"
+    assert found.backbone == str(MODELS / "small-resnet.yaml")
     assert "pip install 'finetune-toolkit[weights]'" in found.sentence
     monkeypatch.setattr(at_hand, "_cached", lambda name: True)
     assert at_hand.choose_backbone().backbone == "timm/tf_efficientnet_lite0.in1k"
