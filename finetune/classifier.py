@@ -185,6 +185,7 @@ class Classifier:
         trainer = self.trainer(data, config, augment=augment)
         self.history_ = list(trainer)
         self.network.module.load_state_dict(trainer.best_state())
+        self.network.temperature = trainer.position.temperature
         return self
 
     def trainer(

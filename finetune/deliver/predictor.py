@@ -113,7 +113,7 @@ class Predictor:
         """Of every class, float64 [N, classes], for pixels uint8 [N, H, W, C]."""
         with self._one_at_a_time, self.compute.own_threads():
             logits = infer(self._forward, [(np.arange(len(pixels)), torch.from_numpy(pixels))])
-        return probabilities(logits, self.network.loss)
+        return probabilities(logits, self.network.loss, self.network.temperature)
 
     def _answer(self, name: str, row: np.ndarray | None, pixels: np.ndarray | BadImage) -> Prediction:
         if isinstance(pixels, BadImage):

@@ -87,6 +87,7 @@ def publish_model(folder: RunFolder, network: Network, trainer: Trainer) -> None
     """Load the best weights into the network, prove what stayed frozen, write the bundle."""
     state = trainer.best_state()
     network.module.load_state_dict(state)
+    network.temperature = trainer.position.temperature
     proof = freeze_proof(trainer.extra["freeze_before"], freeze_hashes(state, trainer.plan.frozen_tensors()))
     broken = [group for group, pair in proof.items() if pair["sha256_before"] != pair["sha256_after"]]
     if broken:
@@ -95,6 +96,7 @@ def publish_model(folder: RunFolder, network: Network, trainer: Trainer) -> None
         weights_sha256=tensors_sha256(state),
         freeze_proof=proof,
         best=trainer.position.best,
+        temperature=network.temperature,
         cache=trainer.figures.as_dict(),
     )
     recipe = folder.record["recipe"]

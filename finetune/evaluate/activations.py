@@ -84,7 +84,7 @@ def pass_through(
     with compute.own_threads(), _catching(network, pixels.shape) as caught:
         logits = infer(forward, [(np.array([0]), batch)])
     found = [_activation(group, caught, pixels.shape) for group in network.groups if group in caught.outputs]
-    chances = probabilities(logits, network.loss)[0]
+    chances = probabilities(logits, network.loss, network.temperature)[0]
     return Passage(name, pixels, found, network.classes, chances, truth)
 
 

@@ -92,6 +92,6 @@ def judge_images(
         batches = [np.arange(start, min(start + BATCH, len(images))) for start in range(0, len(images), BATCH)]
         with compute.own_threads():
             logits = infer(forward_of(network, compute, len(images)), images.batches(batches), tick)
-    chances = probabilities(logits, loss)
+    chances = probabilities(logits, loss, network.temperature)
     metrics = judge(images.labels, chances, network.classes, seed=seed)
     return Judgement(images.names, images.labels, chances, metrics)

@@ -81,8 +81,8 @@ class Metrics:
         }
 
 
-def probabilities(logits: np.ndarray, loss: str = "cross_entropy") -> np.ndarray:
-    """The outputs of a network as probabilities, according to the loss it was trained with.
+def probabilities(logits: np.ndarray, loss: str = "cross_entropy", temperature: float = 1.0) -> np.ndarray:
+    """The outputs of a network as probabilities, according to the loss it was trained with and its temperature.
 
     `cross_entropy`: softmax. `bce` (one against the rest): sigmoids, divided by their sum. `hinge`: softmax of the
     margins, which ranks as the margins do but was never trained to be calibrated.
@@ -90,11 +90,12 @@ def probabilities(logits: np.ndarray, loss: str = "cross_entropy") -> np.ndarray
     Args:
         logits: float [N, C].
         loss: `cross_entropy`, `bce` or `hinge`.
+        temperature: that of the network; the logits are divided by it (`evaluate.calibrate`).
 
     Returns:
         float64 [N, C], rows summing to 1; a row that is not finite is NaN.
     """
-    scores = logits.astype(np.float64)
+    scores = logits.astype(np.float64) / temperature
     with np.errstate(all="ignore"):
         if loss == "bce":
             # The normalised sigmoids are the softmax of the log-sigmoids, in which nothing underflows to 0 / 0.

@@ -7,6 +7,7 @@ format, architecture, options, classes in order, preprocessing, head, lineage, a
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ class Description:
     sha256: str
     weights_sha256: str
     lineage: dict[str, Any]
+    temperature: float
 
 
 def save_bundle(folder: Path, network: Network, lineage: Mapping[str, Any]) -> str:
@@ -73,6 +75,7 @@ def save_bundle(folder: Path, network: Network, lineage: Mapping[str, Any]) -> s
         "preprocess": network.preprocess.as_dict(),
         "head": network.head_spec,
         "loss": network.loss,
+        "temperature": network.temperature,
         "weights": WEIGHTS,
         "sha256": hashlib.sha256(content).hexdigest(),
         "weights_sha256": weights_sha256,
@@ -128,7 +131,12 @@ def read_description(path: Path) -> Description:
     problems = [f"{where}: {key}: missing or not {what}" for key, what in _problems(value)]
     if problems:
         raise ArtefactError(problems, _BROKEN)
-    return Description(folder=folder, lineage=value.get("lineage") or {}, **{key: value[key] for key in _KINDS})
+    return Description(
+        folder=folder,
+        lineage=value.get("lineage") or {},
+        temperature=float(value.get("temperature", 1.0)),  # a bundle of old has none
+        **{key: value[key] for key in _KINDS},
+    )
 
 
 _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
@@ -150,7 +158,9 @@ def _problems(value: Mapping[str, Any]) -> list[tuple[str, str]]:
     if isinstance(classes, list):
         whole = classes and all(isinstance(name, str) for name in classes) and len(set(classes)) == len(classes)
         found += [] if whole else [("classes", "a list of different names")]
-    return found
+    temperature = value.get("temperature", 1.0)
+    number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
+    return found + ([] if number and 0 < temperature < math.inf else [("temperature", "a number above 0")])
 
 
 def read_state(description: Description) -> State:
@@ -194,6 +204,6 @@ def load_bundle(folder: Path) -> Network:
     if unlike := [name for name in {**own, **given} if own.get(name) != given.get(name)]:
         raise ArtefactError(f"{description.folder / WEIGHTS}: not the weights of {where}: {some(unlike)}", _BROKEN)
     network.module.load_state_dict(state)
-    network.loss = description.loss
+    network.loss, network.temperature = description.loss, description.temperature
     network.source = f"{description.folder} (weights_sha256 {description.weights_sha256[:12]}…)"
     return network

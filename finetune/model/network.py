@@ -32,6 +32,7 @@ class Network:
         pretrained: whether weights were loaded, so that the backbone has learnt something already.
         loss: what it was trained with; decides how logits become probabilities.
         backbone: what ``backbone: auto`` came to, a name that `build` takes; empty where it was named.
+        temperature: by which logits are divided before they become probabilities; 1 where none was fitted.
         more_heads: further classifiers beside `head`, which distilled transformers have.
     """
 
@@ -48,6 +49,7 @@ class Network:
     pretrained: bool = True
     loss: str = "cross_entropy"
     backbone: str = ""
+    temperature: float = 1.0
     more_heads: tuple[str, ...] = ()
 
     @property

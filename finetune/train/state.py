@@ -85,6 +85,7 @@ class Position:
         seconds: spent on them.
         history: one record for each finished epoch.
         best: {"epoch": …, "value": …} of the best epoch so far, by `select`.
+        temperature: of the best epoch, by validation; 1 before there is one.
         stale: epochs since then (or since the last thaw).
         gradients: layer group → sum and number of the norms of its gradient measured in the epoch so far.
     """
@@ -97,6 +98,7 @@ class Position:
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
+    temperature: float = 1.0
     stale: int = 0
     gradients: dict[str, list[float]] = field(default_factory=dict)
 

@@ -21,6 +21,7 @@ from finetune.data.batches import AnyImages
 from finetune.data.load import order
 from finetune.device import Compute, own_randomness, seed
 from finetune.errors import DivergedError, Stopped
+from finetune.evaluate.calibrate import fit_temperature
 from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import quick
 from finetune.model.fused import steady
@@ -109,11 +110,7 @@ class Trainer:
             yield record
 
     def _enter_phase(self, before: Mapping[str, Any] | None = None) -> PhaseLearner:
-        """The learner of the phase that the current epoch belongs to; a new one at a thaw.
-
-        Args:
-            before: the checkpoint that the run goes on from; what it was decided to keep in that phase stays decided.
-        """
+        """The learner of the current epoch's phase, a new one at a thaw; what checkpoint `before` kept stays kept."""
         phase = self.plan.phase_at(self.position.epoch)
         if self.learner is None or self.learner.phase != phase:
             example = self.train.preprocess.example().to(self.compute.device)
@@ -191,20 +188,22 @@ class Trainer:
         """Validate, record, keep the best, save."""
         position = self.position
         with learner.averaged():
+            logits = self._validate(learner)
             record = {
                 "epoch": position.epoch,
                 "phase": learner.phase.index,
                 "lr": max(float(group["lr"]) for group in learner.optimizer.param_groups),
                 "train_loss": position.loss,
-                **self._validate(learner),
+                **quick(self.val.labels, logits, self.settings.loss),
                 "seconds": position.seconds,
                 "images_per_second": position.speed,
                 **gradient_columns(self.network.groups, position.gradients),
             }
             thaws = any(phase.start == position.epoch + 1 for phase in self.plan.phases)
             improved = position.judge(record, self.settings.select, thaws)
-            if improved and self.checkpoints is None:
-                self._best_state = self.state()
+            if improved:
+                position.temperature = fit_temperature(logits, self.val.labels, self.settings.loss)
+                self._best_state = self.state() if self.checkpoints is None else None
         position.history.append(record)
         position.next_epoch()
         if learner.convex:
@@ -213,12 +212,11 @@ class Trainer:
         self._check_stop()
         return record
 
-    def _validate(self, learner: PhaseLearner) -> dict[str, float]:
-        """val_loss, val_accuracy and val_macro_f1 of the weights as they are."""
+    def _validate(self, learner: PhaseLearner) -> np.ndarray:
+        """Logits of validation by the weights as they are, float32 [N, classes]."""
         self.module.eval()
         with steady(learner.cut.judge):
-            logits = infer(learner.judge, self.inputs.validation(), tick=self._check_stop)
-        return quick(self.val.labels, logits, self.settings.loss)
+            return infer(learner.judge, self.inputs.validation(), tick=self._check_stop)
 
     def answers(self, tick: Callable[[int], None]) -> np.ndarray | None:
         """Logits of validation by the weights as they are, float32 [N, classes]; None: the images must be looked at."""

@@ -25,7 +25,7 @@ from finetune.train.watch import Watch
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages and pictures take longer than these runs and have tests of their own."""
-    monkeypatch.setitem(run.__globals__, "publish_report", lambda *_: None)
+    monkeypatch.setitem(run.__globals__, "publish_report", lambda *_: [])
 
 
 def train(folder: Path, out: Path, *, cache: Any, backbone: str = "timm/test_resnet", **changes: Any) -> Path:

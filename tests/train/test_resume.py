@@ -41,7 +41,7 @@ def recipe(folder: Path, **train: Any) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages and pictures take longer than these runs and have tests of their own."""
-    monkeypatch.setitem(run.__globals__, "publish_report", lambda *_: None)
+    monkeypatch.setitem(run.__globals__, "publish_report", lambda *_: [])
 
 
 def quiet(stop: Any = lambda: None) -> Watch:
@@ -55,7 +55,9 @@ def stop_after(calls: int) -> Any:
 
 
 def sha256(folder: Path) -> str:
-    return str(json.loads((folder / "run.json").read_text())["weights_sha256"])
+    """The hash of the weights, and the temperature that was fitted with them."""
+    record = json.loads((folder / "run.json").read_text())
+    return f"{record['weights_sha256']} {record['temperature']!r}"
 
 
 def rows(folder: Path) -> list[str]:
