@@ -5,28 +5,29 @@ The public names are loaded on first use, so that importing the package (and `fi
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from finetune.classifier import Classifier, load
     from finetune.data.folder import ImageFolder
     from finetune.errors import FinetuneError
-    from finetune.run import open_run, resume, run
+    from finetune.story.result import Run
+    from finetune.story.resume import open_run, resume
+    from finetune.story.run import run
 
-__all__ = ["Classifier", "FinetuneError", "ImageFolder", "load", "open_run", "resume", "run"]
+__all__ = ["Classifier", "FinetuneError", "ImageFolder", "Run", "load", "open_run", "resume", "run"]
 __version__ = "0.1.0"
 
 _HOMES = {
     "Classifier": "finetune.classifier",
     "FinetuneError": "finetune.errors",
     "ImageFolder": "finetune.data.folder",
+    "Run": "finetune.story.result",
     "load": "finetune.classifier",
-    "open_run": "finetune.run",
-    "resume": "finetune.run",
-    "run": "finetune.run",
+    "open_run": "finetune.story.resume",
+    "resume": "finetune.story.resume",
+    "run": "finetune.story.run",
 }
 
 
@@ -40,20 +41,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The names that exist, and the public ones not loaded yet."""
-    return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """This package, in which `finetune.run` is always the function.
-
-    Importing a submodule binds it in its package: without this, the module `finetune.run` would hide the function of
-    the same name as soon as anything imported it.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name not in _HOMES or not isinstance(value, ModuleType):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+    """The public names only, loaded or not."""
+    return sorted([*__all__, "__version__"])

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from finetune.model.network import Network
     from finetune.model.plan import FreezePlan
     from finetune.recipe.schema import Recipe
-    from finetune.train.checkpoints import Checkpoints
+    from finetune.runs.checkpoints import Checkpoints
+    from finetune.runs.record import RunRecord
     from finetune.train.trainer import Tick, Trainer
 
 
@@ -95,7 +96,7 @@ class Classifier:
         classes: Sequence[str],
         freeze: Sequence[str] = (),
         *,
-        run: Mapping[str, Any] | None = None,
+        run: RunRecord | None = None,
     ) -> Classifier:
         """The classifier that a recipe describes.
 
@@ -103,14 +104,18 @@ class Classifier:
             recipe: one that is resolved.
             classes: their names, in the order of the outputs.
             freeze: layer patterns that never learn.
-            run: `run.json` of a run whose checkpoints bring the weights; its backbone need not be there any more.
+            run: the record of a run whose checkpoints bring the weights. Its backbone need not be there any more, and
+                the precision in which it began is kept.
         """
         model = recipe.model.model_dump(mode="json")
+        train = recipe.train
+        precision: str = train.precision
         if run is not None:
             from finetune.deliver.publish import as_it_was
 
             model |= as_it_was(run, model)
-        train = recipe.train
+            if precision == "auto":
+                precision = run.precision or precision
         return cls(
             model.pop("backbone"),
             classes,
@@ -118,7 +123,7 @@ class Classifier:
             freeze=freeze,
             seed=recipe.seed,
             device=train.device,
-            precision=train.precision,
+            precision=precision,
             load=run is None,
         )
 

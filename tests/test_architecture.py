@@ -14,9 +14,16 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "finetune"
 # In import order: a module imports from its own room and from those to the left of it.
-ORDER = "errors < files < device < recipe < data < model < evaluate < train < report < deliver < classifier < run < cli"
+ORDER = (
+    "errors < files < device < recipe < data < model < runs < evaluate < train < report < deliver < classifier < story "
+    "< cli"
+)
 ROOMS = ORDER.split(" < ")
-KNOW_RECIPES = {"recipe", "run", "classifier", "cli"}
+KNOW_RECIPES = {"recipe", "classifier", "story", "cli"}
+
+RUN_FILES = {"run.json", "recipe.yaml", "data.csv", "plan.csv", "history.csv", "best.pth", "model.json"}
+RUN_FILES |= {"metrics.json", "per_class.csv", "confusion.csv", "predictions.csv", "report.html"}
+HOMES_OF_NAMES = {"runs/names.py", "model/bundle.py"}
 
 Tree = ast.Module
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -147,7 +154,7 @@ def test_functions_are_short(trees: dict[str, Tree]) -> None:
 
 
 def test_the_front_page_is_short(trees: dict[str, Tree]) -> None:
-    story = [node for node in trees["run.py"].body if isinstance(node, ast.FunctionDef) and node.name == "run"]
+    story = [node for node in trees["story/run.py"].body if isinstance(node, ast.FunctionDef) and node.name == "run"]
     assert len(story) == 1
     assert (story[0].end_lineno or 0) - story[0].lineno + 1 <= 40
 
@@ -160,6 +167,27 @@ def test_files_are_short_and_none_is_a_drawer(trees: dict[str, Tree]) -> None:
     assert [path for path in trees if drawers & set(path.removesuffix(".py").split("/"))] == []
 
 
+def strings(tree: Tree) -> Iterator[tuple[int, str]]:
+    """Every string in the code that is no docstring, with its line."""
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.lineno, node.value
+
+
+def spelled_again(path: str, tree: Tree) -> Iterator[str]:
+    """Names of a run's files that are spelled outside their home."""
+    for line, text in strings(tree):
+        if path not in HOMES_OF_NAMES and text.split("/")[-1] in RUN_FILES:
+            yield f"{path}:{line}: {text}: finetune/runs/names.py owns this name"
+
+
+def test_a_runs_file_names_have_one_home(trees: dict[str, Tree]) -> None:
+    home = {text for path in HOMES_OF_NAMES for _, text in strings(trees[path])}
+    assert home >= RUN_FILES
+    assert [offence for path, tree in trees.items() for offence in spelled_again(path, tree)] == []
+
+
 # --- the rules themselves, each on an offence and on what it must let pass --------------------------------------------
 
 
@@ -168,7 +196,7 @@ def test_files_are_short_and_none_is_a_drawer(trees: dict[str, Tree]) -> None:
     [
         ("data/scan.py", "from finetune.model import bundle"),
         ("data/scan.py", "def f():\n    import finetune.train.trainer"),
-        ("data/scan.py", "from finetune import run"),
+        ("data/scan.py", "from finetune import story"),
         ("data/scan.py", "from ..train import trainer"),
         ("files.py", "from . import recipe"),
         ("data/scan.py", "from finetune.attic import box"),
@@ -176,6 +204,12 @@ def test_files_are_short_and_none_is_a_drawer(trees: dict[str, Tree]) -> None:
 )
 def test_an_import_from_below_is_seen(path: str, code: str) -> None:
     assert list(order_offences(path, ast.parse(code)))
+
+
+@pytest.mark.parametrize("code", ["folder / 'run.json'", "path = 'report/metrics.json'"])
+def test_a_file_name_spelled_again_is_seen(code: str) -> None:
+    assert list(spelled_again("report/files.py", ast.parse(code)))
+    assert not list(spelled_again("runs/names.py", ast.parse(code)))
 
 
 @pytest.mark.parametrize("path", ["data/scan.py", "model/bundle.py", "model/card.py", "deliver/predict.py"])

@@ -91,10 +91,16 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         finetune.Clasifier  # noqa: B018  # the access is the test
 
 
-def test_run_stays_the_function_whatever_is_imported_first() -> None:
-    code = "import finetune.run, finetune; from finetune.run import resume; print(callable(finetune.run))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == "True", done.stderr
+def test_public_functions_share_no_name_with_a_module() -> None:
+    """Importing a submodule binds it in its package, where it would hide a function of the same name."""
+    package = Path(finetune.__file__).parent
+    modules = {path.stem for path in package.iterdir()}
+    assert len(modules) > 5
+    assert modules.isdisjoint(finetune.__all__)
+
+
+def test_dir_shows_the_public_names_only() -> None:
+    assert dir(finetune) == sorted([*finetune.__all__, "__version__"])
 
 
 def test_the_version_is_the_distributions() -> None:

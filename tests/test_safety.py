@@ -212,8 +212,8 @@ def test_running_code_is_seen(code: str) -> None:
         "from pickle import UnpicklingError",
         "re.compile('a')",
         "torch.load(path, map_location='cpu', weights_only=True)",
-        "import_module('finetune.run')",
-        "TABLE = {'a': 'finetune.run'}\nimport_module(TABLE[name])",
+        "import_module('finetune.story.run')",
+        "TABLE = {'a': 'finetune.story.run'}\nimport_module(TABLE[name])",
         "import_module(f'finetune.cli.{name}')",
     ],
 )

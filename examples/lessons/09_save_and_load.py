@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from finetune.model.small import MLP
 from finetune.model.weights import read_weights
-from finetune.train.checkpoints import Checkpoints
+from finetune.runs.checkpoints import Checkpoints
 
 digits = load_digits()
 pixels = torch.tensor(digits.images[:500, None] / 16, dtype=torch.float32)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from finetune.cli.options import json_flag, print_json, read_recipe
-from finetune.cli.progress import watching
+from finetune.cli.progress import reporting
 from finetune.cli.signals import StopFlag, stop_on_signals
 from finetune.errors import DataError
 from finetune.files import visible
@@ -41,9 +41,9 @@ def check(what: Path, overrides: tuple[str, ...], strict: bool, as_json: bool) -
             if recipe.data.sample and not folder.exists():
                 click.echo(f"{what}: in order; {folder} will be drawn when it is run", err=True)
                 return
-        with watching(stop) as watch:
+        with reporting(stop) as reporter:
             scanned, findings = audit_folder(
-                folder, classes, fractions, watch.reading("reading images", "reading the images")
+                folder, classes, fractions, reporter.reading("reading images", "reading the images")
             )
     _show_findings(findings, summary_of(scanned.root, scanned.table, scanned.classes, scanned.notes), as_json)
     if graves := blocking(findings, strict=strict, skip_unreadable=skip):
@@ -52,10 +52,10 @@ def check(what: Path, overrides: tuple[str, ...], strict: bool, as_json: bool) -
 
 def _check_source(recipe: Recipe, as_json: bool, stop: StopFlag) -> None:
     """Read images that are no folder; whatever is wrong with them is raised."""
-    from finetune.run import read_data
+    from finetune.story.images import read_images
 
-    with watching(stop) as watch:
-        data = read_data(recipe, watch)
+    with reporting(stop) as reporter:
+        data = read_images(recipe, reporter)
     _show_findings([], summary_of(data.root, data.table, data.classes, data.notes), as_json)
 
 

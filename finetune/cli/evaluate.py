@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from finetune.cli.options import device, json_flag, precision, print_json, run_argument
-from finetune.cli.progress import watching
+from finetune.cli.progress import reporting
 from finetune.cli.signals import stop_on_signals
 
 
@@ -25,8 +25,10 @@ def evaluate(
     from finetune.deliver.evaluate import evaluate as do
     from finetune.report.tables import per_class_text
 
-    with stop_on_signals() as stop, watching(stop) as watch:
-        judgement, judged = do(run, folder, split=split, device=device or "auto", precision=precision, watch=watch)
+    with stop_on_signals() as stop, reporting(stop) as reporter:
+        judgement, judged = do(
+            run, folder, split=split, device=device or "auto", precision=precision, reporter=reporter
+        )
     if as_json:
         print_json({"run": str(run), **judgement.metrics.as_dict(judged)})
         return

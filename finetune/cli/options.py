@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finetune.files import read_json, to_json
+from finetune.files import to_json
 
 if TYPE_CHECKING:
     from finetune.recipe.schema import Recipe
+    from finetune.story.result import Run
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -64,10 +65,12 @@ def print_json(value: Any) -> None:
     click.echo(to_json(value, indent=2))
 
 
-def print_run(folder: Path, as_json: bool) -> None:
+def print_run(run: Run, as_json: bool) -> None:
     """The run folder, or all of run.json with the metrics, on stdout."""
+    from finetune.runs.names import RunNames
+
     if not as_json:
-        click.echo(folder)
+        click.echo(run)
         return
-    record, metrics = read_json(folder / "run.json"), folder / "report" / "metrics.json"
-    print_json({"run": str(folder), **record, **({"metrics": read_json(metrics)} if metrics.is_file() else {})})
+    metrics = {"metrics": run.metrics} if RunNames(run.path).report.metrics_json.is_file() else {}
+    print_json({"run": str(run), **run.record.as_dict(), **metrics})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from finetune.cli.options import json_flag, print_json, read_recipe, recipe_options
-from finetune.cli.progress import watching
+from finetune.cli.progress import reporting
 from finetune.cli.signals import StopFlag, stop_on_signals
 
 if TYPE_CHECKING:
@@ -31,14 +31,14 @@ def show_plan(recipe: Recipe, freeze: tuple[str, ...], as_json: bool, stop: Stop
     from finetune.classifier import Classifier
     from finetune.data.source import outline
     from finetune.report.tables import plan_text
-    from finetune.run import class_names, read_data
+    from finetune.story.images import class_names, read_images
 
-    with watching(stop) as watch:
-        data = read_data(recipe, watch, draw=False) if scan else outline(**_source(recipe))
+    with reporting(stop) as reporter:
+        data = read_images(recipe, reporter, draw=False) if scan else outline(**_source(recipe))
         classes = data.classes if data is not None else class_names(recipe)
         classifier = Classifier.from_recipe(recipe, classes, freeze)
         found = classifier.plan(**recipe.train.model_dump())
-        watch.notes([*found.warnings, *classifier.network.notes])
+        reporter.notes([*found.warnings, *classifier.network.notes])
         kept = [] if data is None else _kept(classifier, recipe, data)
     columns, rows = found.table()
     learning = [sum(found.parameters[name] for name in phase.learning) for phase in found.phases]

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 from finetune.cli.signals import StopFlag
 
 if TYPE_CHECKING:
-    from finetune.train.watch import Watch
+    from finetune.runs.reporter import Reporter
 
 
 @contextmanager
-def watching(stop: StopFlag) -> Iterator[Watch]:
-    """A watch for the length of a command."""
-    from finetune.train.watch import Watch
+def reporting(stop: StopFlag) -> Iterator[Reporter]:
+    """A reporter for the length of a command."""
+    from finetune.runs.reporter import Reporter
 
     if not sys.stderr.isatty():
-        yield Watch(stop=stop)
+        yield Reporter(stop=stop)
         return
     from rich.console import Console
     from rich.markup import escape
@@ -41,4 +41,4 @@ def watching(stop: StopFlag) -> Iterator[Watch]:
             bar.update(task, visible=False)
             console.print(escape(text), soft_wrap=True)
 
-        yield Watch(say=say, step=step, progress=progress, stop=stop)
+        yield Reporter(say=say, step=step, progress=progress, stop=stop)

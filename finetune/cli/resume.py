@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from finetune.cli.options import json_flag, print_run, run_argument
-from finetune.cli.progress import watching
+from finetune.cli.progress import reporting
 from finetune.cli.signals import stop_on_signals
 
 
@@ -20,8 +20,8 @@ from finetune.cli.signals import stop_on_signals
 def resume(run: Path, checkpoint: Path | None, data: Path | None, accept_changes: bool, as_json: bool) -> None:
     """Go on with RUN where it stopped, to the same bits as if it had never stopped."""
     with stop_on_signals() as stop:
-        from finetune.run import resume as do
+        from finetune.story.resume import resume as do
 
-        with watching(stop) as watch:
-            folder = do(run, checkpoint=checkpoint, data=data, accept_changes=accept_changes, watch=watch)
-        print_run(folder, as_json)
+        with reporting(stop) as reporter:
+            done = do(run, checkpoint=checkpoint, data=data, accept_changes=accept_changes, reporter=reporter)
+        print_run(done, as_json)

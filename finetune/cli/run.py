@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from finetune.cli.options import json_flag, print_run, read_recipe, recipe_options
-from finetune.cli.progress import watching
+from finetune.cli.progress import reporting
 from finetune.cli.signals import stop_on_signals
 
 
@@ -29,8 +29,8 @@ def run(recipe: Path, out: Path | None, dry_run: bool, as_json: bool, freeze: tu
 
             show_plan(resolved, freeze, as_json, stop, scan=True)
             return
-        from finetune.run import run as do
+        from finetune.story.run import run as do
 
-        with watching(stop) as watch:
-            folder = do(resolved, out=out, freeze=freeze, watch=watch)
-        print_run(folder, as_json)
+        with reporting(stop) as reporter:
+            done = do(resolved, out=out, freeze=freeze, reporter=reporter)
+        print_run(done, as_json)

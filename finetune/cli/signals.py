@@ -17,7 +17,7 @@ class StopFlag:
         self.signum: int | None = None
 
     def __call__(self) -> int | None:
-        """For `Watch.stop`."""
+        """For `Reporter.stop`."""
         return self.signum
 
 

@@ -12,10 +12,11 @@ from finetune.data.source import reopen
 from finetune.device import choose
 from finetune.errors import DataError, UsageError
 from finetune.evaluate.judge import Judgement, judge_images
-from finetune.files import read_json
 from finetune.model.bundle import load_bundle
 from finetune.model.network import Network
-from finetune.train.watch import Watch
+from finetune.runs.folder import RunFolder
+from finetune.runs.names import RunNames
+from finetune.runs.reporter import Reporter
 
 
 def evaluate(
@@ -25,7 +26,7 @@ def evaluate(
     split: str | None = None,
     device: str = "auto",
     precision: str = "fp32",
-    watch: Watch | None = None,
+    reporter: Reporter | None = None,
 ) -> tuple[Judgement, str]:
     """Judge the network of a run or bundle; classes are matched by name.
 
@@ -35,7 +36,7 @@ def evaluate(
         split: which of the run's own images: by default test, or val where there is no test.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: fp32 or bf16.
-        watch: who is told.
+        reporter: who is told.
 
     Returns:
         The judgement, and the name of what was judged.
@@ -44,10 +45,10 @@ def evaluate(
         UsageError: no such run; a bundle without a folder.
         DataError: images that are gone or changed, or of a class that the network does not know.
     """
-    watch = watch or Watch()
+    reporter = reporter or Reporter()
     network = load_bundle(run)
-    images, judged = _folder_images(folder, network, watch) if folder else _own_images(run, split, network)
-    tick = watch.reading("judging", "judging")
+    images, judged = _folder_images(folder, network, reporter) if folder else _own_images(run, split, network)
+    tick = reporter.reading("judging", "judging")
     judgement = judge_images(
         network,
         load_images(images, network.preprocess),
@@ -58,9 +59,9 @@ def evaluate(
     return judgement, judged
 
 
-def _folder_images(folder: Path, network: Network, watch: Watch) -> tuple[ImageSet, str]:
-    found = scan(folder, None, "stop", watch.reading("reading images", "reading the images"))
-    watch.notes(found.notes)
+def _folder_images(folder: Path, network: Network, reporter: Reporter) -> tuple[ImageSet, str]:
+    found = scan(folder, None, "stop", reporter.reading("reading images", "reading the images"))
+    reporter.notes(found.notes)
     table, positive = found.table, network.classes[-1]
     if positive in found.classes and network.classes == one_against_rest(positive, found.classes):
         table = relabelled(table, *network.classes)
@@ -70,10 +71,10 @@ def _folder_images(folder: Path, network: Network, watch: Watch) -> tuple[ImageS
 
 
 def _own_images(run: Path, split: str | None, network: Network) -> tuple[ImageSet, str]:
-    manifest = run / "data.csv"
+    manifest = RunNames(run).data_csv
     if not manifest.is_file():
         raise UsageError(f"{run}: has no images of its own", f"name a folder: finetune evaluate {run} FOLDER")
-    data = read_json(run / "run.json")["recipe"]["data"]
+    data = RunFolder.open(run).record.recipe["data"]
     if not Path(data["folder"]).is_dir():
         raise DataError(f"{data['folder']}: no longer there", f"say where they are: finetune evaluate {run} FOLDER")
     table = read_manifest(manifest, Path(data["folder"]), network.classes)

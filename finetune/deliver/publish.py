@@ -15,11 +15,11 @@ from finetune.evaluate.activations import example
 from finetune.evaluate.judge import Judgement
 from finetune.model.bundle import save_bundle
 from finetune.model.freeze import freeze_hashes, freeze_proof
-from finetune.model.network import Network
 from finetune.model.weights import tensors_sha256
 from finetune.report.faults import Faults
 from finetune.report.files import data_summary, write_report
-from finetune.train.folder import RunFolder
+from finetune.runs.folder import RunFolder
+from finetune.runs.record import RunRecord
 from finetune.train.trainer import Trainer
 
 
@@ -29,7 +29,7 @@ def publish_data(folder: RunFolder, data: Dataset, accept_changes: bool) -> bool
     Raises:
         DataError: they are not, and that was not accepted.
     """
-    found = changes(folder.data_csv, data.table)
+    found = changes(folder.names.data_csv, data.table)
     if found and not accept_changes:
         remedy = "put the images back, or go on with the change: finetune resume --accept-changes"
         raise DataError([f"{data.root}: {line}" for line in found], remedy)
@@ -38,14 +38,20 @@ def publish_data(folder: RunFolder, data: Dataset, accept_changes: bool) -> bool
     folder.warn(*data.warnings)
     if is_drawn(data.root):
         folder.warn("the images are drawn, not photographs: a demonstration, no measure of what the network can do")
-    write_manifest(folder.data_csv, data.table)
+    write_manifest(folder.names.data_csv, data.table)
     folder.update(classes=data.classes, notes=[*data.notes, *data.left_out], versions=versions())
     return bool(found)
 
 
-def publish_decisions(folder: RunFolder, network: Network, trainer: Trainer) -> None:
+def publish_plan(folder: RunFolder, trainer: Trainer) -> None:
+    """Publish `plan.csv`, and note what is worth knowing about the plan and the weights."""
+    folder.write_plan(*trainer.plan.table())
+    folder.warn(*trainer.plan.warnings, *trainer.network.notes)
+
+
+def publish_decisions(folder: RunFolder, trainer: Trainer) -> None:
     """Say in run.json what was decided where the recipe left it open."""
-    compute = trainer.compute
+    compute, network = trainer.compute, trainer.network
     folder.update(
         device=str(compute.device),
         precision=compute.precision,
@@ -53,7 +59,7 @@ def publish_decisions(folder: RunFolder, network: Network, trainer: Trainer) -> 
         batchnorm=trainer.settings.batchnorm,
         source=network.source,
         network={
-            "asked": _asked(folder.record["recipe"]["model"]),
+            "asked": _asked(folder.record.recipe["model"]),
             "architecture": network.architecture,
             "options": network.options,
             "preprocess": network.preprocess.as_dict(),
@@ -62,17 +68,17 @@ def publish_decisions(folder: RunFolder, network: Network, trainer: Trainer) -> 
     )
 
 
-def as_it_was(record: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
+def as_it_was(record: RunRecord, model: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a recipe's `model` section by which a run's network is built again for its checkpoints.
 
     Its backbone may lie elsewhere by now, or be another one. Empty where `run.json` does not say, or where the recipe
     has come to ask for something else.
 
     Args:
-        record: `run.json`.
+        record: of the run.
         model: the section, as JSON holds it.
     """
-    built = record.get("network")
+    built = record.network
     if not built or built["asked"] != _asked(model):
         return {}
     kept = {"backbone": built["architecture"], "options": built["options"], "preprocess": built["preprocess"]}
@@ -83,9 +89,9 @@ def _asked(model: Mapping[str, Any]) -> dict[str, Any]:
     return {key: model[key] for key in ("backbone", "weights", "options", "preprocess")}
 
 
-def publish_model(folder: RunFolder, network: Network, trainer: Trainer) -> None:
+def publish_model(folder: RunFolder, trainer: Trainer) -> None:
     """Load the best weights into the network, prove what stayed frozen, write the bundle."""
-    state = trainer.best_state()
+    state, network = trainer.best_state(), trainer.network
     network.module.load_state_dict(state)
     network.temperature = trainer.position.temperature
     proof = freeze_proof(trainer.extra["freeze_before"], freeze_hashes(state, trainer.plan.frozen_tensors()))
@@ -99,24 +105,25 @@ def publish_model(folder: RunFolder, network: Network, trainer: Trainer) -> None
         temperature=network.temperature,
         cache=trainer.figures.as_dict(),
     )
-    recipe = folder.record["recipe"]
+    recipe = folder.record.recipe
     lineage = {"backbone": recipe["model"]["backbone"], "source": network.source, "recipe": recipe["name"]}
-    save_bundle(folder.model, network, lineage)
+    save_bundle(folder.names.model, network, lineage)
 
 
 def publish_report(
-    folder: RunFolder, network: Network, trainer: Trainer, data: Dataset, judgement: Judgement, split: str
+    folder: RunFolder, trainer: Trainer, data: Dataset, judgement: Judgement, split: str
 ) -> list[str]:
     """Write the report folder, and the headline into run.json.
 
     Returns:
         What of the report could not be made, one line each: no fault of a picture or page makes a run fail.
     """
-    metrics, recipe, images = judgement.metrics, folder.record["recipe"], data.parts()[-1][1]
+    metrics, recipe, images = judgement.metrics, folder.record.recipe, data.parts()[-1][1]
+    network = trainer.network
     folder.warn(*(trainer.checkpoints.warnings if trainer.checkpoints else ()))
     folder.update(metrics={"split": split, "accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1})
     about = {
-        **folder.record,
+        **folder.record.as_dict(),
         "name": recipe["name"],
         "backbone": recipe["model"]["backbone"],
         "best_epoch": (trainer.position.best or {}).get("epoch"),
@@ -128,7 +135,7 @@ def publish_report(
     with faults.tolerate("features.png"):
         passage = example(network, load_images(images, network.preprocess), judgement, trainer.compute.in_fp32())
     faults.lines += write_report(
-        folder.report,
+        folder.names.report.folder,
         split=split,
         selected_on=split == "val",
         metrics=metrics,

@@ -21,7 +21,7 @@ from finetune.model.backbones import build
 from finetune.model.freeze import freeze_hashes
 from finetune.model.plan import make_plan
 from finetune.model.weights import tensors_sha256
-from finetune.train.checkpoints import Checkpoints
+from finetune.runs.checkpoints import Checkpoints
 from finetune.train.state import Settings
 from finetune.train.trainer import Trainer
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from finetune.errors import FinetuneError, UsageError
 from finetune.files import read_json, visible
 from finetune.model.bundle import DESCRIPTION, read_description, read_state
-from finetune.train.checkpoints import Checkpoints
+from finetune.runs.checkpoints import Checkpoints
+from finetune.runs.names import RunNames
 
 Finding = tuple[Path, str | None]
 """A published artefact, and what is wrong with it or None."""
@@ -29,28 +30,29 @@ def verify(path: Path) -> list[Finding]:
 
 
 def _artefacts(path: Path) -> Iterator[Finding]:
-    checkpoints = Checkpoints(path / "checkpoints")
+    run, report = RunNames(path), RunNames(path).report
+    checkpoints = Checkpoints(run.checkpoints)
     names = [*checkpoints.listed(), *([checkpoints.best] if checkpoints.best.exists() else [])]
     for checkpoint in names:
         yield checkpoint, checkpoints.reason_broken(checkpoint) or _reason(checkpoints.load, checkpoint)
-    for bundle in (path, path / "model"):
+    for bundle in (path, run.model):
         if (bundle / DESCRIPTION).exists():
             yield bundle, _reason(_read_bundle, bundle)
-    for json in [path / "run.json", path / "report" / "metrics.json"]:
+    for json in [run.run_json, report.metrics_json]:
         if json.exists():
             yield json, _reason(read_json, json)
-    for table in [*sorted(path.glob("*.csv")), *sorted((path / "report").glob("*.csv"))]:
+    for table in [*sorted(path.glob("*.csv")), *sorted(report.folder.glob("*.csv"))]:
         yield table, _reason(_read_csv, table)
-    if (path / "run.json").exists() and _reason(read_json, path / "run.json") is None:
-        yield from _missing(path, read_json(path / "run.json").get("status") == "finished")
+    if run.run_json.exists() and _reason(read_json, run.run_json) is None:
+        yield from _missing(run, read_json(run.run_json).get("status") == "finished")
 
 
-def _missing(path: Path, finished: bool) -> Iterator[Finding]:
+def _missing(run: RunNames, finished: bool) -> Iterator[Finding]:
     """What a finished run must have."""
-    wanted = ("recipe.yaml", "data.csv", "plan.csv", "history.csv", "model/model.json", "report/metrics.json")
-    for name in wanted if finished else ():
-        if not (path / name).exists():
-            yield path / name, "missing, although the run is finished"
+    tables = (run.recipe, run.data_csv, run.plan_csv, run.history_csv)
+    for file in (*tables, run.model / DESCRIPTION, run.report.metrics_json) if finished else ():
+        if not file.exists():
+            yield file, "missing, although the run is finished"
 
 
 def _read_csv(file: Path) -> None:

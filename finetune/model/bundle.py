@@ -27,6 +27,8 @@ FORMAT = 1
 """Version of model.json; a reader refuses what is newer than itself."""
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+IN_RUN = "model"
+"""Where the bundle lies in a run folder."""
 _BROKEN = "the bundle is damaged: copy it again, or use another run"
 
 
@@ -100,7 +102,7 @@ def find_bundle(path: Path) -> Path:
         UsageError: there is neither at `path`.
         ArtefactError: a run that has published no model yet.
     """
-    for folder in (path, path / "model"):
+    for folder in (path, path / IN_RUN):
         if (folder / DESCRIPTION).is_file():
             return folder
     if (path / "recipe.yaml").is_file():

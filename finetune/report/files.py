@@ -14,6 +14,7 @@ from finetune.report.charts import calibration_bins
 from finetune.report.faults import Faults
 from finetune.report.features import features_png
 from finetune.report.page import Context, render, thaws
+from finetune.runs.names import ReportNames
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,38 +63,40 @@ def write_report(
     Raises:
         ResourceError: a file cannot be written.
     """
-    summary, faults = metrics.as_dict(split), Faults()
-    for name, write in _tables(folder, summary, metrics, predictions, classes).items():
-        with faults.tolerate(name):
+    paths, summary, faults = ReportNames(folder), metrics.as_dict(split), Faults()
+    for path, write in _tables(paths, summary, metrics, predictions, classes).items():
+        with faults.tolerate(path.name):
             write()
     pictures = _pictures(metrics, predictions, classes, history, passage, faults)
     for name, png in pictures.items():
         write_atomic(folder / name, png)
-    with faults.tolerate("report.html"):
+    with faults.tolerate(paths.page.name):
         about = {**(run or {})}
         about["warnings"] = [*(about.get("warnings") or ()), *faults.lines]
         page = Context(split, selected_on, summary, metrics.confusion, predictions, history, plan, about, pictures)
-        write_text(folder / "report.html", render(page))
+        write_text(paths.page, render(page))
     return faults.lines
 
 
 def _tables(
-    folder: Path,
+    paths: ReportNames,
     summary: Mapping[str, Any],
     metrics: Metrics,
     predictions: tuple[Sequence[str], NDArray[np.int64], NDArray[np.float64]],
     classes: Sequence[str],
-) -> dict[str, Callable[[], None]]:
-    """File name → what writes it."""
+) -> dict[Path, Callable[[], None]]:
+    """File → what writes it."""
     columns = list(PER_CLASS)
     rows = ([row[name] for name in columns] for row in summary["per_class"])
     counts = ([name, *row] for name, row in zip(classes, metrics.confusion.tolist(), strict=True))
     names = ["path", "class", "predicted", "confidence", *(f"p:{name}" for name in classes)]
     return {
-        "metrics.json": lambda: write_json(folder / "metrics.json", summary),
-        "per_class.csv": lambda: write_csv(folder / "per_class.csv", columns, rows),
-        "confusion.csv": lambda: write_csv(folder / "confusion.csv", ["class", *classes], counts),
-        "predictions.csv": lambda: write_csv(folder / "predictions.csv", names, _prediction_rows(predictions, classes)),
+        paths.metrics_json: lambda: write_json(paths.metrics_json, summary),
+        paths.per_class_csv: lambda: write_csv(paths.per_class_csv, columns, rows),
+        paths.confusion_csv: lambda: write_csv(paths.confusion_csv, ["class", *classes], counts),
+        paths.predictions_csv: lambda: write_csv(
+            paths.predictions_csv, names, _prediction_rows(predictions, classes)
+        ),
     }
 
 

@@ -27,8 +27,8 @@ from finetune.evaluate.metrics import quick
 from finetune.model.fused import steady
 from finetune.model.network import Network
 from finetune.model.plan import FreezePlan
+from finetune.runs.checkpoints import FORMAT, Checkpoints
 from finetune.train.budget import CachePlan, Figures
-from finetune.train.checkpoints import FORMAT, Checkpoints
 from finetune.train.convex import linear_layer, require_solvable, solve
 from finetune.train.gradients import gradient_columns
 from finetune.train.inputs import PhaseInputs, Stream

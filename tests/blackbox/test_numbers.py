@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from finetune.errors import DivergedError
-from finetune.train.checkpoints import Checkpoints
+from finetune.runs.checkpoints import Checkpoints
 from tests import makers
 from tests.blackbox.measure import measured
 

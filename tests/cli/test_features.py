@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from finetune.cli.main import main
-from finetune.run import run
-from finetune.train.watch import Watch
+from finetune.runs.reporter import Reporter
+from finetune.story.run import run
 from tests import makers
 
 
@@ -41,7 +41,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         "model": {"backbone": "timm/test_resnet", "weights": "none", "preprocess": {"size": 32}},
         "train": {"epochs": 1, "batch_size": 4, "device": "cpu"},
     }
-    run(given, out="o", watch=Watch(say=lambda text: None))
+    run(given, out="o", reporter=Reporter(say=lambda text: None))
     return Place(tmp_path, capsys)
 
 

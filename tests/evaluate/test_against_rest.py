@@ -8,11 +8,11 @@ import pytest
 
 from finetune.deliver.evaluate import evaluate
 from finetune.errors import DataError
-from finetune.run import run
-from finetune.train.watch import Watch
+from finetune.runs.reporter import Reporter
+from finetune.story.run import run
 from tests import makers
 
-QUIET = Watch(say=lambda text: None)
+QUIET = Reporter(say=lambda text: None)
 
 
 def test_other_classes_count_as_the_rest(tmp_path: Path) -> None:
@@ -22,11 +22,11 @@ def test_other_classes_count_as_the_rest(tmp_path: Path) -> None:
         "model": {"backbone": "timm/test_resnet", "weights": "none", "preprocess": {"size": 32}},
         "train": {"epochs": 1, "batch_size": 4},
     }
-    run(recipe, out=tmp_path / "o", watch=QUIET)
-    judgement, _ = evaluate(tmp_path / "o", folder, watch=QUIET)
+    run(recipe, out=tmp_path / "o", reporter=QUIET)
+    judgement, _ = evaluate(tmp_path / "o", folder, reporter=QUIET)
     assert judgement.labels.tolist() == [int(path.startswith("bee")) for path in judgement.paths]
     assert sorted(judgement.labels.tolist()) == [0] * 16 + [1] * 8
 
     without = makers.class_folders(tmp_path / "others", {"ant": 2, "dog": 2})
     with pytest.raises(DataError, match="ant"):  # nothing in it is what the network knows
-        evaluate(tmp_path / "o", without, watch=QUIET)
+        evaluate(tmp_path / "o", without, reporter=QUIET)

@@ -67,7 +67,7 @@ def work(found: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    import finetune.run  # what importing alone sets is not of a call
+    import finetune.story.run  # what importing alone sets is not of a call
 
     before, found = globals_of_others(), list[str]()
     thread = threading.Thread(target=work, args=(found,))

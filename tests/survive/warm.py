@@ -83,7 +83,7 @@ def preload() -> None:
     import finetune.cli.run
     import finetune.cli.verify
     import finetune.deliver.verify
-    import finetune.run  # noqa: F401  # loaded before the fork, so that no child loads it
+    import finetune.story.run  # noqa: F401  # loaded before the fork, so that no child loads it
 
 
 def _be_the_command(arguments: Sequence[str], folder: Path, env: Mapping[str, str], stopped: bool) -> None:

@@ -16,10 +16,10 @@ from finetune.deliver.evaluate import evaluate
 from finetune.evaluate.judge import judge_images
 from finetune.files import cache_folder
 from finetune.model import linear as module_of_linear
-from finetune.run import run
+from finetune.runs.reporter import Reporter
+from finetune.story.run import run
 from finetune.train.cache import gathered
 from finetune.train.store import Layout, Store, in_blocks
-from finetune.train.watch import Watch
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def train(folder: Path, out: Path, *, cache: Any, backbone: str = "timm/test_res
             **changes,
         },
     }
-    return run(given, out=out, watch=Watch(say=lambda text: None))
+    return run(given, out=out, reporter=Reporter(say=lambda text: None))
 
 
 class Recorder:

@@ -14,9 +14,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from finetune.errors import DivergedError, UsageError
-from finetune.run import open_run, resume, run
+from finetune.runs.reporter import Reporter
+from finetune.story.resume import open_run, resume
+from finetune.story.run import run
 from finetune.train.convex import solve
-from finetune.train.watch import Watch
 
 
 def blobs(classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -122,37 +123,37 @@ def recipe(folder: Path, **model: Any) -> dict[str, Any]:
 
 def test_a_run_solves_its_head_once(tiny: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    folder = run(recipe(tiny), out=tmp_path / "o", watch=Watch(say=said.append))
+    folder = run(recipe(tiny), out=tmp_path / "o", reporter=Reporter(say=said.append))
     assert any("solved in" in line for line in said)
     assert len((folder / "history.csv").read_text().splitlines()) == 2
     assert json.loads((folder / "run.json").read_text())["status"] == "finished"
     sha256 = json.loads((folder / "run.json").read_text())["weights_sha256"]
     checkpoint = next((folder / "checkpoints").glob("epoch-*.pth"))
-    resume(folder, checkpoint=checkpoint, watch=Watch(say=said.append))
+    resume(folder, checkpoint=checkpoint, reporter=Reporter(say=said.append))
     assert json.loads((folder / "run.json").read_text())["weights_sha256"] == sha256
 
 
 def test_auto_solves_the_head_and_steps_through_the_rest(tiny: Path, tmp_path: Path) -> None:
     given = recipe(tiny, optimizer="auto", unfreeze={"head": 0, "last:1": 3})
-    folder = run(given, out=tmp_path / "o", watch=Watch(say=lambda text: None))
+    folder = run(given, out=tmp_path / "o", reporter=Reporter(say=lambda text: None))
     rows = [line.split(",")[:2] for line in (folder / "history.csv").read_text().splitlines()[1:]]
     assert rows == [["0", "0"], ["3", "1"], ["4", "1"]]
     sha256 = json.loads((folder / "run.json").read_text())["weights_sha256"]
     for checkpoint in sorted((folder / "checkpoints").glob("epoch-*.pth")):
         _, optimizer = open_run(folder)
         optimizer.load_state_dict(torch.load(checkpoint)["optimizer_state_dict"])
-        resume(folder, checkpoint=checkpoint, watch=Watch(say=lambda text: None))
+        resume(folder, checkpoint=checkpoint, reporter=Reporter(say=lambda text: None))
         assert json.loads((folder / "run.json").read_text())["weights_sha256"] == sha256
 
 
 def test_auto_steps_through_what_it_cannot_solve(tiny: Path, tmp_path: Path) -> None:
     given = recipe(tiny, optimizer="auto", head={"hidden": [4]})
-    folder = run(given, out=tmp_path / "o", watch=Watch(say=lambda text: None))
+    folder = run(given, out=tmp_path / "o", reporter=Reporter(say=lambda text: None))
     assert len((folder / "history.csv").read_text().splitlines()) == 6
 
 
 @pytest.mark.parametrize("model", [{"unfreeze": {"head": 0, "layer4": 2}}, {"head": {"hidden": [4]}}])
 def test_what_is_not_convex_is_refused_before_it_is_trained(tiny: Path, tmp_path: Path, model: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"train\.optimizer"):
-        run(recipe(tiny, **model), out=tmp_path / "o", watch=Watch(say=lambda text: None))
+        run(recipe(tiny, **model), out=tmp_path / "o", reporter=Reporter(say=lambda text: None))
     assert not list((tmp_path / "o").glob("checkpoints/*.pth"))

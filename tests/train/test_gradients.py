@@ -12,13 +12,13 @@ from torch import nn
 
 import finetune as ft
 from finetune.classifier import train_config
-from finetune.run import run
-from finetune.train.checkpoints import Checkpoints
-from finetune.train.folder import HISTORY
+from finetune.runs.checkpoints import Checkpoints
+from finetune.runs.folder import HISTORY
+from finetune.runs.reporter import Reporter
+from finetune.story.run import run
 from finetune.train.gradients import Gradients, gradient_columns
 from finetune.train.state import MEASURED_EVERY
 from finetune.train.trainer import Trainer
-from finetune.train.watch import Watch
 from tests import makers
 
 
@@ -78,7 +78,7 @@ def test_the_columns_follow_those_of_old_and_are_empty_while_frozen(tiny: Path, 
         "model": {"backbone": "small/mlp", "unfreeze": {"head": 0, "fc2": 1}},
         "train": {"epochs": 2},
     }
-    run(given, out=tmp_path / "o", watch=Watch(say=lambda text: None))
+    run(given, out=tmp_path / "o", reporter=Reporter(say=lambda text: None))
     with open(tmp_path / "o" / "history.csv", encoding="utf-8", newline="") as file:
         first, second = csv.DictReader(file)
     assert list(first) == [*HISTORY, "grad:fc1", "grad:fc2", "grad:head"]

@@ -16,10 +16,11 @@ import yaml
 from safetensors.torch import load_file
 
 from finetune.errors import ArtefactError, DataError, FinetuneError, ResourceError, Stopped, UsageError
-from finetune.run import open_run, resume, run
-from finetune.train.folder import RunFolder
+from finetune.runs.folder import RunFolder
+from finetune.runs.reporter import Reporter
+from finetune.story.resume import open_run, resume
+from finetune.story.run import run
 from finetune.train.store import Store
-from finetune.train.watch import Watch
 from tests import makers
 
 
@@ -44,8 +45,8 @@ def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(run.__globals__, "publish_report", lambda *_: [])
 
 
-def quiet(stop: Any = lambda: None) -> Watch:
-    return Watch(say=lambda text: None, stop=stop)
+def quiet(stop: Any = lambda: None) -> Reporter:
+    return Reporter(say=lambda text: None, stop=stop)
 
 
 def stop_after(calls: int) -> Any:
@@ -75,15 +76,15 @@ def rows(folder: Path) -> list[str]:
 )
 def test_stopping_wherever_and_going_on_gives_the_same_bits(tiny: Path, tmp_path: Path, train: dict[str, Any]) -> None:
     given = recipe(tiny, **train)
-    run(given, out=tmp_path / "whole", watch=quiet())
+    run(given, out=tmp_path / "whole", reporter=quiet())
     stops = 0
     for calls in itertools.count(27, 7):  # the first 24 questions come from the scan
         out = tmp_path / f"stopped-{calls}"
         with contextlib.suppress(Stopped):
-            run(given, out=out, watch=quiet(stop_after(calls)))
+            run(given, out=out, reporter=quiet(stop_after(calls)))
             break
         stops += 1
-        resume(out, watch=quiet())
+        resume(out, reporter=quiet())
         assert sha256(out) == sha256(tmp_path / "whole"), f"stopped at question {calls}"
         assert rows(out) == rows(tmp_path / "whole")
     assert stops >= 2
@@ -91,11 +92,11 @@ def test_stopping_wherever_and_going_on_gives_the_same_bits(tiny: Path, tmp_path
 
 def test_every_step_can_be_the_last_before_a_stop(tiny: Path, tmp_path: Path) -> None:
     given = recipe(tiny, checkpoint={"every_steps": 1, "keep": 99})
-    run(given, out=tmp_path / "whole", watch=quiet())
+    run(given, out=tmp_path / "whole", reporter=quiet())
     checkpoints = sorted((tmp_path / "whole" / "checkpoints").glob("epoch-*.pth"))
     assert len(checkpoints) == 9
     for number, checkpoint in enumerate(checkpoints):
-        resume(tmp_path / "whole", checkpoint=checkpoint, watch=quiet())
+        resume(tmp_path / "whole", checkpoint=checkpoint, reporter=quiet())
         assert rows(tmp_path / "whole") == ["0", "1", "2"]
         if number == 0:
             reference = sha256(tmp_path / "whole")
@@ -103,17 +104,17 @@ def test_every_step_can_be_the_last_before_a_stop(tiny: Path, tmp_path: Path) ->
 
 
 def test_a_pretrained_backbone_is_still_one_after_a_stop(tiny: Path, tmp_path: Path) -> None:
-    run(recipe(tiny), out=tmp_path / "taught", watch=quiet())
+    run(recipe(tiny), out=tmp_path / "taught", reporter=quiet())
     given = recipe(tiny, batchnorm="auto", checkpoint={"every_steps": 2, "keep": 99})
     given["model"] |= {"backbone": str(tmp_path / "taught"), "weights": "default"}
-    run(given, out=tmp_path / "o", watch=quiet())
+    run(given, out=tmp_path / "o", reporter=quiet())
     record = json.loads((tmp_path / "o" / "run.json").read_text())
     assert record["batchnorm"] == "keep"  # few images: the statistics that it came with are better
     shutil.rmtree(tmp_path / "taught")  # a checkpoint has all weights, run.json how they are used
     model, _ = open_run(tmp_path / "o")
     assert set(model.state_dict()) == set(load_file(tmp_path / "o" / "model" / "model.safetensors"))
     for checkpoint in sorted((tmp_path / "o" / "checkpoints").glob("epoch-*.pth")):
-        resume(tmp_path / "o", checkpoint=checkpoint, watch=quiet())
+        resume(tmp_path / "o", checkpoint=checkpoint, reporter=quiet())
         again = json.loads((tmp_path / "o" / "run.json").read_text())
         assert {key: again[key] for key in ("weights_sha256", "batchnorm", "source")} == {
             key: record[key] for key in ("weights_sha256", "batchnorm", "source")
@@ -121,23 +122,23 @@ def test_a_pretrained_backbone_is_still_one_after_a_stop(tiny: Path, tmp_path: P
 
 
 def test_a_recipe_that_names_another_backbone_is_not_answered_with_the_old_one(tiny: Path, tmp_path: Path) -> None:
-    run(recipe(tiny), out=tmp_path / "o", watch=quiet())
+    run(recipe(tiny), out=tmp_path / "o", reporter=quiet())
     text = (tmp_path / "o" / "recipe.yaml").read_text()
     name = recipe(tiny)["model"]["backbone"]
     (tmp_path / "o" / "recipe.yaml").write_text(text.replace(name, str(tmp_path / "nowhere")))
     with pytest.raises(UsageError, match="nowhere: nothing there"):
-        resume(tmp_path / "o", accept_changes=True, watch=quiet())
+        resume(tmp_path / "o", accept_changes=True, reporter=quiet())
 
 
 def test_a_checkpoint_of_another_run_is_refused(tiny: Path, tmp_path: Path) -> None:
-    run(recipe(tiny), out=tmp_path / "o", watch=quiet())
+    run(recipe(tiny), out=tmp_path / "o", reporter=quiet())
     other = recipe(tiny)
     other["data"]["classes"] = ["cat", "bee", "ant"]  # the same classes in another order: a head of the same shape
-    run(other, out=tmp_path / "p", watch=quiet())
+    run(other, out=tmp_path / "p", reporter=quiet())
     foreign = next((tmp_path / "p" / "checkpoints").glob("epoch-*.pth"))
     kept = {path: path.read_bytes() for path in (tmp_path / "o").rglob("*") if path.is_file()}
     with pytest.raises(ArtefactError, match="another run"):
-        resume(tmp_path / "o", checkpoint=foreign, watch=quiet())
+        resume(tmp_path / "o", checkpoint=foreign, reporter=quiet())
     assert {path: path.read_bytes() for path in (tmp_path / "o").rglob("*") if path.is_file()} == kept
 
 
@@ -153,25 +154,25 @@ def test_the_history_is_whole_though_it_stopped_between_a_checkpoint_and_its_row
 
     monkeypatch.setattr(RunFolder, "write_history", stop_at_the_last)
     with pytest.raises(KeyboardInterrupt):
-        run(recipe(tiny), out=tmp_path / "o", watch=quiet())
+        run(recipe(tiny), out=tmp_path / "o", reporter=quiet())
     monkeypatch.setattr(RunFolder, "write_history", write)
     assert rows(tmp_path / "o") == ["0", "1"]
-    resume(tmp_path / "o", watch=quiet())
+    resume(tmp_path / "o", reporter=quiet())
     assert rows(tmp_path / "o") == ["0", "1", "2"]
     assert "error" not in json.loads((tmp_path / "o" / "run.json").read_text())
 
 
 def test_a_finished_run_is_left_alone(tiny: Path, tmp_path: Path) -> None:
-    run(recipe(tiny), out=tmp_path / "o", watch=quiet())
+    run(recipe(tiny), out=tmp_path / "o", reporter=quiet())
     before = makers.tree_hash(tmp_path / "o")
-    resume(tmp_path / "o", watch=quiet())
+    resume(tmp_path / "o", reporter=quiet())
     assert makers.tree_hash(tmp_path / "o") == before
 
 
 def stopped(tiny: Path, tmp_path: Path, calls: int = 34) -> Path:
     out = tmp_path / "o"
     with pytest.raises(Stopped) as caught:
-        run(recipe(tiny, checkpoint={"every_steps": 1}), out=out, watch=quiet(stop_after(calls)))
+        run(recipe(tiny, checkpoint={"every_steps": 1}), out=out, reporter=quiet(stop_after(calls)))
     assert caught.value.exit_code == 143
     assert f"finetune resume {out}" in caught.value.remedy
     return out
@@ -179,7 +180,7 @@ def stopped(tiny: Path, tmp_path: Path, calls: int = 34) -> Path:
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "no manifest"])
 def test_a_broken_checkpoint_is_passed_over(tiny: Path, tmp_path: Path, damage: str) -> None:
-    run(recipe(tiny), out=tmp_path / "whole", watch=quiet())
+    run(recipe(tiny), out=tmp_path / "whole", reporter=quiet())
     out = stopped(tiny, tmp_path)
     newest = sorted((out / "checkpoints").glob("epoch-*.pth"))[-1]
     content = bytearray(newest.read_bytes())
@@ -192,8 +193,8 @@ def test_a_broken_checkpoint_is_passed_over(tiny: Path, tmp_path: Path, damage: 
         newest.with_suffix(".json").unlink()
     said: list[str] = []
     with pytest.raises(ArtefactError, match=newest.name):
-        resume(out, checkpoint=newest, watch=quiet())
-    resume(out, watch=Watch(say=said.append))
+        resume(out, checkpoint=newest, reporter=quiet())
+    resume(out, reporter=Reporter(say=said.append))
     assert any(line.startswith("warning") and newest.name in line for line in said)
     assert sha256(out) == sha256(tmp_path / "whole")
 
@@ -204,7 +205,7 @@ def test_with_no_whole_checkpoint_left_nothing_is_started_over(tiny: Path, tmp_p
     for path in names:
         path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ArtefactError) as caught:
-        resume(out, watch=quiet())
+        resume(out, reporter=quiet())
     assert all(any(path.name in line for line in caught.value.problems) for path in names)
     assert sorted((out / "checkpoints").glob("*.pth")) == names
 
@@ -215,11 +216,11 @@ def test_a_changed_recipe_is_refused_with_its_changes(tiny: Path, tmp_path: Path
     text = text.replace("lr: 0.01\n", "lr: 0.02\n", 1).replace("batch_size: 4", "batch_size: 5")
     (out / "recipe.yaml").write_text(text)
     with pytest.raises(UsageError) as caught:
-        resume(out, watch=quiet())
+        resume(out, reporter=quiet())
     assert len(caught.value.problems) == 2
     assert "train.lr: 0.01" in str(caught.value)
     assert "--accept-changes" in caught.value.remedy
-    resume(out, accept_changes=True, watch=quiet())
+    resume(out, accept_changes=True, reporter=quiet())
     assert json.loads((out / "run.json").read_text())["status"] == "finished"
 
 
@@ -238,16 +239,16 @@ def test_what_is_kept_is_decided_once(
     with monkeypatch.context() as patch:
         if crowded == "at first":
             crowd(patch)
-        run(given, out=tmp_path / "whole", watch=quiet())
+        run(given, out=tmp_path / "whole", reporter=quiet())
         with pytest.raises(Stopped):
-            run(given, out=tmp_path / "o", watch=quiet(stop_after(40)))
+            run(given, out=tmp_path / "o", reporter=quiet(stop_after(40)))
     assert (json.loads((tmp_path / "whole" / "run.json").read_text())["cache"]["views"] == 0) == (crowded == "at first")
     if crowded == "later":
         with monkeypatch.context() as patch:
             crowd(patch)
             with pytest.raises(ResourceError, match="has used the cache so far"):
-                resume(tmp_path / "o", watch=quiet())
-    resume(tmp_path / "o", watch=quiet())
+                resume(tmp_path / "o", reporter=quiet())
+    resume(tmp_path / "o", reporter=quiet())
     assert sha256(tmp_path / "o") == sha256(tmp_path / "whole")
 
 
@@ -269,11 +270,11 @@ def test_a_run_goes_on_with_another_recipe(tiny: Path, tmp_path: Path, before: s
     key, _, value = before.rpartition(": ")
     given = recipe(tiny, **({} if "last" in key else {key: yaml.safe_load(value)}))
     with pytest.raises(Stopped):
-        run(given, out=tmp_path / "o", watch=quiet(stop_after(calls)))
+        run(given, out=tmp_path / "o", reporter=quiet(stop_after(calls)))
     text = (tmp_path / "o" / "recipe.yaml").read_text()
     assert text.count(before) == 1, text
     (tmp_path / "o" / "recipe.yaml").write_text(text.replace(before, after))
-    resume(tmp_path / "o", accept_changes=True, watch=quiet())
+    resume(tmp_path / "o", accept_changes=True, reporter=quiet())
     assert json.loads((tmp_path / "o" / "run.json").read_text())["status"] == "finished"
     assert len(rows(tmp_path / "o")) == 3
 
@@ -285,27 +286,27 @@ def test_changed_images_are_refused_and_counted(tiny: Path, tmp_path: Path) -> N
     images[1].unlink()
     makers.put(tiny / "bee" / "new.jpg", makers.jpeg(54321))
     with pytest.raises(DataError) as caught:
-        resume(out, watch=quiet())
+        resume(out, reporter=quiet())
     assert [line.split(": ", 1)[1].split(" since")[0] for line in caught.value.problems] == [
         "1 added",
         "1 removed",
         "1 changed",
     ]
-    resume(out, accept_changes=True, watch=quiet())
+    resume(out, accept_changes=True, reporter=quiet())
 
 
 def test_moved_images_are_accepted_where_they_are_the_same(tiny: Path, tmp_path: Path) -> None:
-    run(recipe(tiny), out=tmp_path / "whole", watch=quiet())
+    run(recipe(tiny), out=tmp_path / "whole", reporter=quiet())
     out = stopped(tiny, tmp_path)
     moved = tiny.rename(tmp_path / "moved")
     with pytest.raises(FinetuneError):
-        resume(out, watch=quiet())
-    resume(out, data=moved, watch=quiet())
+        resume(out, reporter=quiet())
+    resume(out, data=moved, reporter=quiet())
     assert sha256(out) == sha256(tmp_path / "whole")
 
 
 def test_the_four_lines_of_the_notebook_work_on_every_checkpoint(tiny: Path, tmp_path: Path) -> None:
-    run(recipe(tiny, checkpoint={"every_steps": 1, "keep": 99}), out=tmp_path / "o", watch=quiet())
+    run(recipe(tiny, checkpoint={"every_steps": 1, "keep": 99}), out=tmp_path / "o", reporter=quiet())
     paths = sorted((tmp_path / "o" / "checkpoints").glob("*.pth"))
     assert len(paths) == 10
     for path in paths:
@@ -323,12 +324,12 @@ def test_the_four_lines_of_the_notebook_work_on_every_checkpoint(tiny: Path, tmp
 
 def test_two_processes_cannot_work_on_one_run(tiny: Path, tmp_path: Path) -> None:
     from finetune.errors import ResourceError
-    from finetune.train.folder import RunFolder
+    from finetune.runs.folder import RunFolder
 
     out = stopped(tiny, tmp_path)
     holder = RunFolder.open(out)
     holder.lock()
     with pytest.raises(ResourceError, match=r"process \d+ is at work"):
-        resume(out, watch=quiet())
+        resume(out, reporter=quiet())
     holder.unlock()
-    resume(out, watch=quiet())
+    resume(out, reporter=quiet())

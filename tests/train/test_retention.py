@@ -11,7 +11,7 @@ import torch
 
 from finetune.errors import ArtefactError
 from finetune.files import read_json, write_json
-from finetune.train.checkpoints import Checkpoints
+from finetune.runs.checkpoints import Checkpoints
 
 
 def save(checkpoints: Checkpoints, step: int, *, best: bool = False) -> Path:

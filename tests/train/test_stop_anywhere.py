@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from finetune.errors import Stopped
-from finetune.run import resume, run
-from finetune.train.watch import Watch
+from finetune.runs.reporter import Reporter
+from finetune.story.resume import resume
+from finetune.story.run import run
 from tests import makers
 
 STEPS_MOST = 6
@@ -73,13 +74,13 @@ def recipe(images: Path, drawn: dict[str, Any]) -> dict[str, Any]:
 
 
 class StopAfter:
-    """A watch that asks to stop once `steps` steps are done."""
+    """A reporter that asks to stop once `steps` steps are done."""
 
     def __init__(self, steps: int | None) -> None:
         self.done, self.steps = 0, steps
 
-    def watch(self) -> Watch:
-        return Watch(say=lambda text: None, step=self.step, stop=self.stop)
+    def reporter(self) -> Reporter:
+        return Reporter(say=lambda text: None, step=self.step, stop=self.stop)
 
     def step(self, *_: object) -> None:
         self.done += 1
@@ -106,15 +107,15 @@ def test_c05_stopped_after_any_step_a_run_ends_in_the_same_bits(
     images: Path, folders: Iterator[Path], drawn: dict[str, Any]
 ) -> None:
     given_recipe, whole, counter = recipe(images, drawn), next(folders), StopAfter(None)
-    run(given_recipe, out=whole, watch=counter.watch())
+    run(given_recipe, out=whole, reporter=counter.reporter())
     assert 4 <= counter.done <= STEPS_MOST
     for steps in range(1, counter.done + 1):
         out, stopper = next(folders), StopAfter(steps)
         with contextlib.suppress(Stopped):
-            run(given_recipe, out=out, watch=stopper.watch())
+            run(given_recipe, out=out, reporter=stopper.reporter())
             raise AssertionError(f"did not stop after step {steps}")
         assert stopper.done == steps
-        resume(out, watch=StopAfter(None).watch())
+        resume(out, reporter=StopAfter(None).reporter())
         assert outcome(out) == outcome(whole), f"stopped after step {steps}"
 
 
@@ -123,6 +124,6 @@ def test_c28_the_number_of_workers_changes_nothing(images: Path, folders: Iterat
     found = []
     for workers in (0, 1, 4):
         out = next(folders)
-        run(recipe(images, {**plain, "workers": workers}), out=out, watch=StopAfter(None).watch())
+        run(recipe(images, {**plain, "workers": workers}), out=out, reporter=StopAfter(None).reporter())
         found.append(outcome(out))
     assert found[0] == found[1] == found[2]

@@ -23,9 +23,9 @@ import torch
 from finetune.errors import ArtefactError, DivergedError
 from finetune.files import TEMPORARY, fsync_folder, read_json, sha256_file, write_json, written
 from finetune.model.weights import read_pickle
+from finetune.runs.names import BEST
 
 FORMAT = 1
-BEST = "best.pth"
 NAME = re.compile(r"epoch-(\d{4,})-step-(\d{7,})\.pth")
 
 

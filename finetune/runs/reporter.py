@@ -1,4 +1,4 @@
-"""What someone who watches a run is told, and how they stop it."""
+"""Where a run's messages and progress go, and how it is asked to stop."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def no_step(epoch: int, step: int, steps: int, loss: float, speed: float) -> Non
 
 
 @dataclass
-class Watch:
-    """Where messages go; by default a plain line an epoch on stderr.
+class Reporter:
+    """Takes messages and progress; by default a plain line an epoch on stderr.
 
     Attributes:
         say: takes a message, perhaps of several lines.

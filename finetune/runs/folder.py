@@ -1,4 +1,4 @@
-"""The run folder: it owns every name in it, its lock, and its status."""
+"""The run folder: made and found, locked, and its status kept, whatever ends the run."""
 
 from __future__ import annotations
 
@@ -9,24 +9,15 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 from finetune.errors import ArtefactError, FinetuneError, ResourceError, Stopped, UsageError, from_os_error
 from finetune.files import TEMPORARY, make_folder, read_json, write_csv, write_json, write_text
-
-HISTORY = [
-    "epoch",
-    "phase",
-    "lr",
-    "train_loss",
-    "val_loss",
-    "val_accuracy",
-    "val_macro_f1",
-    "seconds",
-    "images_per_second",
-]
-LOCK = ".lock"
+from finetune.runs.history import write_history
+from finetune.runs.names import RUN_JSON, RunNames
+from finetune.runs.record import RunRecord
 
 
 class RunFolder:
@@ -38,13 +29,8 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.recipe = path / "recipe.yaml"
-        self.checkpoints = path / "checkpoints"
-        self.model = path / "model"
-        self.report = path / "report"
-        self.run_json = path / "run.json"
-        self.data_csv = path / "data.csv"
-        self.record: dict[str, Any] = {}
+        self.names = RunNames(path)
+        self.record = RunRecord()
         self._lock: IO[str] | None = None
         self._fresh = False
 
@@ -60,7 +46,7 @@ class RunFolder:
             if out is None:
                 out = _next_number(Path("runs") / name)
             elif out.exists() and (not out.is_dir() or not all(map(_left_over, out.iterdir()))):
-                if (out / LOCK).is_file():
+                if RunNames(out).lock.is_file():
                     cls(out).lock(hold=False)
                 raise UsageError(
                     f"{out}: is there and not empty; a run is never overwritten",
@@ -69,7 +55,7 @@ class RunFolder:
             make_folder(out)
             folder = cls(out.resolve())
             folder._fresh = True
-            folder.record["id"] = uuid.uuid4().hex  # so that its checkpoints are known from those of other runs
+            folder.record.id = uuid.uuid4().hex  # so that its checkpoints are known from those of other runs
             folder.lock()
         except OSError as error:
             raise from_os_error(error, out, "make this run folder") from error
@@ -83,12 +69,13 @@ class RunFolder:
             UsageError: there is none.
             ArtefactError: its run.json is not readable.
         """
-        if not (path / "run.json").is_file():
-            raise UsageError(f"{path}: no run there (no run.json)", "name a run folder such as runs/vehicles/001")
+        if not RunNames(path).run_json.is_file():
+            raise UsageError(f"{path}: no run there (no {RUN_JSON})", "name a run folder such as runs/vehicles/001")
         folder = cls(path.resolve())
-        folder.record = read_json(folder.run_json)
-        if not isinstance(folder.record, dict) or not isinstance(folder.record.get("recipe"), dict):
-            raise ArtefactError(f"{folder.run_json}: it holds no recipe", "start again with `finetune run`")
+        values = read_json(folder.names.run_json)
+        if not isinstance(values, dict) or not isinstance(values.get("recipe"), dict):
+            raise ArtefactError(f"{folder.names.run_json}: it holds no recipe", "start again with `finetune run`")
+        folder.record = RunRecord.of(values)
         return folder
 
     def lock(self, *, hold: bool = True) -> None:
@@ -98,7 +85,7 @@ class RunFolder:
             ResourceError: another process is at work here; its number is named.
         """
         try:
-            file = open(self.path / LOCK, "a+", encoding="utf-8")  # noqa: SIM115  # held open as long as the lock
+            file = open(self.names.lock, "a+", encoding="utf-8")  # noqa: SIM115  # held open as long as the lock
         except OSError as error:
             raise from_os_error(error, self.path, "write into this run folder") from error
         try:
@@ -137,10 +124,11 @@ class RunFolder:
         Raises:
             ArtefactError: it is not this run's.
         """
-        if state is not None and state.get("run") != self.record.get("id"):
+        if state is not None and state.get("run") != self.record.id:
             raise ArtefactError(
-                f"{path or self.checkpoints}: a checkpoint of another run",
-                f"name one in {self.checkpoints}; to start from what another run has learned, use it as model.backbone",
+                f"{path or self.names.checkpoints}: a checkpoint of another run",
+                f"name one in {self.names.checkpoints}; "
+                "to start from what another run has learned, use it as model.backbone",
             )
 
     @contextlib.contextmanager
@@ -150,9 +138,8 @@ class RunFolder:
         `run.json` is published with the recipe, by `write_recipe`. A new run that is refused before it has learnt
         anything leaves nothing behind: corrected, the same command can be given again.
         """
-        self.record["status"] = "running"
-        for ending in ("error", "finished"):  # of the stop before
-            self.record.pop(ending, None)
+        self.record.status = "running"
+        self.record.error = self.record.finished = None  # of the stop before
         try:
             self._tidy()
             yield
@@ -163,7 +150,7 @@ class RunFolder:
             raise
         except (Exception, KeyboardInterrupt) as error:
             problems = error.problems if isinstance(error, FinetuneError) else [f"{type(error).__name__}: {error}"]
-            if self._fresh and isinstance(error, FinetuneError) and not self.checkpoints.exists():
+            if self._fresh and isinstance(error, FinetuneError) and not self.names.checkpoints.exists():
                 self._clear()
             else:
                 self._end(status="failed", error=problems)
@@ -179,7 +166,9 @@ class RunFolder:
 
     def _clear(self) -> None:
         # while there is a run.json, a crash in here leaves a run that can be resumed
-        for path in sorted(self.path.iterdir(), key=lambda path: (path.name == LOCK, path == self.run_json)):
+        for path in sorted(
+            self.path.iterdir(), key=lambda path: (path == self.names.lock, path == self.names.run_json)
+        ):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.path.rmdir()
@@ -190,39 +179,38 @@ class RunFolder:
             self.update(finished=_now(), **values)
 
     def update(self, **values: Any) -> None:
-        """Publish `run.json` with these values."""
-        self.record.update(values)
-        write_json(self.run_json, self.record)
+        """Publish `run.json` with these values, each an attribute of `RunRecord`."""
+        self.record = replace(self.record, **values)
+        write_json(self.names.run_json, self.record.as_dict())
 
     def warn(self, *messages: str) -> None:
         """Add to the run's warnings, each once."""
-        known = self.record.setdefault("warnings", [])
-        known.extend(message for message in messages if message not in known)
+        for message in messages:
+            if message not in self.record.warnings:
+                self.record.warnings.append(message)
 
     def write_history(self, history: list[dict[str, Any]]) -> None:
-        """Publish `history.csv`, one row an epoch; what a record has besides comes after the columns of old."""
-        columns = list(dict.fromkeys([*HISTORY, *(name for record in history for name in record)]))
-        write_csv(self.path / "history.csv", columns, ([record.get(name) for name in columns] for record in history))
+        """Publish `history.csv`, one row an epoch."""
+        write_history(self.names.history_csv, history)
 
     def write_plan(self, columns: list[str], rows: list[list[object]]) -> None:
         """Publish `plan.csv`; from here on the run is one that has begun, and stays."""
         self._fresh = False
-        write_csv(self.path / "plan.csv", columns, rows)
+        write_csv(self.names.plan_csv, columns, rows)
 
     def write_recipe(self, text: str, values: Mapping[str, Any]) -> None:
         """Publish the resolved recipe, and keep its values to tell later what was changed in it.
 
         `run.json` goes first and holds the values before, too: whichever recipe a crash leaves behind is known.
         """
-        before = self.record.get("recipe")
-        self.update(recipe=dict(values), recipe_before=before)
-        write_text(self.recipe, text)
-        del self.record["recipe_before"]
+        self.update(recipe=dict(values), recipe_before=self.record.recipe or None)
+        write_text(self.names.recipe, text)
+        self.record.recipe_before = None
 
 
 def _left_over(path: Path) -> bool:
     """Whether it is what a run leaves that was killed before it had published anything."""
-    return path.name == LOCK or (path.name.startswith(".") and path.name.endswith(TEMPORARY))
+    return path == RunNames(path.parent).lock or (path.name.startswith(".") and path.name.endswith(TEMPORARY))
 
 
 def _next_number(base: Path) -> Path:
@@ -238,17 +226,3 @@ def _next_number(base: Path) -> Path:
 
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-class Clock:
-    """Seconds of each part of a run."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        """Note the seconds of the part that ends now."""
-        now = time.perf_counter()
-        self.laps[name] = round(now - self._last, 3)
-        self._last = now

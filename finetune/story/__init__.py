@@ -1,0 +1,1 @@
+"""The story: one recipe from start to finish. Begin with `run.py`."""

@@ -1,0 +1,88 @@
+"""A run goes on where it stopped, and is opened as plain PyTorch objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune.classifier import Classifier
+from finetune.errors import FinetuneError, UsageError
+from finetune.runs.folder import RunFolder
+from finetune.runs.reporter import Reporter
+from finetune.story.recipes import save_recipe, saved_recipe
+from finetune.story.result import Run
+from finetune.story.run import carry_out, checkpoints_of
+from finetune.train.optimizer import accept_any_phase, make_optimizer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def resume(
+    run: str | Path | Run,
+    *,
+    checkpoint: str | Path | None = None,
+    data: str | Path | None = None,
+    accept_changes: bool = False,
+    reporter: Reporter | None = None,
+) -> Run:
+    """Go on with a run from its newest whole checkpoint, to the same bits as if it had never stopped.
+
+    Args:
+        run: its folder.
+        checkpoint: go on from this one instead.
+        data: the data folder, if it has moved; its content must be the same.
+        accept_changes: go on although recipe or data have changed since.
+        reporter: takes messages and progress.
+
+    Raises:
+        UsageError: no such run, or a changed recipe. DataError: changed data. ArtefactError: no whole checkpoint, or
+            one of another run.
+    """
+    reporter = reporter or Reporter()
+    folder = RunFolder.open(Path(run))
+    recipe, changes = saved_recipe(folder, data)
+    if folder.record.status == "finished" and not changes and checkpoint is None:
+        reporter.say(f"{folder.path} is finished already: nothing to do")
+        return Run(folder.path)
+    if changes and not accept_changes:
+        raise UsageError(
+            [f"{folder.names.recipe}: {line}" for line in changes],
+            "put the recipe back as it was, or go on with the change: finetune resume --accept-changes",
+        )
+    folder.lock()
+    try:
+        state = checkpoints_of(folder, recipe).latest(reporter.say, checkpoint)
+        folder.require_own(state, checkpoint)
+    except FinetuneError:
+        folder.unlock()
+        raise
+    if state is None:
+        reporter.say("no checkpoint yet: starting over")
+    with folder.recording():
+        save_recipe(folder, recipe)
+        carry_out(folder, recipe, reporter, state, accept_changes)
+    return Run(folder.path)
+
+
+def open_run(run: str | Path | Run) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """The network and the optimizer of a run, as its newest checkpoint left them.
+
+    Both take what any of the run's checkpoints holds: `model.load_state_dict(checkpoint["model_state_dict"])`,
+    `optimizer.load_state_dict(checkpoint["optimizer_state_dict"])`.
+    """
+    folder = RunFolder.open(Path(run))
+    recipe, record = saved_recipe(folder)[0], folder.record
+    classifier = Classifier.from_recipe(recipe, record.classes, record.freeze, run=record)
+    train, module = recipe.train, classifier.network.module
+    plan = classifier.plan(**train.model_dump())
+    state = checkpoints_of(folder, recipe).latest(Reporter().say)
+    phase = plan.phases[state["phase"]] if state else plan.phases[0]
+    kind = state.get("optimizer", train.optimizer) if state else train.optimizer
+    optimizer = make_optimizer(module, plan, phase, kind, weight_decay=train.weight_decay, momentum=train.momentum)
+    accept_any_phase(optimizer, module)
+    if state:
+        module.load_state_dict(state["model_state_dict"])
+        optimizer.load_state_dict(state["optimizer_state_dict"])
+    return module, optimizer

@@ -1,0 +1,178 @@
+"""One recipe from start to finish: `run` makes the folder, `carry_out` lists the steps, each a function below it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune.classifier import Classifier
+from finetune.data.batches import load_images
+from finetune.data.dataset import Dataset
+from finetune.deliver.publish import publish_data, publish_decisions, publish_model, publish_plan, publish_report
+from finetune.device import choose
+from finetune.evaluate.judge import Judgement, judge_images
+from finetune.model.freeze import freeze_hashes
+from finetune.recipe.schema import Recipe
+from finetune.report.tables import per_class_text, plan_text
+from finetune.runs.checkpoints import Checkpoints
+from finetune.runs.clock import Clock
+from finetune.runs.folder import RunFolder
+from finetune.runs.reporter import Reporter
+from finetune.story.images import read_images
+from finetune.story.recipes import prepare, save_recipe, with_decisions
+from finetune.story.result import Run
+from finetune.train.trainer import Trainer
+
+
+def run(
+    recipe: Recipe | Mapping[str, Any] | str | Path,
+    *,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    freeze: Sequence[str] = (),
+    reporter: Reporter | None = None,
+) -> Run:
+    """Do what a recipe says: read the images, build the network, freeze, train, evaluate, report.
+
+    Args:
+        recipe: a file, a mapping, or one already loaded.
+        out: the run folder, absent or empty; by default the next of runs/NAME/001, 002, ….
+        overrides: KEY=VALUE each, as `-o` on the command line.
+        freeze: layer patterns that never learn.
+        reporter: takes messages and progress; by default a plain line an epoch on stderr.
+
+    Returns:
+        The run: its folder, record and figures.
+
+    Raises:
+        FinetuneError: of the kind that says what is wrong; what was good until then is kept in the folder.
+    """
+    recipe = prepare(recipe, overrides)
+    choose(recipe.train.device, recipe.train.precision)  # refused before there is a folder
+    folder = RunFolder.create(Path(out) if out is not None else None, recipe.name or "run")
+    with folder.recording():
+        folder.record.freeze = list(freeze)
+        save_recipe(folder, recipe)
+        carry_out(folder, recipe, reporter or Reporter())
+    return Run(folder.path)
+
+
+def carry_out(
+    folder: RunFolder,
+    recipe: Recipe,
+    reporter: Reporter,
+    state: Mapping[str, Any] | None = None,
+    accept_changes: bool = False,
+) -> None:
+    """All steps between making the run folder and its last file.
+
+    Args:
+        folder: locked, with its recipe saved.
+        recipe: resolved.
+        reporter: takes messages and progress.
+        state: the checkpoint to go on from; None at the start.
+        accept_changes: go on although recipe or images are no longer those that the run began with.
+    """
+    clock = Clock()
+    data = read_images(recipe, reporter)
+    changed = publish_data(folder, data, accept_changes) or accept_changes
+    clock.lap("scan")
+    classifier = Classifier.from_recipe(
+        recipe, data.classes, folder.record.freeze, run=None if state is None else folder.record
+    )
+    trainer = make_trainer(folder, recipe, classifier, data, reporter)
+    if state is not None:
+        restore(trainer, folder, state, changed, reporter)
+    mark_checkpoints(trainer, folder, None if changed else state)
+    show_plan(trainer, reporter)
+    publish_plan(folder, trainer)
+    save_recipe(folder, with_decisions(recipe, classifier, data, trainer))
+    publish_decisions(folder, trainer)
+    clock.lap("build")
+    train(trainer, folder, reporter)
+    clock.lap("train")
+    publish_model(folder, trainer)
+    reporter.best(trainer.position.best, trainer.settings.select)
+    judgement, split = judge(recipe, trainer, data, reporter)
+    clock.lap("judge")
+    folder.update(timings=clock.laps)
+    reporter.notes(publish_report(folder, trainer, data, judgement, split))
+    reporter.say(f"\n{per_class_text(judgement.metrics)}\n\nreport: {folder.names.report.page}")
+
+
+def checkpoints_of(folder: RunFolder, recipe: Recipe) -> Checkpoints:
+    """The run's checkpoints, as many as the recipe keeps."""
+    return Checkpoints(folder.names.checkpoints, recipe.train.checkpoint.keep)
+
+
+def make_trainer(
+    folder: RunFolder, recipe: Recipe, classifier: Classifier, data: Dataset, reporter: Reporter
+) -> Trainer:
+    """The trainer at its start, which saves its checkpoints in the run folder."""
+    return classifier.trainer(
+        data,
+        recipe.train,
+        augment=recipe.data.augment,
+        class_weights=recipe.data.class_weights,
+        workers=recipe.data.workers,
+        checkpoints=checkpoints_of(folder, recipe),
+        stop=reporter.stop,
+        tick=reporter.step,
+        say=reporter.say,
+    )
+
+
+def restore(trainer: Trainer, folder: RunFolder, state: Mapping[str, Any], changed: bool, reporter: Reporter) -> None:
+    """Put the trainer where the checkpoint `state` stopped."""
+    trainer.network.source = folder.record.source or trainer.network.source
+    trainer.restore(state, unchanged=not changed)
+    reporter.say(f"going on from step {state['step']} (epoch {trainer.position.epoch})")
+    here = choose(str(trainer.compute.device), convolutional=trainer.network.convolutional, light=trainer.network.light)
+    if folder.record.precision == trainer.compute.precision != here.precision:
+        # another precision would lead to other bits than those of the run that was not interrupted
+        reporter.say(f"precision stays {trainer.compute.precision}, as the run began ({here.precision} is usual here)")
+
+
+def mark_checkpoints(trainer: Trainer, folder: RunFolder, state: Mapping[str, Any] | None) -> None:
+    """Let every checkpoint say whose it is, and what the frozen tensors were when the run began.
+
+    Args:
+        trainer: about to train.
+        folder: of the run.
+        state: a checkpoint that already knows the frozen tensors; None to hash them as they are now.
+    """
+    frozen = trainer.plan.frozen_tensors()
+    trainer.extra = {
+        "run": folder.record.id,
+        "freeze_before": freeze_hashes(trainer.state(), frozen) if state is None else state["freeze_before"],
+        "classes": trainer.network.classes,
+        "architecture": trainer.network.architecture,
+    }
+
+
+def show_plan(trainer: Trainer, reporter: Reporter) -> None:
+    """Say what learns when, and what is worth knowing about it."""
+    reporter.say(f"\n{plan_text(*trainer.plan.table())}\n")
+    reporter.notes([*trainer.plan.warnings, *trainer.network.notes])
+
+
+def train(trainer: Trainer, folder: RunFolder, reporter: Reporter) -> None:
+    """Train all epochs that are left; each is in `history.csv` before the next begins."""
+    if trainer.position.history:  # the checkpoint knows of epochs that a kill kept out of the file
+        folder.write_history(trainer.position.history)
+    for record in trainer:
+        folder.write_history(trainer.position.history)
+        reporter.epoch(record, trainer.plan.epochs)
+
+
+def judge(recipe: Recipe, trainer: Trainer, data: Dataset, reporter: Reporter) -> tuple[Judgement, str]:
+    """Predict the test images, or validation where there are none, with the best weights; and which split that was."""
+    network, compute = trainer.network, trainer.compute.in_fp32()
+    split, part = data.parts()[-1]
+    # of validation, the pictures are decoded already, and perhaps the work of the frozen layers is done
+    images = trainer.val if split == "val" else load_images(part, network.preprocess, recipe.data.workers)
+    tick = reporter.judging(len(images))
+    logits = trainer.answers(tick) if split == "val" else None
+    judged = judge_images(network, images, compute, loss=network.loss, seed=recipe.seed, tick=tick, logits=logits)
+    return judged, split
