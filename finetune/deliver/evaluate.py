@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from finetune.data.batches import load_images
@@ -20,8 +21,8 @@ from finetune.runs.reporter import Reporter
 
 
 def evaluate(
-    run: Path,
-    folder: Path | None = None,
+    run: str | os.PathLike[str],
+    folder: str | os.PathLike[str] | None = None,
     *,
     split: str | None = None,
     device: str = "auto",
@@ -46,8 +47,11 @@ def evaluate(
         DataError: images that are gone or changed, or of a class that the network does not know.
     """
     reporter = reporter or Reporter()
-    network = load_bundle(run)
-    images, judged = _folder_images(folder, network, reporter) if folder else _own_images(run, split, network)
+    network = load_bundle(Path(run))
+    if folder is None:
+        images, judged = _own_images(Path(run), split, network)
+    else:
+        images, judged = _folder_images(Path(folder), network, reporter)
     tick = reporter.reading("judging", "judging")
     judgement = judge_images(
         network,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ Finding = tuple[Path, str | None]
 """A published artefact, and what is wrong with it or None."""
 
 
-def verify(path: Path) -> list[Finding]:
+def verify(path: str | os.PathLike[str]) -> list[Finding]:
     """Look at every published artefact of a run folder, or at a model bundle.
 
     Temporary files of a killed process are no artefacts; a run that has published nothing has nothing broken.
@@ -24,6 +25,7 @@ def verify(path: Path) -> list[Finding]:
     Raises:
         UsageError: there is no such folder.
     """
+    path = Path(path)
     if not path.is_dir():
         raise UsageError(f"{path}: no such run", "name a run folder such as runs/vehicles/001")
     return list(_artefacts(path))

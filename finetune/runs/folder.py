@@ -62,13 +62,14 @@ class RunFolder:
         return folder
 
     @classmethod
-    def open(cls, path: Path) -> RunFolder:
+    def open(cls, path: str | os.PathLike[str]) -> RunFolder:
         """An existing run.
 
         Raises:
             UsageError: there is none.
             ArtefactError: its run.json is not readable.
         """
+        path = Path(path)
         if not RunNames(path).run_json.is_file():
             raise UsageError(f"{path}: no run there (no {RUN_JSON})", "name a run folder such as runs/vehicles/001")
         folder = cls(path.resolve())
