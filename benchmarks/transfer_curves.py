@@ -48,13 +48,13 @@ import pandas as pd
 from digits_transfer import chosen, interval
 
 from finetune import Classifier, ImageFolder
-from finetune.classifier import train_config
 from finetune.data.batches import load_images
 from finetune.data.dataset import Dataset, ImageSet
 from finetune.data.samples.catalogue import write_sample
 from finetune.data.split import split
 from finetune.evaluate.judge import judge_images
 from finetune.files import write_atomic
+from finetune.recipe.section import train_config
 from finetune.report.plots import BLUE, GREY, RUST, drawing, png_bytes
 
 COLUMNS = ["set", "count", "arm", "seed", "accuracy", "macro_f1"]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import DataError, UsageError
-from finetune.recipe.schema import TrainConfig
+from finetune.recipe.section import train_config
 
 if TYPE_CHECKING:
     from finetune.data.dataset import Dataset, ImageSet
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from finetune.evaluate.metrics import Metrics
     from finetune.model.network import Network
     from finetune.model.plan import FreezePlan
-    from finetune.recipe.schema import Recipe
+    from finetune.recipe.schema import Recipe, TrainConfig
     from finetune.runs.checkpoints import Checkpoints
     from finetune.runs.record import RunRecord
     from finetune.train.trainer import Tick, Trainer
@@ -291,15 +291,3 @@ def load(folder: str | Path) -> Classifier:
     from finetune.model.bundle import load_bundle
 
     return Classifier.of(load_bundle(Path(folder)))
-
-
-def train_config(**values: Any) -> TrainConfig:
-    """A checked `train` section.
-
-    Raises:
-        UsageError: unknown keys or wrong values, all at once.
-    """
-    from finetune.recipe.load import from_mapping
-
-    whole = {"data": {"folder": "."}, "model": {"backbone": "timm/any"}, "train": values}
-    return from_mapping(whole, "fit").train

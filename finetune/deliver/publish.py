@@ -110,9 +110,7 @@ def publish_model(folder: RunFolder, trainer: Trainer) -> None:
     save_bundle(folder.names.model, network, lineage)
 
 
-def publish_report(
-    folder: RunFolder, trainer: Trainer, data: Dataset, judgement: Judgement, split: str
-) -> list[str]:
+def publish_report(folder: RunFolder, trainer: Trainer, data: Dataset, judgement: Judgement, split: str) -> list[str]:
     """Write the report folder, and the headline into run.json.
 
     Returns:

@@ -94,9 +94,7 @@ def _tables(
         paths.metrics_json: lambda: write_json(paths.metrics_json, summary),
         paths.per_class_csv: lambda: write_csv(paths.per_class_csv, columns, rows),
         paths.confusion_csv: lambda: write_csv(paths.confusion_csv, ["class", *classes], counts),
-        paths.predictions_csv: lambda: write_csv(
-            paths.predictions_csv, names, _prediction_rows(predictions, classes)
-        ),
+        paths.predictions_csv: lambda: write_csv(paths.predictions_csv, names, _prediction_rows(predictions, classes)),
     }
 
 

@@ -42,7 +42,7 @@ def trained(folder: Path, name: str, unfreeze: dict[str, int], cache: str) -> tu
 
 
 def train_config(cache: str) -> Any:
-    from finetune.classifier import train_config
+    from finetune.recipe.section import train_config
 
     return train_config(epochs=2, batch_size=6, optimizer="sgd", lr=0.01, cache=cache)
 

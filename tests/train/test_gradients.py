@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import finetune as ft
-from finetune.classifier import train_config
+from finetune.recipe.section import train_config
 from finetune.runs.checkpoints import Checkpoints
 from finetune.runs.folder import HISTORY
 from finetune.runs.reporter import Reporter
