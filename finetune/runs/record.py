@@ -27,6 +27,7 @@ class RunRecord:
         weights_sha256: over the final weights.
         freeze_proof: layer group → {sha256_before, sha256_after} of its frozen tensors.
         best: {"epoch", "value"} of the best epoch.
+        temperature: by which the network's logits are divided.
         stopped_early: why fewer epochs were trained than the recipe says.
         metrics: the headline: split, accuracy, macro_f1.
         cache: what the feature cache did.
@@ -54,6 +55,7 @@ class RunRecord:
     weights_sha256: str | None = None
     freeze_proof: dict[str, Any] | None = None
     best: dict[str, Any] | None = None
+    temperature: float | None = None
     stopped_early: str | None = None
     metrics: dict[str, Any] | None = None
     cache: dict[str, Any] | None = None
