@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "finetune"
 # In import order: a module imports from its own room and from those to the left of it.
 ORDER = (
     "errors < files < device < recipe < data < model < runs < evaluate < train < report < deliver < classifier < story "
-    "< cli"
+    "< serve < cli"
 )
 ROOMS = ORDER.split(" < ")
 KNOW_RECIPES = {"recipe", "classifier", "story", "cli"}

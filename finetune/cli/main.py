@@ -31,6 +31,7 @@ SUMMARIES = {
     "evaluate": "Judge a run's network on images.",
     "predict": "Label images.",
     "features": "Draw what each layer makes of an image.",
+    "serve": "Answer over HTTP, with a page for people.",
     "verify": "Check that what a run published is whole.",
     "cache": "Show or clear what is kept of the work on frozen layers.",
     "doctor": "Check that this machine is fit.",

@@ -1,0 +1,88 @@
+"""`finetune serve`: a run's network behind HTTP, with a page for people."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from finetune.cli.options import device, precision, run_argument
+from finetune.errors import ResourceError, UsageError
+
+
+@click.command()
+@run_argument
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free one.")
+@click.option("--token", metavar="TOKEN", help="Ask for this bearer token; or set FINETUNE_TOKEN.")
+@click.option("--max-batch", default=32, show_default=True, type=click.IntRange(1, 1024), help="Images a forward pass.")
+@click.option(
+    "--max-wait-ms",
+    default=5.0,
+    show_default=True,
+    type=click.FloatRange(0, 10_000),
+    help="How long decoded images wait for others being decoded.",
+)
+@device
+@precision
+def serve(
+    run: Path,
+    host: str,
+    port: int,
+    token: str | None,
+    max_batch: int,
+    max_wait_ms: float,
+    device: str | None,
+    precision: str,
+) -> None:
+    """Serve the network of RUN: a page at /, POST /predict, and GET /health /ready /model /metrics /docs."""
+    _require_extra()
+    from finetune.serve.ports import is_loopback, listen, url_of
+
+    token = _checked(os.environ.get("FINETUNE_TOKEN") if token is None else token)
+    listening = listen(host, port)
+    if not is_loopback(host) and token is None:
+        click.echo(f"warning: anybody who reaches {host} can use this server: there is no --token", err=True)
+
+    from finetune.classifier import load
+    from finetune.deliver.predictor import Predictor
+    from finetune.device import choose
+    from finetune.serve.about import about
+    from finetune.serve.app import Served
+    from finetune.serve.batching import Batcher
+    from finetune.serve.gate import State
+    from finetune.serve.intake import Limits
+    from finetune.serve.metrics import ServerMetrics
+    from finetune.serve.server import serve as do
+
+    network = load(run).network
+    compute = choose(device or "auto", precision, convolutional=network.convolutional, light=network.light)
+    metrics = ServerMetrics()
+    batcher = Batcher(
+        Predictor(network, compute),
+        max_batch=max_batch,
+        max_wait=max_wait_ms / 1000,
+        batched=metrics.batches.observe,
+    )
+    served = Served(batcher, about(run, threshold=None), metrics, State(), Limits())
+    click.echo(f"serving {run} at {url_of(listening)} (end with Ctrl-C)", err=True)
+    do(served, listening, token=token)
+
+
+def _checked(token: str | None) -> str | None:
+    if token is not None and not (token.isascii() and token.isprintable() and token.strip() == token and token):
+        raise UsageError("--token: empty, or with characters that no HTTP header can carry", "use letters and digits")
+    return token
+
+
+def _require_extra() -> None:
+    try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import python_multipart  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise ResourceError(
+            f"serving needs {error.name}, which is not installed", "install it: pip install 'finetune-toolkit[serve]'"
+        ) from error

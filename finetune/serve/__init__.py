@@ -1,0 +1,1 @@
+"""The server: answers over HTTP, and a page for people."""
