@@ -226,7 +226,7 @@ class Classifier:
             train_images,
             val_images,
             settings,
-            self.compute,
+            self.compute if train.speed == "auto" else replace(self.compute, speed="off"),
             cache=cache,
             checkpoints=checkpoints,
             extra=extra,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import platform
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ class Compute:
         channels_last: convolutional networks run in NHWC memory order.
         reason: why this precision, for people.
         threads: of the CPU; None for as many as torch takes.
+        speed: auto, or off: plain PyTorch, without the work-arounds of `finetune.speed`.
     """
 
     device: torch.device
@@ -34,6 +34,7 @@ class Compute:
     channels_last: bool
     reason: str = ""
     threads: int | None = None
+    speed: str = "auto"
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Mixed precision for the forward pass; does nothing in fp32."""
@@ -66,7 +67,7 @@ class Compute:
 def choose(
     device: str = "auto", precision: str = "auto", *, convolutional: bool = True, light: bool = False
 ) -> Compute:
-    """Device and precision as asked for, or the best that the machine has.
+    """Device and precision as asked for, or the best that the machine has; `FINETUNE_SPEED=off` makes it plain PyTorch.
 
     Args:
         device: auto, cpu, cuda, cuda:N or mps.
@@ -78,8 +79,10 @@ def choose(
 
     Raises:
         ResourceError: the device is not there.
-        UsageError: a device or a combination that does not exist.
+        UsageError: a device or a combination that does not exist, or a FINETUNE_SPEED that is neither off nor auto.
     """
+    if (speed := os.environ.get("FINETUNE_SPEED", "auto").lower()) not in ("auto", "off"):
+        raise UsageError(f"FINETUNE_SPEED: {speed!r} is not known", "set it to off or auto")
     place = _device(device)
     if precision == "auto":
         precision, reason = _best_precision(place, light)
@@ -87,7 +90,7 @@ def choose(
         reason = "asked for"
     if precision == "fp16" and place.type == "cpu":
         raise UsageError("train.precision: fp16 needs a GPU", "use bf16 or fp32 on a CPU")
-    return Compute(place, precision, convolutional, reason, threads=1 if light else None)
+    return Compute(place, precision, convolutional, reason, threads=1 if light else None, speed=speed)
 
 
 def _device(name: str) -> torch.device:
@@ -121,23 +124,15 @@ def bf16_is_fast() -> bool:
     With AMX it does, and AMD's with AVX-512 do, twice as fast. Intel's AVX-512 alone is half as fast in bf16 as in fp32
     (measured on a Xeon whose AMX was hidden); other CPUs compute in fp32 and round.
     """
-    return _cpu_has("amx_bf16") or (_is_amd() and _cpu_has("avx512_bf16"))
+    return cpu_has("amx_bf16") or (is_amd() and cpu_has("avx512_bf16"))
 
 
-@functools.cache
-def mkl_is_slow() -> bool:
-    """Whether PyTorch's matrix products in fp32, which are Intel's MKL, leave much of the processor unused.
-
-    So they do on AMD's with AVX-512: half of what oneDNN reaches there.
-    """
-    return _is_amd() and _cpu_has("avx512_f")
-
-
-def _is_amd() -> bool:
+def is_amd() -> bool:
+    """Whether the processor is one of AMD's."""
     return "AMD" in str(_capabilities().get("cpu_name", ""))
 
 
-def _cpu_has(feature: str) -> bool:
+def cpu_has(feature: str) -> bool:
     """Whether the processor has it, by torch's name."""
     return bool(_capabilities().get(feature))
 
@@ -145,16 +140,6 @@ def _cpu_has(feature: str) -> bool:
 def _capabilities() -> dict[str, object]:
     """What torch knows of the processor; an older torch that cannot say knows nothing."""
     return dict(getattr(torch.cpu, "get_capabilities", dict)())
-
-
-def computes_in(values: torch.Tensor) -> torch.dtype:
-    """The type in which a CPU's convolution computes, autocast considered."""
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else values.dtype
-
-
-def lies_by_pixel(values: torch.Tensor) -> bool:
-    """Whether a tensor [N, C, H, W] lies in memory with channel next to channel, and in no other order."""
-    return values.is_contiguous(memory_format=torch.channels_last) and not values.is_contiguous()
 
 
 @contextlib.contextmanager
@@ -181,6 +166,12 @@ def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
     names = ("finetune-toolkit", "torch", "torchvision", "timm", "numpy", "pillow")
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    ask = getattr(os, "sched_getaffinity", None)  # Linux only
+    return len(ask(0)) if ask is not None else os.cpu_count() or 1
 
 
 def free_memory() -> int:

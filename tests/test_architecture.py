@@ -15,8 +15,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "finetune"
 # In import order: a module imports from its own room and from those to the left of it.
 ORDER = (
-    "errors < files < device < recipe < data < model < runs < evaluate < train < report < deliver < classifier < story "
-    "< serve < cli"
+    "errors < files < device < recipe < data < model < speed < runs < evaluate < train < report < "
+    "deliver < classifier < story < serve < cli"
 )
 ROOMS = ORDER.split(" < ")
 KNOW_RECIPES = {"recipe", "classifier", "story", "cli"}
@@ -104,6 +104,14 @@ def recipe_offences(path: str, tree: Tree) -> Iterator[str]:
             yield f"{path}:{line}: {name}: config stops at the door"
 
 
+def door_offences(path: str, tree: Tree) -> Iterator[str]:
+    """Imports from outside of what lies behind the door of the speed room."""
+    for line, name in imported(path, tree):
+        inside = name.split(".")[:2] == ["finetune", "speed"]
+        if inside and room(path) != "speed" and not (name + ".").startswith("finetune.speed.api."):
+            yield f"{path}:{line}: {name} lies behind finetune.speed.api"
+
+
 # --- the tests -------------------------------------------------------------------------------------------------------
 
 
@@ -131,6 +139,12 @@ def test_config_stops_at_the_door(trees: dict[str, Tree]) -> None:
     outside = {path: tree for path, tree in trees.items() if room(path) not in KNOW_RECIPES}
     assert outside
     assert [offence for path, tree in outside.items() for offence in recipe_offences(path, tree)] == []
+
+
+def test_the_speed_room_has_one_door(trees: dict[str, Tree]) -> None:
+    outside = {path: tree for path, tree in trees.items() if room(path) != "speed"}
+    assert sum(name.startswith("finetune.speed.api") for p, t in outside.items() for _, name in imported(p, t)) > 0
+    assert [offence for path, tree in outside.items() for offence in door_offences(path, tree)] == []
 
 
 def length(function: Function) -> int:
@@ -215,6 +229,16 @@ def test_a_file_name_spelled_again_is_seen(code: str) -> None:
 @pytest.mark.parametrize("path", ["data/scan.py", "model/bundle.py", "model/card.py", "deliver/predict.py"])
 def test_a_recipe_in_a_room_is_seen(path: str) -> None:
     assert list(recipe_offences(path, ast.parse("from finetune.recipe.schema import Recipe")))
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["from finetune.speed import fold", "from finetune.speed.fused import Fused", "import finetune.speed.linear"],
+)
+def test_a_way_past_the_door_is_seen(code: str) -> None:
+    assert list(door_offences("train/phase.py", ast.parse(code)))
+    assert not list(door_offences("speed/fuse.py", ast.parse(code)))
+    assert not list(door_offences("train/phase.py", ast.parse("from finetune.speed.api import cache_key")))
 
 
 def test_a_card_may_be_read_by_the_yaml_rules_of_recipes() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from finetune.device import bf16_is_fast, choose, mkl_is_slow
+from finetune.device import bf16_is_fast, choose
+from finetune.speed.processor import mkl_is_slow
 
 ZEN5 = {"cpu_name": "AMD EPYC", "avx512_f": True, "avx512_bf16": True, "amx_bf16": False}
 ZEN3 = {"cpu_name": "AMD EPYC", "avx512_f": False, "avx512_bf16": False, "amx_bf16": False}

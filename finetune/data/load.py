@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from PIL import Image
 from finetune.data.augment import Augment
 from finetune.data.decode import decode, read, size
 from finetune.data.preprocess import Preprocess
+from finetune.device import cores
 from finetune.errors import BadImage, DataError
 from finetune.files import visible
 
@@ -103,7 +103,7 @@ class Images:
 
     def __init__(self, image_set: ImageSet, preprocess: Preprocess, workers: int | None = None, keep: int = 0) -> None:
         self.preprocess = preprocess
-        self.workers = max(1, min(len(os.sched_getaffinity(0)), MOST_WORKERS) if workers is None else workers)
+        self.workers = max(1, min(cores(), MOST_WORKERS) if workers is None else workers)
         self._image_set = image_set
         self._paths = image_set.paths
         self._hashes = image_set.hashes

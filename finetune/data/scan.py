@@ -15,6 +15,7 @@ import pandas as pd
 from finetune.data.decode import Facts, inspect, read
 from finetune.data.known import Known
 from finetune.data.listing import Listing, is_image_name, list_folder
+from finetune.device import cores
 from finetune.errors import BadImage, DataError, did_you_mean
 from finetune.files import visible
 
@@ -110,8 +111,7 @@ def _inspect_all(
 ) -> dict[str, _Image | str]:
     """Path → what is there, or why it cannot be used."""
     known = Known(root)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    pool = ThreadPoolExecutor(max(1, min(cores, 8) if workers is None else workers), thread_name_prefix="scan")
+    pool = ThreadPoolExecutor(max(1, min(cores(), 8) if workers is None else workers), thread_name_prefix="scan")
     found: dict[str, _Image | str] = {}
     try:
         for path, result in zip(paths, pool.map(lambda path: _inspect(root / path, known), paths), strict=True):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from finetune.device import free_memory
+from finetune.device import cores, free_memory
 from finetune.errors import FinetuneError
 from finetune.files import cache_folder, visible, write_atomic
 
@@ -87,7 +87,6 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _processor() -> tuple[bool, str]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     flags: set[str] = set()
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
         flags = next((set(line.split()) for line in file if line.startswith(("flags", "Features"))), set())
@@ -95,7 +94,7 @@ def _processor() -> tuple[bool, str]:
     there = [title for flag, title in known.items() if flag in flags]
     return (
         True,
-        f"{platform.machine()}, {cores} cores, torch takes {torch.get_num_threads()}; {', '.join(there) or '-'}",
+        f"{platform.machine()}, {cores()} cores, torch takes {torch.get_num_threads()}; {', '.join(there) or '-'}",
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +15,7 @@ import torch
 from finetune.data.given import Picture, as_source, name_of
 from finetune.data.load import MOST_WORKERS, prepare
 from finetune.deliver.predict import Prediction, pictures_of
-from finetune.device import Compute, choose
+from finetune.device import Compute, choose, cores
 from finetune.errors import BadImage, DataError
 from finetune.evaluate.judge import BATCH, MANY, forward_of
 from finetune.evaluate.loop import infer
@@ -88,7 +87,7 @@ class Predictor:
             workers: decoding threads; None for one a core, at most 16.
             batch: pictures per forward pass.
         """
-        threads = max(1, min(len(os.sched_getaffinity(0)), MOST_WORKERS) if workers is None else workers)
+        threads = max(1, min(cores(), MOST_WORKERS) if workers is None else workers)
         for names, pixels in self._decoded(iter(sources), threads, batch):
             yield from self.answers(names, pixels)
 

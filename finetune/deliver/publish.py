@@ -56,6 +56,7 @@ def publish_decisions(folder: RunFolder, trainer: Trainer) -> None:
         device=str(compute.device),
         precision=compute.precision,
         precision_reason=compute.reason,
+        speed=compute.speed,
         batchnorm=trainer.settings.batchnorm,
         source=network.source,
         network={

@@ -9,13 +9,11 @@ import numpy as np
 import torch
 
 from finetune.data.batches import AnyImages
-from finetune.device import Compute, own_randomness
+from finetune.device import Compute
 from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import Metrics, judge, probabilities
-from finetune.model.detour import Detours
-from finetune.model.linear import linear_detours
 from finetune.model.network import Network
-from finetune.model.quicken import for_inference, noise
+from finetune.speed.api import optimize_for_inference
 
 BATCH = 32
 """Images per forward pass where no gradient is kept; more gains nothing on a CPU."""
@@ -50,16 +48,14 @@ def forward_of(network: Network, compute: Compute, images: int = 0) -> Callable[
         images: about how many there are; for many the network is made faster first, with equal answers to rounding.
     """
     module = compute.place(network.module).eval()
-    if images >= MANY and network.convolutional:
-        with own_randomness():
-            module = for_inference(module, noise(network.preprocess.example().to(compute.device), 3))
-    quick_linears = Detours(linear_detours(module, compute))
+    worth_tracing = images >= MANY and network.convolutional
+    example = network.preprocess.example().to(compute.device) if worth_tracing else None
+    run = optimize_for_inference(module, example, compute)
 
     def forward(pixels: torch.Tensor) -> torch.Tensor:
         batch = network.preprocess.normalise(pixels.to(compute.device, non_blocking=True))
-        with compute.autocast(), quick_linears:
-            logits: torch.Tensor = module(batch)
-        return logits.float()
+        with compute.autocast():
+            return run(batch).float()
 
     return forward
 

@@ -11,15 +11,14 @@ import posixpath
 import textwrap
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import fx, nn
 
 from finetune.device import own_randomness
 from finetune.model.freeze import live_batchnorm
-from finetune.model.line import Line, Uncuttable, prefix_of, suffix_of
-from finetune.model.quicken import for_inference, for_judging, for_learning, noise
+from finetune.model.freeze_line import Line, Uncuttable, prefix_of, suffix_of
 from finetune.model.trace import Table, Trace, fetch, follow, twin
 
 Values = tuple[torch.Tensor, ...]
@@ -53,29 +52,6 @@ class Cut:
     whole: bool = False
     bytes_per_image: int = 0
 
-    def quickened(self, module: nn.Module, example: torch.Tensor | None) -> Cut:
-        """The same, each part as fast as it can be made; the prefix and `judge` serve inference only.
-
-        Args:
-            module: the network, in the modes of the phase.
-            example: images as the network gets them; without one, nothing is done.
-        """
-        if example is None:
-            return self
-        with torch.no_grad(), own_randomness():
-            torch.manual_seed(0)
-            images = noise(example, 3)
-            values = self.prefix(images)
-        prefix, suffix, judge = self.prefix, self.suffix, self.judge
-        if isinstance(prefix, nn.Module):
-            prefix = for_inference(prefix, images)
-        if isinstance(judge, nn.Module):
-            with _evaluating(module):
-                judge = for_judging(judge, *values)
-        if isinstance(suffix, nn.Module) and not live_batchnorm(module):
-            suffix = for_learning(suffix, *values)
-        return replace(self, prefix=prefix, suffix=suffix, judge=judge)
-
 
 def cut(module: nn.Module, learning: Collection[str], *, example: torch.Tensor | None = None) -> Cut:
     """Cut `module` for a phase in which the parameters named in `learning` learn.
@@ -108,6 +84,20 @@ def cut(module: nn.Module, learning: Collection[str], *, example: torch.Tensor |
         if not _agrees(module, found, example):
             return _whole(module, "the two parts did not give what the whole network gives")
     return found
+
+
+def noise(example: torch.Tensor, batch: int, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Images like the example, but no two alike.
+
+    Args:
+        example: float [N, C, H, W]; only shape, type, device and memory format count.
+        batch: how many.
+        generator: of the example's device; None for the global random state.
+    """
+    shape = (batch, *example.shape[1:])
+    images = torch.randn(shape, dtype=example.dtype, device=example.device, generator=generator)
+    last = example.is_contiguous(memory_format=torch.channels_last)
+    return images.to(memory_format=torch.channels_last) if last else images
 
 
 def _whole(module: nn.Module, reason: str) -> Cut:
@@ -230,7 +220,7 @@ def _agrees(module: nn.Module, found: Cut, example: torch.Tensor) -> bool:
     """Whether the parts give what the network gives, in eval mode, and leave the values as they are."""
     # Three: a size of batch that nothing was traced or settled with.
     images = noise(example, 3)
-    with _evaluating(module), torch.no_grad():
+    with evaluating(module), torch.no_grad():
         whole = module(images)
         values = found.prefix(images)
         kept = [value.clone() for value in values]
@@ -240,7 +230,7 @@ def _agrees(module: nn.Module, found: Cut, example: torch.Tensor) -> bool:
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """Eval mode inside; outside, each module is in the mode that it was in."""
     modes = [(child, child.training) for child in module.modules()]
     module.eval()

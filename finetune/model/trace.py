@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import inspect
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torchvision
-from timm.layers import drop, patch_dropout
-from timm.layers._fx import get_notrace_functions, get_notrace_modules
 from torch import fx, nn
 from torch.fx.node import map_aggregate
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from finetune.model.tracer import trace
+
 Table = dict[Hashable, int]
 """What an operation computes → a number for it, the same in every graph that is followed with the same table."""
-
-RANDOM = (
-    drop.DropPath,
-    drop.DropBlock2d,
-    patch_dropout.PatchDropout,
-    torchvision.ops.StochasticDepth,
-    torchvision.ops.DropBlock2d,
-)
-"""Kept whole in the graph, so that they obey the mode they are in instead of the one they were traced in."""
 
 MAYBE_VIEWS = {"contiguous", "reshape", "flatten", "ravel", "to", "float", "type", "type_as", "dropout"}
 """Operations that copy or don't, by memory format or precision."""
@@ -133,10 +122,9 @@ def follow(module: nn.Module, images: torch.Tensor, table: Table) -> Trace:
         Exception: whatever a network raises that cannot be traced, e.g. `torch.fx.proxy.TraceError`.
     """
     buffers = [(buffer, buffer._version) for buffer in module.buffers()]
-    graph = _Tracer().trace(module, concrete_args=_defaults(module))
+    graph = trace(module)
     if any(buffer._version != version for buffer, version in buffers):
         raise RuntimeError("a buffer changes whatever the images are, which no trace shows")
-    _drop_checks(graph)
     observer = _Observer(module, graph, images.device)
     with torch.no_grad():
         observer.run(images)
@@ -167,38 +155,6 @@ def drop_dead(graph: fx.Graph, effects: Mapping[fx.Node, Effect]) -> None:
             for source in node.all_input_nodes:
                 memory |= effects[source].storages if source in effects else set()
     graph.eliminate_dead_code(lambda node: node in live)
-
-
-class _Tracer(fx.Tracer):
-    """Knows what timm and torchvision want kept whole."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            autowrap_functions=tuple(get_notrace_functions()),  # type: ignore[no-untyped-call]  # timm: no annotation
-            # The shape of a parameter depends on no image, so code may branch on it.
-            param_shapes_constant=True,
-        )
-        self._whole = (*RANDOM, *get_notrace_modules())  # type: ignore[no-untyped-call]  # timm: no annotation
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, self._whole) or super().is_leaf_module(m, module_qualified_name)
-
-
-def _defaults(module: nn.Module) -> dict[str, Any]:
-    """Every argument but the images has its default; traced as unknown, `if mask is not None` would be true."""
-    parameters = list(inspect.signature(type(module).forward).parameters.values())[2:]
-    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-
-
-def _drop_checks(graph: fx.Graph) -> None:
-    """Take out assertions, and the arguments that only assertions look at."""
-    for node in reversed(list(graph.nodes)):
-        name = getattr(node.target, "__name__", "")
-        if node.op == "call_function" and name in ("_assert", "_assert_is_none"):
-            graph.erase_node(node)
-    for node in list(graph.nodes)[1:]:
-        if node.op == "placeholder" and not node.users:
-            graph.erase_node(node)
 
 
 class _Observer(fx.Interpreter):

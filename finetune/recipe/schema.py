@@ -232,6 +232,9 @@ class TrainConfig(Section):
         Annotated[Literal["auto", "off"], Tag("<word>")] | Annotated[CacheConfig, Tag("<layers>")],
         Discriminator(head_kind),
     ] = Field(default="auto", description="work on frozen layers, done once: auto, off, or {views: 4, ram_gb: 4}")
+    speed: Literal["auto", "off"] = Field(
+        default="auto", description="off: plain PyTorch, without our work-arounds for particular processors"
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="of training; fp16 on a GPU only"
     )

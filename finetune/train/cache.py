@@ -20,8 +20,7 @@ from finetune.data.batches import AnyImages
 from finetune.device import Compute, free_memory, versions
 from finetune.errors import ResourceError
 from finetune.model.cut import Cut, Values
-from finetune.model.detour import Detours
-from finetune.model.linear import linear_detours
+from finetune.speed.api import cache_key
 from finetune.train.budget import GB, CachePlan, Figures
 from finetune.train.store import Layout, Store
 
@@ -101,7 +100,6 @@ class Inputs:
         tick: Callable[[int, int], None] | None = None,
     ) -> None:
         self.images, self.cut, self.compute, self.figures = images, cut, compute, figures
-        self._quick_linears = Detours(linear_detours(cut.prefix, compute))
         self.augment, self.seed, self.identity, self.tick, self.views = augment, seed, identity, tick, views
         self.release = release
         self.store = store or plan.store()
@@ -140,7 +138,7 @@ class Inputs:
         images = self.images.preprocess.normalise(pixels.to(self.compute.device, non_blocking=True))
         if self.cut.whole:
             return (images,)
-        with torch.no_grad(), self.compute.autocast(), self._quick_linears:
+        with torch.no_grad(), self.compute.autocast():
             return self.cut.prefix(images)
 
     # --- tables ------------------------------------------------------------------------------------------------------
@@ -269,7 +267,7 @@ class Inputs:
             "preprocess": self.images.preprocess.as_dict(),
             "augment": [self.augment.as_dict(), self.seed, view] if self.augment is not None and random else None,
             "block": BLOCK,
-            "folded": "and fused, linear layers by oneDNN",
+            "speed": cache_key(self.compute),
             "device": self.compute.device.type,
             "precision": self.compute.precision,
             "channels_last": self.compute.channels_last,

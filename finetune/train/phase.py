@@ -13,16 +13,13 @@ from torch import nn
 from finetune.device import Compute
 from finetune.errors import DivergedError, UsageError
 from finetune.model.cut import Values, cut
-from finetune.model.detour import Detours
 from finetune.model.freeze import live_batchnorm, set_learning, set_modes
-from finetune.model.linear import linear_detours
 from finetune.model.plan import FreezePlan, Phase
+from finetune.speed.api import optimize_cut, optimizer_step
 from finetune.train.convex import choose_optimizer
 from finetune.train.gradients import Gradients, Norms
 from finetune.train.optimizer import Ema, make_loss, make_optimizer, restore_state, schedule, set_rates
-from finetune.train.shortcuts import shortcuts
 from finetune.train.state import Settings
-from finetune.train.update import quick_step
 
 
 class PhaseLearner:
@@ -51,16 +48,13 @@ class PhaseLearner:
         set_learning(module, phase.learning)
         self.train_mode()
         self._refuse_single_images()
-        self.cut = cut(module, phase.learning, example=example).quickened(module, example)
-        suffix = self.cut.suffix
-        self._shortcuts = shortcuts(suffix if isinstance(suffix, nn.Module) else module, compute)
-        self._quick_linears = Detours(linear_detours(self.cut.judge, compute))
+        self.cut = optimize_cut(cut(module, phase.learning, example=example), module, example, compute)
         self.kind = choose_optimizer(module, phase, settings, self.cut)
         self.convex = self.kind == "lbfgs"
         self.optimizer = make_optimizer(
             module, plan, phase, self.kind, weight_decay=settings.weight_decay, momentum=settings.momentum
         )
-        self._update = quick_step(self.optimizer)
+        self._update = optimizer_step(self.optimizer, compute)
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.ema = Ema(module, settings.ema, phase.learning) if settings.ema and not self.convex else None
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
@@ -124,12 +118,12 @@ class PhaseLearner:
 
     def logits(self, values: Values) -> torch.Tensor:
         """Logits, float32 [N, classes], in training."""
-        with self.compute.autocast(), self._shortcuts:
+        with self.compute.autocast():
             return self.cut.suffix(*values).float()
 
     def judge(self, values: Values) -> torch.Tensor:
         """Logits, float32 [N, classes], in evaluation; the network must be in eval mode."""
-        with self.compute.autocast(), self._quick_linears:
+        with self.compute.autocast():
             return self.cut.judge(*values).float()
 
     def _require_finite(self, loss: float, norm: float) -> None:

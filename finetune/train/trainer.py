@@ -24,10 +24,10 @@ from finetune.errors import DivergedError, Stopped
 from finetune.evaluate.calibrate import fit_temperature
 from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import quick
-from finetune.model.fused import steady
 from finetune.model.network import Network
 from finetune.model.plan import FreezePlan
 from finetune.runs.checkpoints import FORMAT, Checkpoints
+from finetune.speed.api import constant_weights
 from finetune.train.budget import CachePlan, Figures
 from finetune.train.convex import linear_layer, require_solvable, solve
 from finetune.train.gradients import gradient_columns
@@ -215,7 +215,7 @@ class Trainer:
     def _validate(self, learner: PhaseLearner) -> np.ndarray:
         """Logits of validation by the weights as they are, float32 [N, classes]."""
         self.module.eval()
-        with steady(learner.cut.judge):
+        with constant_weights(learner.cut.judge):
             return infer(learner.judge, self.inputs.validation(), tick=self._check_stop)
 
     def answers(self, tick: Callable[[int], None]) -> np.ndarray | None:

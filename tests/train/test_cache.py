@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save
 from finetune.deliver.evaluate import evaluate
 from finetune.evaluate.judge import judge_images
 from finetune.files import cache_folder
-from finetune.model import linear as module_of_linear
 from finetune.runs.reporter import Reporter
+from finetune.speed import linear as module_of_linear
 from finetune.story.run import run
 from finetune.train.cache import gathered
 from finetune.train.store import Layout, Store, in_blocks

@@ -9,10 +9,10 @@ import timm
 import torch
 from torch import fx, nn
 
-from finetune.model.fold import fold
 from finetune.model.freeze import set_learning, set_modes
-from finetune.model.quicken import for_inference, for_learning
 from finetune.model.trace import follow, twin
+from finetune.speed.fold import fold
+from finetune.speed.optimized import for_inference, for_training
 
 
 def lively(module: nn.Module) -> nn.Module:
@@ -95,7 +95,7 @@ def test_what_learns_gets_the_gradients_that_it_would_have_got(frozen: tuple[str
     set_modes(module, learning, keep_statistics=True)
     before = {key: value.clone() for key, value in module.state_dict().items()}
     images = torch.randn(3, 3, 64, 64, dtype=torch.float64)
-    folded = for_learning(module, images)
+    folded = for_training(module, images)
     assert folded is not module
     gradients = []
     for part in (module, folded):
@@ -112,7 +112,7 @@ def test_what_learns_gets_the_gradients_that_it_would_have_got(frozen: tuple[str
 def test_a_folded_network_follows_its_own_weights() -> None:
     module = lively(timm.create_model("test_resnet", num_classes=5))
     images = torch.randn(3, 3, 64, 64)
-    folded = for_learning(module, images)
+    folded = for_training(module, images)
     assert folded is not module
     with torch.no_grad():
         for parameter in module.parameters():
@@ -127,7 +127,7 @@ class Untraceable(nn.Module):
 
 def test_what_cannot_be_traced_stays_as_it_is() -> None:
     module = Untraceable()
-    assert for_learning(module, torch.zeros(2, 3, 8, 8)) is module
+    assert for_training(module, torch.zeros(2, 3, 8, 8)) is module
     assert for_inference(module, torch.zeros(2, 3, 8, 8)) is module
 
 

@@ -13,11 +13,12 @@ from torch import fx, nn
 from torch.nn import functional
 
 from finetune.device import Compute
-from finetune.model.fold import Folded
-from finetune.model.fuse import fuse
-from finetune.model.quicken import for_learning
-from finetune.train.convolution import Shape, convolve
-from finetune.train.shortcuts import shortcuts
+from finetune.speed.convolution import ConvArgs, convolve
+from finetune.speed.fold import Folded
+from finetune.speed.fuse import fuse
+from finetune.speed.optimized import for_training
+from finetune.speed.patched import Patches
+from finetune.speed.training_patches import training_patches
 
 BF16 = Compute(torch.device("cpu"), "bf16", channels_last=True)
 FORMATS = [torch.channels_last, torch.contiguous_format]
@@ -52,9 +53,9 @@ def made(case: tuple[int, ...], layout: torch.memory_format = torch.channels_las
     return tuple(value.requires_grad_() for value in (images, kernel, torch.randn(outside, generator=generator)))
 
 
-def walk(case: tuple[int, ...]) -> Shape:
+def walk(case: tuple[int, ...]) -> ConvArgs:
     _, _, _, stride, padding, groups, _ = case
-    return Shape((stride, stride), (padding, padding), (1, 1), groups)
+    return ConvArgs((stride, stride), (padding, padding), (1, 1), groups)
 
 
 def back(found: torch.Tensor, values: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -101,7 +102,7 @@ def test_where_nothing_is_won_it_is_the_plain_one(case: str) -> None:
 
 
 def test_a_large_kernel_with_gaps_is_the_plain_one() -> None:
-    values, shape = made(SHORT["large, on a small map"]), Shape((1, 1), (2, 2), (1, 2), 1)
+    values, shape = made(SHORT["large, on a small map"]), ConvArgs((1, 1), (2, 2), (1, 2), 1)
     found = convolve(*values, shape)
     assert "_ConvolutionBackward" not in ways(found)
     assert torch.equal(found, functional.conv2d(*values, *shape))
@@ -110,7 +111,7 @@ def test_a_large_kernel_with_gaps_is_the_plain_one() -> None:
 def test_uneven_strides_padding_and_kernels() -> None:
     images, _, bias = made((64, 128, 3, 1, 0, 1, 8))
     kernel = torch.randn(128, 64, 5, 4, requires_grad=True)
-    values, shape = (images, kernel, bias), Shape((2, 1), (2, 1), (1, 1), 1)
+    values, shape = (images, kernel, bias), ConvArgs((2, 1), (2, 1), (1, 1), 1)
     found, expected = convolve(*values, shape), functional.conv2d(*values, *shape)
     assert "_ConvolutionBackward" in ways(found)
     assert all(close(a, b, 1e-5) for a, b in zip(back(found, values), back(expected, values), strict=True))
@@ -135,8 +136,8 @@ def test_a_network_learns_no_less_exactly(name: str, options: dict[str, str], qu
     torch.manual_seed(0)
     module = BF16.place(timm.create_model(name, num_classes=5, drop_path_rate=0.0, **options)).eval()
     images = torch.randn(4, 3, 96, 96).to(memory_format=torch.channels_last)
-    part = for_learning(module, images) if quick else module
-    short = shortcuts(part, BF16)
+    part = for_training(module, images) if quick else module
+    short = Patches(training_patches(part, BF16))
     with BF16.autocast(), short:
         assert "_ConvolutionBackward" in ways(part(images))
 
@@ -196,7 +197,7 @@ def test_what_follows_is_done_with_it_and_learnt_through(case: str, kind: type[J
     values = (images, conv.weight, conv.bias, *([other] if kind is Joined else []))
     expected = module(images, other)
     assert torch.equal(fused(images, other), expected)  # outside, one after the other
-    with shortcuts(fused, BF16):
+    with Patches(training_patches(fused, BF16)):
         found = fused(images, other)
     assert not {"AddBackward0", "ReluBackward0"} & ways(found)
     if act in SEEN_BY_RESULT and (kind is Follows or isinstance(act, nn.ReLU)):
@@ -211,7 +212,7 @@ def test_what_cannot_be_added_at_once_is_added_after() -> None:
     images, *_ = made(JOINED["plain"])
     module = Joined(nn.Conv2d(16, 24, 3, padding=1), nn.ReLU()).to(memory_format=torch.channels_last)
     fused = fuse(fx.symbolic_trace(module), fixed=False)
-    with shortcuts(fused, BF16):
+    with Patches(training_patches(fused, BF16)):
         for other in (torch.ones(24, 1, 1), torch.ones(3, 24, 10, 10)):
             found = fused(images, other.requires_grad_())
             assert "_ConvolutionBackward" not in ways(found)
@@ -221,16 +222,16 @@ def test_what_cannot_be_added_at_once_is_added_after() -> None:
 @pytest.mark.parametrize("other", [replace(BF16, precision="fp32"), replace(BF16, device=torch.device("meta"))])
 def test_elsewhere_nothing_is_done(other: Compute) -> None:
     module = timm.create_model("resnet18", num_classes=2)
-    assert shortcuts(module, BF16).detours
-    assert not shortcuts(module, other).detours
+    assert training_patches(module, BF16)
+    assert not training_patches(module, other)
 
 
 def test_afterwards_the_network_is_as_it_was() -> None:
     module = timm.create_model("mobilenetv2_035", num_classes=2)
     before = [dict(vars(child)) for child in module.modules()]
-    short = shortcuts(module, BF16)
+    short = Patches(training_patches(module, BF16))
     with contextlib.suppress(KeyboardInterrupt), short:
-        assert all("forward" in vars(conv) for conv, _ in short.detours)
+        assert all("forward" in vars(conv) for conv, _ in short.patches)
         raise KeyboardInterrupt
     assert [dict(vars(child)) for child in module.modules()] == before
 
@@ -238,7 +239,7 @@ def test_afterwards_the_network_is_as_it_was() -> None:
 def test_kernels_made_of_a_batchnorm_take_it_too() -> None:
     folded = Folded(nn.Conv2d(24, 24, 5, groups=24, bias=False), nn.BatchNorm2d(24).eval())
     values = torch.randn(2, 24, 9, 9, requires_grad=True)
-    with shortcuts(nn.Sequential(folded), BF16):
+    with Patches(training_patches(nn.Sequential(folded), BF16)):
         assert "_ConvolutionBackward" in ways(folded(values))
     assert "_ConvolutionBackward" not in ways(folded(values))
 
@@ -253,4 +254,4 @@ def test_kernels_made_of_a_batchnorm_take_it_too() -> None:
     ],
 )
 def test_what_is_no_plain_convolution_is_left_alone(conv: nn.Module) -> None:
-    assert not shortcuts(nn.Sequential(conv, nn.Linear(784, 10)), BF16).detours
+    assert not training_patches(nn.Sequential(conv, nn.Linear(784, 10)), BF16)

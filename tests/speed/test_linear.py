@@ -14,11 +14,11 @@ from torch.nn import functional
 from finetune.data.preprocess import Preprocess
 from finetune.device import Compute
 from finetune.evaluate.judge import forward_of
-from finetune.model import linear as module_of_linear
-from finetune.model.detour import Detours
-from finetune.model.linear import LARGE, linear, linear_detours
 from finetune.model.network import Network
-from finetune.train.shortcuts import shortcuts
+from finetune.speed import linear as module_of_linear
+from finetune.speed.linear import LARGE, linear, linear_patches
+from finetune.speed.patched import Patches
+from finetune.speed.training_patches import training_patches
 
 FP32 = Compute(torch.device("cpu"), "fp32", channels_last=False)
 
@@ -74,7 +74,7 @@ def test_values_that_lie_apart_in_memory(slow: None) -> None:
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
 
 
-def test_what_is_not_computed_in_fp32_takes_the_way_of_pytorch() -> None:
+def test_what_is_not_computed_in_fp32_takes_pytorchs_way() -> None:
     values, weight, bias = made(6, 784), made(128, 784).clone().requires_grad_(), made(128)
     double = linear(values.double(), weight.double(), bias.double())
     assert double.dtype == torch.float64
@@ -106,16 +106,16 @@ def test_the_large_ones_gain_and_only_those(slow: None) -> None:
     module = nn.Sequential(
         nn.Linear(256, LARGE // 256), nn.Linear(128, 255), nn.Sequential(nn.Linear(255, 512)), Own(512, 512)
     )
-    assert [found for found, _ in linear_detours(module, FP32)] == [module[0], module[2][0]]  # type: ignore[index]  # a Sequential
+    assert [found for found, _ in linear_patches(module, FP32)] == [module[0], module[2][0]]  # type: ignore[index]  # a Sequential
 
 
 @pytest.mark.parametrize("other", [replace(FP32, precision="bf16"), replace(FP32, device=torch.device("meta"))])
 def test_elsewhere_nothing_is_done(slow: None, other: Compute, monkeypatch: pytest.MonkeyPatch) -> None:
     module = nn.Sequential(nn.Linear(784, 128))
-    assert linear_detours(module, FP32)
-    assert not linear_detours(module, other)
+    assert linear_patches(module, FP32)
+    assert not linear_patches(module, other)
     monkeypatch.setattr(module_of_linear, "mkl_is_slow", lambda: False)
-    assert not linear_detours(module, FP32)
+    assert not linear_patches(module, FP32)
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext"])
@@ -130,7 +130,7 @@ def test_a_network_answers_and_learns_as_it_does_without(
     names = list(module.state_dict())
     expected = module(pictures)
     wanted = torch.autograd.grad(expected.square().sum(), list(module.parameters()))
-    with shortcuts(module, FP32):
+    with Patches(training_patches(module, FP32)):
         assert sum("forward" in vars(child) for child in module.modules()) > 3
         assert list(module.state_dict()) == names
         found = module(pictures)
@@ -161,10 +161,10 @@ def test_predictions_take_it(slow: None, many: int, monkeypatch: pytest.MonkeyPa
     assert calls == [(4, 768)]
 
 
-def test_a_detour_ends_whatever_happens(slow: None) -> None:
+def test_a_patch_ends_whatever_happens(slow: None) -> None:
     layer = nn.Linear(784, 128)
-    detours = Detours(linear_detours(layer, FP32))
-    assert detours.detours
-    with pytest.raises(KeyboardInterrupt), detours:
+    patches = Patches(linear_patches(layer, FP32))
+    assert patches.patches
+    with pytest.raises(KeyboardInterrupt), patches:
         raise KeyboardInterrupt
     assert "forward" not in vars(layer)

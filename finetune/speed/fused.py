@@ -1,8 +1,11 @@
 """A convolution and what directly follows it, as one operation: an addition, an activation.
 
-On a CPU only, and by itself without gradients (`finetune.train.shortcuts` learns through it). PyTorch's own elementwise
-kernels go over all values once more, and in bf16 take about as long as the convolution; oneDNN does both while the
-values are at hand (its post-ops, which torch.compile uses too).
+Gains: inference with MobileNetV2-0.35 is 2.2 times as fast in bf16 and 1.5 times in fp32, with ResNet-18 1.5 and 1.0
+times (2 cores of an Intel Xeon with AMX, 2026-11-25); features of four augmented views of 244 photographs and a head on
+them took 3.6 s instead of 5.5. PyTorch's own elementwise kernels go over all values once more, and in bf16 take about
+as long as the convolution; oneDNN does both while the values are at hand (its post-ops, which torch.compile uses too).
+On a CPU only, and by itself without gradients (`training_patches.py` learns through it).
+Falls back to: one operation after the other.
 """
 
 from __future__ import annotations
@@ -17,8 +20,9 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 from torch.nn import functional
 
-from finetune.device import computes_in, lies_by_pixel
-from finetune.model.fold import Folded
+from finetune.speed.fold import Folded
+from finetune.speed.private import Unsupported, works
+from finetune.speed.processor import computes_in, has_onednn, lies_by_pixel
 
 ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.Identity: ("none", []),
@@ -40,7 +44,8 @@ class Fused(nn.Module):
     Args:
         conv: the convolution, `Folded` or not.
         act: one of `ACTIVATIONS`; with an addition, of `AFTER_ADDITION`.
-        fixed: its weights stay as they are at the first call; else those of a call are its own, except inside `steady`.
+        fixed: its weights stay as they are at the first call; else each call takes those of that moment, except inside
+            `constant_weights`.
     """
 
     def __init__(self, conv: nn.Conv2d | Folded, act: nn.Module, *, fixed: bool) -> None:
@@ -144,7 +149,7 @@ def joined(
 
 
 @contextlib.contextmanager
-def steady(part: object) -> Iterator[None]:
+def constant_weights(part: object) -> Iterator[None]:
     """Inside, the weights of `part` stay as they are, so that kernels are made of them once."""
     learning = (
         [one for one in part.modules() if isinstance(one, Fused) and not one.fixed]
@@ -163,17 +168,26 @@ def steady(part: object) -> Iterator[None]:
 
 @functools.cache
 def has_post_ops(dtype: torch.dtype) -> bool:
-    """Whether oneDNN's operators are there for these numbers, on this machine; found out by trying."""
-    if dtype not in (torch.float32, torch.bfloat16):
+    """Whether oneDNN's operators are there for these numbers, on this machine; found out by trying, once."""
+    if dtype not in (torch.float32, torch.bfloat16) or not has_onednn():
         return False
+    return works("fused convolutions", lambda: _tried(dtype))
+
+
+def _tried(dtype: torch.dtype) -> bool:
     images = torch.linspace(-1, 1, 64).reshape(1, 4, 4, 4).contiguous(memory_format=torch.channels_last)
-    kernel, arguments = torch.linspace(-1, 1, 16).reshape(4, 4, 1, 1), ([0, 0], [1, 1], [1, 1], 1)
+    kernel = torch.linspace(-1, 1, 16).reshape(4, 4, 1, 1)
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        expected = functional.relu(functional.conv2d(images, kernel) + images)
+        plain = functional.conv2d(images, kernel)
+        values, weights, walk = images.to(dtype), kernel.to(dtype), ((1, 1), (0, 0), (1, 1), 1)
         try:
-            found = torch.ops.mkldnn._convolution_pointwise.binary(
-                images.to(dtype), images.to(dtype), kernel.to(dtype), None, *arguments, "add", 1.0, "relu", [], ""
-            )
-        except (RuntimeError, AttributeError):
-            return False
-    return torch.allclose(found.float(), expected, atol=0.05)
+            alone = joined(values, weights, None, None, walk, "hardtanh", [0.0, 6.0])
+            added = joined(values, weights, None, values, walk, "relu", [])
+        except RuntimeError as error:
+            if dtype == torch.bfloat16:  # oneDNN refuses it on processors without the instructions
+                raise Unsupported from error
+            raise
+    expected = plain.clamp(0, 6), functional.relu(plain + images)
+    return all(
+        torch.allclose(found.float(), wanted, atol=0.05) for found, wanted in zip((alone, added), expected, strict=True)
+    )

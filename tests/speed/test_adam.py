@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from finetune.train.update import QuickAdam, quick_step
+from finetune.speed.adam import KeptAdam, fast_step
 
 FORMATS = [torch.channels_last, torch.contiguous_format]
 PLAIN = [torch.optim.AdamW, torch.optim.Adam]
@@ -41,7 +41,7 @@ def both(
     for quick in (False, True):
         network = module()
         optimizer = optimizer_of(network, kind)
-        work(network, optimizer, quick_step(optimizer) if quick else optimizer.step)
+        work(network, optimizer, fast_step(optimizer) if quick else optimizer.step)
         found.append(everything(network, optimizer))
     require_same(*found)
 
@@ -64,7 +64,7 @@ def test_it_is_the_step_to_the_bit(kind: type[torch.optim.Optimizer], layout: to
     for quick in (False, True):
         network = module(layout)
         optimizer = optimizer_of(network, kind)
-        learn(network, quick_step(optimizer) if quick else optimizer.step, 3)
+        learn(network, fast_step(optimizer) if quick else optimizer.step, 3)
         found.append(everything(network, optimizer))
     require_same(*found)
 
@@ -108,12 +108,12 @@ def test_sgd_takes_its_own_step(fused: bool) -> None:
     for quick in (False, True):
         network = module()
         optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, fused=fused)
-        step = quick_step(optimizer) if quick else optimizer.step
-        assert not isinstance(step, QuickAdam)
+        step = fast_step(optimizer) if quick else optimizer.step
+        assert not isinstance(step, KeptAdam)
         learn(network, step, 3)
         found.append([parameter.detach() for parameter in network.parameters()])
     require_same(*found)
 
 
 def test_an_adam_that_is_not_fused_takes_its_own_step() -> None:
-    assert not isinstance(quick_step(torch.optim.AdamW(module().parameters(), fused=False)), QuickAdam)
+    assert not isinstance(fast_step(torch.optim.AdamW(module().parameters(), fused=False)), KeptAdam)

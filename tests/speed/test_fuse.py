@@ -11,11 +11,11 @@ import torchvision
 from torch import fx, nn
 from torch.nn import functional
 
-from finetune.model import fused as module_of_fused
-from finetune.model.fold import Folded
-from finetune.model.fuse import fuse
-from finetune.model.fused import Fused, has_post_ops, steady
-from finetune.model.quicken import for_inference, for_judging
+from finetune.speed import fused as module_of_fused
+from finetune.speed.fold import Folded
+from finetune.speed.fuse import fuse
+from finetune.speed.fused import Fused, constant_weights, has_post_ops
+from finetune.speed.optimized import for_evaluation, for_inference
 
 NETWORKS = {
     "resnet18": {},
@@ -95,7 +95,7 @@ def test_functions_are_fused_as_modules_are() -> None:
 
 def test_what_is_judged_follows_the_weights_and_statistics_as_they_learn() -> None:
     module, pictures = lively(timm.create_model("test_resnet", num_classes=5)), images(64)
-    fused = for_judging(module, images(64, 2))
+    fused = for_evaluation(module, images(64, 2))
     assert count(fused) > 0
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.01, fused=True)  # changes weights without a trace
     for step in range(3):
@@ -109,24 +109,24 @@ def test_what_is_judged_follows_the_weights_and_statistics_as_they_learn() -> No
 
 
 @torch.no_grad()
-def test_while_weights_are_steady_kernels_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_weights_are_constant_kernels_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     module, pictures = lively(timm.create_model("resnet18", num_classes=5)), images(64)
-    fused = for_judging(module, pictures)
+    fused = for_evaluation(module, pictures)
     made: list[Fused] = []
     weights = Fused.weights
     monkeypatch.setattr(Fused, "weights", lambda one: made.append(one) or weights(one))
     for _ in range(2):
         module.conv1.weight.mul_(1.5)
         made.clear()
-        with contextlib.suppress(KeyboardInterrupt), steady(fused):
+        with contextlib.suppress(KeyboardInterrupt), constant_weights(fused):
             assert torch.allclose(fused(pictures), module(pictures), atol=1e-4)
             fused(pictures)
             raise KeyboardInterrupt
         assert len(made) == count(fused) == len(set(made))
     module.conv1.weight.mul_(0)
     assert torch.allclose(fused(pictures), module(pictures), atol=1e-4)
-    with steady(lambda values: values):
+    with constant_weights(lambda values: values):
         pass
 
 
@@ -162,7 +162,7 @@ def test_what_fails_in_the_making_is_said_and_left_as_it_was(monkeypatch: pytest
 
 def test_a_gradient_goes_through_where_one_is_asked_for() -> None:
     module, pictures = lively(timm.create_model("test_resnet", num_classes=5)), images(64)
-    fused = for_judging(module, pictures)
+    fused = for_evaluation(module, pictures)
     module(pictures).sum().backward()
     expected = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
     module.zero_grad()

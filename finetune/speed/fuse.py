@@ -1,4 +1,8 @@
-"""Where a network may have a convolution and what follows it as one operation, `Fused`: found in its graph."""
+"""Finds in a network's graph where a convolution and what follows it may be one operation, `Fused`.
+
+What that gains, where and when it was measured, and what it falls back to, is in `fused.py`. A convolution with nothing
+to fuse is left as it is; a graph with none is returned unchanged.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from timm.layers.conv2d_same import Conv2dSame
 from torch import fx, nn
 from torch.nn import functional
 
-from finetune.model.fold import Folded
-from finetune.model.fused import ACTIVATIONS, AFTER_ADDITION, Fused
 from finetune.model.trace import fetch
+from finetune.speed.fold import Folded, is_plain
+from finetune.speed.fused import ACTIVATIONS, AFTER_ADDITION, Fused
 
 ADDITIONS = (operator.add, operator.iadd, torch.add)
 RELU = (functional.relu, torch.relu)
@@ -75,9 +78,7 @@ def fuse(graph: fx.GraphModule, *, fixed: bool) -> fx.GraphModule:
 def _runs(module: object) -> bool:
     """Whether it is a convolution that oneDNN's operator can do."""
     form = module.conv if isinstance(module, Folded) else module
-    if type(form) is Conv2dSame:
-        return True
-    return type(form) is nn.Conv2d and form.padding_mode == "zeros" and not isinstance(form.padding, str)
+    return is_plain(form) and not isinstance(getattr(form, "padding", ""), str)
 
 
 def _chain(conv: fx.Node, modules: dict[fx.Node, nn.Module], taken: set[fx.Node]) -> _Chain:
