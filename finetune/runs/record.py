@@ -21,6 +21,7 @@ class RunRecord:
         device: cpu, cuda:0, mps.
         precision: of training: fp32, bf16 or fp16.
         precision_reason: why that one.
+        speed: auto, or off: trained by plain PyTorch.
         batchnorm: keep or update, for thawed layers.
         source: where the weights came from.
         network: what was built, so that a checkpoint can be loaded again: architecture, options, preprocess.
@@ -49,6 +50,7 @@ class RunRecord:
     device: str | None = None
     precision: str | None = None
     precision_reason: str | None = None
+    speed: str | None = None
     batchnorm: str | None = None
     source: str | None = None
     network: dict[str, Any] | None = None
