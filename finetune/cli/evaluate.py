@@ -30,6 +30,6 @@ def evaluate(
             run, folder, split=split, device=device or "auto", precision=precision, reporter=reporter
         )
     if as_json:
-        print_json({"run": str(run), **judgement.metrics.as_dict(judged)})
+        print_json({"run": str(run), **judgement.metrics.as_dict(judged), "cautions": judgement.cautions})
         return
-    click.echo(per_class_text(judgement.metrics))
+    click.echo(per_class_text(judgement.metrics, split=judged, cautions=judgement.cautions))

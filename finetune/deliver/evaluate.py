@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from finetune.data.batches import load_images
@@ -15,6 +16,7 @@ from finetune.errors import DataError, UsageError
 from finetune.evaluate.judge import Judgement, judge_images
 from finetune.model.bundle import load_bundle
 from finetune.model.network import Network
+from finetune.report.cautions import cautions
 from finetune.runs.folder import RunFolder
 from finetune.runs.names import RunNames
 from finetune.runs.reporter import Reporter
@@ -60,7 +62,18 @@ def evaluate(
         loss=network.loss,
         tick=lambda done: tick(done, len(images)),
     )
-    return judgement, judged
+    told = _cautions(RunNames(Path(run)), images, None if folder is not None else judged)
+    return replace(judgement, cautions=told), judged
+
+
+def _cautions(run: RunNames, images: ImageSet, split: str | None) -> list[str]:
+    """What qualifies the figures of a split of the run, or of other images: it may have learnt from those, too."""
+    if not run.data_csv.is_file():
+        return []
+    manifest = read_manifest(run.data_csv, images.root, images.classes)
+    if split is not None:
+        return cautions(manifest, split)
+    return cautions(images.table, "", manifest[manifest["split"] == "train"])
 
 
 def _folder_images(folder: Path, network: Network, reporter: Reporter) -> tuple[ImageSet, str]:

@@ -143,6 +143,7 @@ def publish_report(folder: RunFolder, trainer: Trainer, data: Dataset, judgement
         history=trainer.position.history,
         plan=trainer.plan.table(),
         run=about,
+        cautions=judgement.cautions,
         passage=passage,
     )
     folder.warn(*faults.lines)

@@ -1,4 +1,17 @@
-"""95 % intervals beside every rate: Wilson for proportions, a stratified bootstrap for F1."""
+"""95 % intervals beside every rate: Wilson for proportions, beta quantiles for F1 and its mean.
+
+An interval of no width is none: where every answer was right, or none, the interval must still say how little a few
+images can tell. The bootstrap cannot (it never draws the mistake that it has not seen), so F1 goes another way.
+
+F1 of a class is a monotone function of J = TP / (TP + FP + FN): F1 = 2J / (1 + J). Given its denominator J is a
+proportion, and an interval of a proportion carries over (Lam, Gopal and Qian 2023, "Confidence Intervals for the F1
+Score"). That ignores that the number of images of the class is fixed, which makes it a little too wide, never too
+narrow. We take Jeffreys' interval with its ends moved where all or none is right (Brown, Cai and DasGupta 2001).
+
+Macro F1 is no proportion. It gets the variance that its classes' mistakes give it, each counted in both classes that it
+touches, and the exact interval of a proportion from as many images as would have that variance: the effective sample
+size of Korn and Graubard 1998.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +19,12 @@ import math
 from statistics import NormalDist
 
 import numpy as np
+from scipy.stats import beta
+
+LEVEL = 0.95
 
 
-def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float] | None:
+def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float] | None:
     """The score interval of a proportion; unlike the normal one it is right for few trials and for rates near 0 or 1.
 
     Wilson 1927; Brown, Cai and DasGupta 2001 recommend it for small n.
@@ -28,39 +44,65 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float] |
     return low, high
 
 
-def bootstrap_f1(
-    labels: np.ndarray, predicted: np.ndarray, n_classes: int, draws: int = 1000, seed: int = 0, level: float = 0.95
-) -> np.ndarray:
-    """Percentile intervals of each class's F1 under resampling of the images within each true class.
-
-    Drawing n images of a class with replacement and counting their predictions is one multinomial draw from that row
-    of the confusion matrix, so the cost does not grow with the number of images. A class without any error gets
-    [1, 1]: the bootstrap cannot imagine the mistake it has not seen (the Wilson interval of the recall can).
+def f1_intervals(confusion: np.ndarray, support: np.ndarray, level: float = LEVEL) -> np.ndarray:
+    """An interval for the F1 of each class.
 
     Args:
-        labels: int64 [N].
-        predicted: int64 [N]; -1 where nothing was predicted.
-        n_classes: number of classes.
-        draws: bootstrap samples.
-        seed: of the samples.
-        level: of the interval.
+        confusion: int64 [C, C], rows = truth.
+        support: int64 [C], images of each class; more than the row's sum where some had no answer.
+        level: of the intervals.
 
     Returns:
         float64 [C, 2], low and high; NaN for a class without images.
     """
-    random = np.random.default_rng(np.random.SeedSequence(seed))
-    hits = np.zeros((draws, n_classes))
-    named = np.zeros((draws, n_classes))
-    support = np.bincount(labels, minlength=n_classes)
-    for truth in np.flatnonzero(support):
-        answers, counts = np.unique(predicted[labels == truth], return_counts=True)
-        drawn = random.multinomial(support[truth], counts / support[truth], size=draws)
-        some = answers >= 0
-        named[:, answers[some]] += drawn[:, some]
-        hits[:, truth] = drawn[:, answers == truth].sum(axis=1)
-    present = support > 0
-    bounds = np.full((n_classes, 2), np.nan)
-    f1 = 2 * hits[:, present] / (named[:, present] + support[present])  # 2TP + FP + FN = named + support
-    if present.any():
-        bounds[present] = np.quantile(f1, [0.5 - level / 2, 0.5 + level / 2], axis=0).T
+    hits = np.diag(confusion).astype(np.float64)
+    trials = confusion.sum(axis=0) + support - hits  # TP + FP + FN
+    tail = (1 - level) / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        low = beta.ppf(tail, hits + 0.5, trials - hits + 0.5)
+        high = beta.ppf(1 - tail, hits + 0.5, trials - hits + 0.5)
+        low = np.where(hits == 0, 0.0, np.where(hits == trials, tail ** (1 / trials), low))
+        high = np.where(hits == trials, 1.0, np.where(hits == 0, 1 - tail ** (1 / trials), high))
+    bounds = np.stack([2 * low / (1 + low), 2 * high / (1 + high)], axis=1)
+    bounds[support == 0] = np.nan
     return bounds
+
+
+def macro_f1_interval(confusion: np.ndarray, support: np.ndarray, level: float = LEVEL) -> tuple[float, float] | None:
+    """An interval for the mean F1 over the classes that have images; arguments as in `f1_intervals`.
+
+    Returns:
+        low and high in [0, 1]; None without an image.
+    """
+    present = support > 0
+    if not present.any():
+        return None
+    hits, named = np.diag(confusion), confusion.sum(axis=0)
+    f1 = (2 * hits[present] / (named + support)[present]).mean()
+    n = _effective_images(confusion, support)
+    right, wrong, tail = f1 * n, (1 - f1) * n, (1 - level) / 2
+    low = 0.0 if f1 == 0 else float(beta.ppf(tail, right, wrong + 1))
+    high = 1.0 if f1 == 1 else float(beta.ppf(1 - tail, right + 1, wrong))
+    return low, high
+
+
+def _effective_images(confusion: np.ndarray, support: np.ndarray) -> float:
+    """As many images as would give a plain proportion the variance that macro F1 has here.
+
+    Each class is credited with one more image, half of it right, so that what has not been seen is not impossible.
+    """
+    present, classes = support > 0, len(support)
+    unseen = np.full((classes, classes), 0.5 / max(classes - 1, 1))
+    np.fill_diagonal(unseen, 0.5)
+    shares = (confusion + unseen) / (support[:, None] + 1.0)
+    expected = shares * support[:, None]
+    hits, total = np.diag(expected), expected.sum(axis=0) + support
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rates = np.where(present, 2 * hits / total, 0.0)
+        named = np.where(present, -2 * hits / total**2, 0.0)  # what one more answer of this name does to its F1
+        right = np.where(present, 2 / total, 0.0)  # and what it adds if it is right
+    effect = np.tile(named, (classes, 1)) + np.diag(right)
+    spread = (shares * effect**2).sum(axis=1) - (shares * effect).sum(axis=1) ** 2
+    mean, count = rates.sum() / present.sum(), present.sum()
+    variance = float((support * spread).sum()) / count**2
+    return float(mean * (1 - mean) / variance) if variance > 0 else float(support.sum())

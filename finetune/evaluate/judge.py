@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,12 +31,14 @@ class Judgement:
         labels: int64 [N], places in the network's classes.
         probabilities: float64 [N, classes].
         metrics: of these.
+        cautions: what qualifies them, one sentence each.
     """
 
     paths: list[str]
     labels: np.ndarray
     probabilities: np.ndarray
     metrics: Metrics
+    cautions: Sequence[str] = ()
 
 
 def forward_of(network: Network, compute: Compute, images: int = 0) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -66,7 +68,6 @@ def judge_images(
     compute: Compute,
     *,
     loss: str = "cross_entropy",
-    seed: int = 0,
     tick: Callable[[int], None] | None = None,
     logits: np.ndarray | None = None,
 ) -> Judgement:
@@ -77,7 +78,6 @@ def judge_images(
         images: labelled.
         compute: where; judging for a report is in fp32.
         loss: what the network was trained with; decides how logits become probabilities.
-        seed: of the bootstrap intervals.
         tick: told the number of images done after each batch; may raise.
         logits: float32 [N, classes], where the network's answers are known already.
 
@@ -89,5 +89,5 @@ def judge_images(
         with compute.own_threads():
             logits = infer(forward_of(network, compute, len(images)), images.batches(batches), tick)
     chances = probabilities(logits, loss, network.temperature)
-    metrics = judge(images.labels, chances, network.classes, seed=seed)
+    metrics = judge(images.labels, chances, network.classes)
     return Judgement(images.names, images.labels, chances, metrics)

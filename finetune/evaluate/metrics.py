@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from finetune.evaluate.intervals import bootstrap_f1, wilson
+from finetune.evaluate.intervals import f1_intervals, macro_f1_interval, wilson
+from finetune.evaluate.ranking import ranking_scores, top_k
 
 PER_CLASS = (
     "class",
@@ -23,6 +24,8 @@ PER_CLASS = (
     "recall_high",
     "f1_low",
     "f1_high",
+    "average_precision",
+    "roc_auc",
 )
 """Columns of `per_class.csv`."""
 
@@ -46,9 +49,12 @@ class Metrics:
     accuracy: float | None
     accuracy_ci95: tuple[float, float] | None
     macro_f1: float | None
+    macro_f1_ci95: tuple[float, float] | None
     balanced_accuracy: float | None
     loss: float | None
     ece: float | None
+    brier: float | None
+    top_k: dict[str, float]
     per_class: pd.DataFrame
     confusion: np.ndarray
 
@@ -71,9 +77,12 @@ class Metrics:
             "accuracy_ci95": list(self.accuracy_ci95) if self.accuracy_ci95 else None,
             "base_rate": self.base_rate,
             "macro_f1": self.macro_f1,
+            "macro_f1_ci95": list(self.macro_f1_ci95) if self.macro_f1_ci95 else None,
             "balanced_accuracy": self.balanced_accuracy,
             "loss": self.loss,
             "ece": self.ece,
+            "brier": self.brier,
+            "top_k": self.top_k,
             "per_class": [
                 {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
                 for row in self.per_class.to_dict("records")
@@ -157,12 +166,22 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int =
     return float(np.abs(gaps).sum() / len(labels))
 
 
+def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
+    """Mean squared distance of the probabilities from the truth, summed over classes: 0 is perfect, 2 the worst.
+
+    Brier 1950. None without images, or with outputs that are not finite.
+    """
+    if len(labels) == 0 or not np.isfinite(probabilities).all():
+        return None
+    own = probabilities[np.arange(len(labels)), labels]
+    return float(((probabilities**2).sum(axis=1) - 2 * own + 1).mean())
+
+
 def judge(
     labels: np.ndarray,
     probabilities: np.ndarray,
     classes: list[str],
     loss: float | None = None,
-    seed: int = 0,
     intervals: bool = True,
 ) -> Metrics:
     """All metrics of a set of predictions.
@@ -172,8 +191,7 @@ def judge(
         probabilities: float64 [N, C].
         classes: names, in the order of the columns.
         loss: the mean cross entropy where the caller has it; else it is computed from the probabilities.
-        seed: of the bootstrap.
-        intervals: whether to compute the intervals of each class; NaN without.
+        intervals: whether to compute the intervals; NaN or None without.
     """
     predicted = predict(probabilities)
     confusion = confusion_matrix(labels, predicted, len(classes))
@@ -184,21 +202,24 @@ def judge(
     columns: dict[str, Any] = {"class": names, "support": support, "precision": precision, "recall": recall, "f1": f1}
     if intervals:
         hits = np.diag(confusion)
-        f1_bounds = bootstrap_f1(labels, predicted, len(classes), seed=seed)
-        bounds = (_wilson(hits, confusion.sum(axis=0)), _wilson(hits, support), f1_bounds)
+        bounds = (_wilson(hits, confusion.sum(axis=0)), _wilson(hits, support), f1_intervals(confusion, support))
     else:
         bounds = (np.full((len(classes), 2), np.nan),) * 3
     for name, low_high in zip(("precision", "recall", "f1"), bounds, strict=True):
         columns[f"{name}_low"], columns[f"{name}_high"] = low_high.T
+    columns["average_precision"], columns["roc_auc"] = ranking_scores(labels, probabilities)
     n, correct = len(labels), int(np.trace(confusion))
     return Metrics(
         n=n,
         accuracy=correct / n if n else None,
         accuracy_ci95=wilson(correct, n),
         macro_f1=_mean(f1),
+        macro_f1_ci95=macro_f1_interval(confusion, support) if intervals else None,
         balanced_accuracy=_mean(recall),
         loss=cross_entropy(labels, probabilities) if loss is None else _number(loss),
         ece=calibration_error(labels, probabilities),
+        brier=brier_score(labels, probabilities),
+        top_k=top_k(labels, probabilities),
         per_class=pd.DataFrame(columns, columns=list(PER_CLASS)),
         confusion=confusion,
     )

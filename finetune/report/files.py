@@ -39,6 +39,7 @@ def write_report(
     history: Sequence[Mapping[str, Any]] = (),
     plan: tuple[Sequence[str], Sequence[Sequence[object]]] = ((), ()),
     run: Mapping[str, Any] | None = None,
+    cautions: Sequence[str] = (),
     passage: Passage | None = None,
 ) -> list[str]:
     """Write `metrics.json`, `per_class.csv`, `confusion.csv`, `predictions.csv`, the pictures and `report.html`.
@@ -55,6 +56,7 @@ def write_report(
         run: for the page, each key optional: name, backbone, date (or finished, ISO 8601), status, best_epoch, recipe
             (resolved), batchnorm, device, precision, cache, timings (seconds by name), versions, weights_sha256,
             freeze_proof, warnings, and data as `data_summary` gives it.
+        cautions: what qualifies the figures, one sentence each.
         passage: of one picture through the network, to be shown.
 
     Returns:
@@ -63,7 +65,8 @@ def write_report(
     Raises:
         ResourceError: a file cannot be written.
     """
-    paths, summary, faults = ReportNames(folder), metrics.as_dict(split), Faults()
+    paths, faults = ReportNames(folder), Faults()
+    summary = {**metrics.as_dict(split), "cautions": list(cautions)}
     for path, write in _tables(paths, summary, metrics, predictions, classes).items():
         with faults.tolerate(path.name):
             write()

@@ -95,7 +95,7 @@ def render(context: Context) -> str:
     return environment.get_template("page.html.j2").render(
         split=context.split,
         selected_on=context.selected_on,
-        metrics=context.metrics,
+        metrics={"cautions": [], **context.metrics},
         run=run,
         date=_date(run),
         too_few=TOO_FEW,

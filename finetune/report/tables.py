@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.cells import cell_len, set_cell_size
 
 from finetune.files import visible
+from finetune.report.cautions import judged_on
 
 if TYPE_CHECKING:
     from finetune.evaluate.metrics import Metrics
@@ -24,12 +25,14 @@ def worst_first(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return sorted(rows, key=lambda row: (not row["support"], row["f1"] is None, row["f1"] or 0.0, row["support"]))
 
 
-def per_class_text(metrics: Metrics, limit: int | None = 50) -> str:
+def per_class_text(metrics: Metrics, limit: int | None = 50, *, split: str = "", cautions: Sequence[str] = ()) -> str:
     """The table printed at the end of a run: worst class first, every rate with its 95 % interval.
 
     Args:
         metrics: as `evaluate.metrics.judge` returns them.
         limit: how many classes are listed at most (the worst); None lists all.
+        split: what was judged; named beside the figures.
+        cautions: what qualifies them, printed below them.
 
     Returns:
         Lines without a final newline; those classes with fewer than `TOO_FEW` images carry a star and a note says why.
@@ -44,15 +47,18 @@ def per_class_text(metrics: Metrics, limit: int | None = 50) -> str:
     if len(shown) < len(rows):
         lines.append(f"... and {len(rows) - len(shown)} classes that do better: see per_class.csv")
     if any(row["support"] < TOO_FEW for row in shown):
-        lines.append(f"* support below {TOO_FEW}: too few to tell")
+        lines.append(f"* fewer than {TOO_FEW} images: too few to trust the scores of this class")
     judged = sum(row["support"] > 0 for row in rows)
     over = "" if judged == len(rows) else f" (over the {judged} of {len(rows)} classes that have images)"
     low, high = (number(bound, 4) for bound in summary["accuracy_ci95"] or (None, None))
-    accuracy = f"accuracy {number(summary['accuracy'], 4)} (95 % interval {low}-{high}), {summary['n']:,} images"
+    images = f"{summary['n']:,} {judged_on(split) if split else 'images'}"
+    accuracy = f"accuracy {number(summary['accuracy'], 4)} (95 % interval {low}-{high}) on {visible(images)}"
     if rows and summary["n"]:
         largest = max(summary["per_class"], key=lambda row: int(row["support"]))["class"]
         accuracy += f"; always '{visible(largest)}': {number(summary['base_rate'], 4)}"
-    return "\n".join([*lines, "", accuracy, f"macro F1 {number(summary['macro_f1'])}{over}"])
+    low, high = (number(bound) for bound in summary["macro_f1_ci95"] or (None, None))
+    macro = f"macro F1 {number(summary['macro_f1'])} (95 % interval {low}-{high}){over}"
+    return "\n".join([*lines, "", accuracy, macro, *(f"caution: {visible(line)}" for line in cautions)])
 
 
 def plan_text(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

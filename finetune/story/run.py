@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from finetune.device import choose
 from finetune.evaluate.judge import Judgement, judge_images
 from finetune.model.freeze import freeze_hashes
 from finetune.recipe.schema import Recipe
+from finetune.report.cautions import cautions
+from finetune.report.faults import Faults
 from finetune.report.tables import per_class_text, plan_text
 from finetune.runs.checkpoints import Checkpoints
 from finetune.runs.clock import Clock
@@ -98,7 +101,16 @@ def carry_out(
     clock.lap("judge")
     folder.update(timings=clock.laps)
     reporter.notes(publish_report(folder, trainer, data, judgement, split))
-    reporter.say(f"\n{per_class_text(judgement.metrics)}\n\nreport: {folder.names.report.page}")
+    tell_figures(judgement, split, folder, reporter)
+
+
+def tell_figures(judgement: Judgement, split: str, folder: RunFolder, reporter: Reporter) -> None:
+    """Say how good the network is, on which images, and what qualifies that; a fault in here ends no run."""
+    faults = Faults()
+    with faults.tolerate("the table of figures"):
+        figures = per_class_text(judgement.metrics, split=split, cautions=judgement.cautions)
+        reporter.say(f"\n{figures}\n\nreport: {folder.names.report.page}")
+    reporter.notes(faults.lines)
 
 
 def checkpoints_of(folder: RunFolder, recipe: Recipe) -> Checkpoints:
@@ -174,5 +186,5 @@ def judge(recipe: Recipe, trainer: Trainer, data: Dataset, reporter: Reporter) -
     images = trainer.val if split == "val" else load_images(part, network.preprocess, recipe.data.workers)
     tick = reporter.judging(len(images))
     logits = trainer.answers(tick) if split == "val" else None
-    judged = judge_images(network, images, compute, loss=network.loss, seed=recipe.seed, tick=tick, logits=logits)
-    return judged, split
+    judged = judge_images(network, images, compute, loss=network.loss, tick=tick, logits=logits)
+    return replace(judged, cautions=cautions(data.table, split)), split

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from statsmodels.stats.proportion import proportion_confint
 
-from finetune.evaluate.intervals import bootstrap_f1, wilson
+from finetune.evaluate.intervals import f1_intervals, macro_f1_interval, wilson
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,11 @@ def test_wilson_as_published(successes: int, n: int, low: float, high: float) ->
     assert wilson(successes, n) == pytest.approx((low, high), abs=5e-5)
 
 
+@pytest.mark.parametrize(("successes", "n"), [(0, 5), (7, 9), (33, 33), (950, 1000)])
+def test_wilson_as_statsmodels_has_it(successes: int, n: int) -> None:
+    assert wilson(successes, n) == pytest.approx(proportion_confint(successes, n, 0.05, method="wilson"), abs=1e-9)
+
+
 def test_wilson_at_the_ends() -> None:
     assert wilson(0, 0) is None
     low, high = wilson(7, 7) or (0, 0)
@@ -36,42 +42,84 @@ def test_wilson_at_the_ends() -> None:
     assert wide[0] < narrow[0] < 0.7 < narrow[1] < wide[1]
 
 
-def noisy(n: int, classes: int, rate: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    random = np.random.default_rng(seed)
-    labels = random.integers(0, classes, n)
-    return labels, np.where(random.random(n) < rate, labels, random.integers(0, classes, n))
+RATES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
 
-def test_the_bootstrap_is_resampling_within_the_true_classes() -> None:
-    labels, predicted = noisy(300, 3, 0.6)
-    predicted[:5] = -1
-    random = np.random.default_rng(1)
-    places = [np.flatnonzero(labels == c) for c in range(3)]
-    scores = []
-    for _ in range(2000):  # the same by hand: draw images with replacement, class by class, and score them
-        drawn = np.concatenate([random.choice(place, len(place)) for place in places])
-        scores.append(f1_score(labels[drawn], predicted[drawn], labels=[0, 1, 2], average=None, zero_division=0))
-    expected = np.quantile(scores, [0.025, 0.975], axis=0).T
-    np.testing.assert_allclose(bootstrap_f1(labels, predicted, 3, draws=4000), expected, atol=0.012)
+def coverage(support: int, classes: int, rate: float, draws: int) -> tuple[float, float]:
+    """How often the intervals of F1 and of macro F1 hold the true ones, in simulated tests."""
+    random = np.random.default_rng(support * 1000 + classes)
+    shares = np.full((classes, classes), (1 - rate) / (classes - 1))
+    np.fill_diagonal(shares, rate)
+    supports = np.full(classes, support)
+    truth = rate  # precision is the same as recall here, so F1 is, too
+    known: dict[bytes, tuple[float, float]] = {}
+    covered = np.zeros(2)
+    for _ in range(draws):
+        confusion = np.stack([random.multinomial(support, row) for row in shares])
+        key = confusion.tobytes()
+        if key not in known:
+            low, high = f1_intervals(confusion, supports).T
+            macro = macro_f1_interval(confusion, supports)
+            assert macro is not None
+            inside = macro[0] - 1e-12 <= truth <= macro[1] + 1e-12
+            known[key] = (float(((low <= truth + 1e-12) & (truth <= high + 1e-12)).mean()), float(inside))
+        covered += known[key]
+    return float(covered[0] / draws), float(covered[1] / draws)
 
 
-def test_the_bootstrap_is_seeded() -> None:
-    labels, predicted = noisy(200, 4, 0.5)
-    first = bootstrap_f1(labels, predicted, 4, seed=1)
-    np.testing.assert_array_equal(first, bootstrap_f1(labels, predicted, 4, seed=1))
-    assert (first != bootstrap_f1(labels, predicted, 4, seed=2)).any()
+@pytest.mark.parametrize(("support", "classes"), [(3, 2), (5, 3), (12, 2), (50, 2)])
+def test_the_intervals_of_f1_and_macro_f1_cover(support: int, classes: int) -> None:
+    found = np.array([coverage(support, classes, rate, 500) for rate in RATES])
+    assert (found.mean(axis=0) >= 0.93).all()
+    assert (found >= 0.90).all()
 
 
-def test_classes_absent_or_never_predicted() -> None:
-    labels, predicted = np.array([0, 0, 2, 2]), np.array([0, 1, 0, 0])
-    bounds = bootstrap_f1(labels, predicted, 4)
-    assert np.isnan(bounds[[1, 3]]).all()
-    np.testing.assert_array_equal(bounds[2], [0, 0])
-    assert np.isnan(bootstrap_f1(np.empty(0, int), np.empty(0, int), 2)).all()
+def test_no_interval_has_no_width() -> None:
+    for confusion in (np.diag([4, 5, 30]), np.array([[0, 4, 0], [5, 0, 0], [0, 30, 0]])):
+        support = confusion.sum(axis=1)
+        low, high = f1_intervals(confusion, support).T
+        macro = macro_f1_interval(confusion, support)
+        assert macro is not None
+        assert (high - low > 0.05).all()
+        assert macro[1] - macro[0] > 0.03
+        rate = float(np.trace(confusion) > 0)
+        assert (low <= rate).all()
+        assert (rate <= high).all()
+        assert macro[0] <= rate <= macro[1]
 
 
-def test_ten_thousand_images_take_well_under_a_second() -> None:
-    labels, predicted = noisy(10_000, 10, 0.8)
-    start = time.perf_counter()
-    bootstrap_f1(labels, predicted, 10)
-    assert time.perf_counter() - start < 1
+def test_f1_of_one_class_against_the_proportion_it_comes_from() -> None:
+    confusion, support = np.array([[17, 3], [2, 28]]), np.array([20, 30])
+    low, high = proportion_confint(17, 17 + 3 + 2, 0.05, method="jeffreys")
+    assert f1_intervals(confusion, support)[0] == pytest.approx((2 * low / (1 + low), 2 * high / (1 + high)), abs=1e-9)
+
+
+def test_macro_f1_of_two_equal_classes_is_as_sure_as_its_variance() -> None:
+    confusion, support = np.array([[80, 20], [20, 80]]), np.array([100, 100])
+    random = np.random.default_rng(0)
+    drawn = np.stack([random.multinomial(100, row / 100, 4000) for row in confusion], axis=1)
+    hits = drawn[:, [0, 1], [0, 1]]
+    scores = (2 * hits / (drawn.sum(axis=1) + 100)).mean(axis=1)
+    interval = macro_f1_interval(confusion, support)
+    assert interval == pytest.approx(tuple(np.quantile(scores, [0.025, 0.975])), abs=0.015)
+
+
+@settings(deadline=None, max_examples=60)
+@given(arrays(np.int64, (3, 3), elements=st.integers(0, 12)), st.integers(0, 3))
+def test_intervals_hold_the_estimate_and_stay_in_range(confusion: np.ndarray, unanswered: int) -> None:
+    support = confusion.sum(axis=1)
+    support[0] += unanswered
+    bounds, macro = f1_intervals(confusion, support), macro_f1_interval(confusion, support)
+    assert np.isnan(bounds[support == 0]).all()
+    assert (macro is None) == (support.sum() == 0)
+    if macro is None:
+        return
+    present = support > 0
+    f1 = 2 * np.diag(confusion)[present] / (confusion.sum(axis=0) + support)[present]
+    low, high = bounds[present].T
+    assert (low >= 0).all()
+    assert (low <= f1 + 1e-12).all()
+    assert (f1 <= high + 1e-12).all()
+    assert (high <= 1).all()
+    assert 0 <= macro[0] <= f1.mean() + 1e-12
+    assert f1.mean() - 1e-12 <= macro[1] <= 1

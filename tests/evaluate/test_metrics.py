@@ -114,9 +114,12 @@ def test_the_content_of_metrics_json() -> None:
         "accuracy_ci95",
         "base_rate",
         "macro_f1",
+        "macro_f1_ci95",
         "balanced_accuracy",
         "loss",
         "ece",
+        "brier",
+        "top_k",
         "per_class",
     ]
     assert content["split"] == "val"
@@ -149,7 +152,7 @@ def test_a_perfect_predictor_scores_one_though_the_first_class_is_absent() -> No
     metrics = judge(labels, np.eye(3)[labels], ["cat", "dog", "eel"])
     assert (metrics.accuracy, metrics.macro_f1, metrics.balanced_accuracy) == (1.0, 1.0, 1.0)
     cat = metrics.as_dict("val")["per_class"][0]
-    assert [value for key, value in cat.items() if key not in ("class", "support")] == [None] * 9
+    assert [value for key, value in cat.items() if key not in ("class", "support")] == [None] * 11
 
 
 def test_no_image_at_all() -> None:

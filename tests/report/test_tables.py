@@ -26,7 +26,7 @@ def test_worst_class_comes_first_and_small_support_is_flagged() -> None:
     assert [line.split()[0] for line in lines[2:5]] == ["schooner", "ketch", "ferry"]
     assert "* 9" in lines[2]
     assert "*" not in lines[3] + lines[4]
-    assert "* support below 20: too few to tell" in lines
+    assert "* fewer than 20 images: too few to trust the scores of this class" in lines
     assert "0.667 0.35-0.88" in lines[2]  # recall 6 of 9 with its Wilson interval
 
 

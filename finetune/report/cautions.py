@@ -1,0 +1,59 @@
+"""What qualifies a headline: said beside it, on the page and in the terminal alike, not in the small print."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+JUDGED_ON = {
+    "test": "test images, never seen in training",
+    "val": "validation images, which also chose the epoch",
+    "train": "training images, from which the network learnt",
+    "out_of_fold": "training and validation images, each judged by a head that had not learnt from it",
+}
+"""The split that was judged → what its images are."""
+
+
+def judged_on(split: str) -> str:
+    """What was judged, in words; a name that is no split is that of a folder."""
+    return JUDGED_ON.get(split, f"images of {split}")
+
+
+def cautions(table: pd.DataFrame, split: str, training: pd.DataFrame | None = None) -> list[str]:
+    """Reasons why the figures may promise too much, one sentence each, gravest first.
+
+    Args:
+        table: of all images as in `data.csv`, or of the judged ones where `training` is given.
+        split: what was judged.
+        training: the images that were learnt from, if they are not in `table`.
+    """
+    found = []
+    if split == "val":
+        found.append(
+            "There was no test split: these validation images also chose the epoch and the temperature, so the figures "
+            "flatter. Set images aside that have no say (data.split, or a test/ folder)"
+        )
+    if split == "train":
+        found.append("The network learnt from these images: the figures say nothing about others")
+    if "sha256" not in table or "split" not in table:
+        return found
+    judged = table if training is not None else table[table["split"] == split]
+    learnt = table[table["split"] == "train"] if training is None else training
+    if split not in ("train", "out_of_fold") and len(judged):
+        seen = int(judged["sha256"].isin(set(learnt["sha256"])).sum())
+        if seen:
+            found.append(
+                f"Leak: {seen:,} of these {len(judged):,} images are also among the training images (same content), "
+                "so the figures flatter. Remove one of each pair"
+            )
+    everything = table if training is None else judged
+    torn = everything.groupby("sha256")["class"].nunique()
+    doubtful = int(judged["sha256"].isin(set(torn[torn > 1].index)).sum())
+    if doubtful:
+        found.append(
+            f"{doubtful:,} of these {len(judged):,} images are in more than one class (same content): one of the "
+            "labels is wrong, and so is any answer"
+        )
+    return found
