@@ -7,9 +7,10 @@ from typing import Any
 
 from finetune.files import read_json
 from finetune.model.bundle import find_bundle, read_description
+from finetune.runs.names import RunNames
 
 MEASURED = ("split", "n", "accuracy", "accuracy_ci95", "macro_f1", "macro_f1_ci95", "balanced_accuracy", "loss", "ece")
-"""Keys of metrics.json that are told as they are, besides `per_class`."""
+"""Keys of the metrics that are told as they are, besides `per_class`."""
 
 
 def about(run: Path, *, threshold: float | None) -> dict[str, Any]:
@@ -34,8 +35,9 @@ def about(run: Path, *, threshold: float | None) -> dict[str, Any]:
 def _metrics(run: Path) -> dict[str, Any] | None:
     """Of the run's final report; None where there is none, as beside a bundle that was copied alone."""
     for folder in (run, run.parent):
-        if (folder / "recipe.yaml").is_file() and (folder / "report" / "metrics.json").is_file():
-            found = read_json(folder / "report" / "metrics.json")
+        names = RunNames(folder)
+        if names.recipe.is_file() and names.report.metrics_json.is_file():
+            found = read_json(names.report.metrics_json)
             return {key: found[key] for key in (*MEASURED, "per_class") if key in found}
     return None
 
