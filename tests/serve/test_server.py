@@ -261,7 +261,7 @@ def test_requests_of_many_clients_share_forward_passes(start, predictor: Predict
         for thread in threads:
             thread.join(20)
     assert sum(sizes) == 24
-    assert max(sizes) == 16
+    assert 12 <= max(sizes) <= 16  # whatever the first batch did not take makes one more, up to the limit
 
 
 def test_a_fault_of_the_network_is_told_and_survived(start, predictor: Predictor, capfd) -> None:
