@@ -11,12 +11,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from finetune.classifier import Classifier, load
     from finetune.data.folder import ImageFolder
+    from finetune.deliver.embed import embed
+    from finetune.deliver.vectors.store import VectorStore
     from finetune.errors import FinetuneError
     from finetune.story.result import Run
     from finetune.story.resume import open_run, resume
     from finetune.story.run import run
 
-__all__ = ["Classifier", "FinetuneError", "ImageFolder", "Run", "load", "open_run", "resume", "run"]
+__all__ = [
+    "Classifier",
+    "FinetuneError",
+    "ImageFolder",
+    "Run",
+    "VectorStore",
+    "embed",
+    "load",
+    "open_run",
+    "resume",
+    "run",
+]
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -24,6 +37,8 @@ _HOMES = {
     "FinetuneError": "finetune.errors",
     "ImageFolder": "finetune.data.folder",
     "Run": "finetune.story.result",
+    "VectorStore": "finetune.deliver.vectors.store",
+    "embed": "finetune.deliver.embed",
     "load": "finetune.classifier",
     "open_run": "finetune.story.resume",
     "resume": "finetune.story.resume",

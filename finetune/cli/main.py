@@ -32,6 +32,8 @@ SUMMARIES = {
     "predict": "Label images.",
     "features": "Draw what each layer makes of an image.",
     "serve": "Answer over HTTP, with a page for people.",
+    "embed": "Keep what a network makes of images as vectors in a database.",
+    "search": "Find the nearest images in a store of vectors.",
     "verify": "Check that what a run published is whole.",
     "cache": "Show or clear what is kept of the work on frozen layers.",
     "doctor": "Check that this machine is fit.",

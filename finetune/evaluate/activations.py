@@ -192,7 +192,8 @@ def _activation(group: str, caught: _Caught, picture: Sequence[int]) -> Activati
             looked_for = weights.numpy().reshape(len(value), picture[2], *sides)
         return Activation(group, shape, "vector", value, looked_for)
     if value.ndim == 3:
-        return Activation(group, shape, "maps", _channels_first(value, sides))
+        maps = value if channels_first(shape, sides) else value.transpose(2, 0, 1)
+        return Activation(group, shape, "maps", maps)
     grid = _grid(len(value), sides)
     if grid is None:
         return Activation(group, shape, "tokens", value)
@@ -200,14 +201,19 @@ def _activation(group: str, caught: _Caught, picture: Sequence[int]) -> Activati
     return Activation(group, shape, "maps", patches.T.reshape(-1, *grid))
 
 
-def _channels_first(value: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
-    """Maps as [channels, height, width]; some transformers have the channels last."""
+def channels_first(shape: tuple[int, ...], sides: tuple[int, int]) -> bool:
+    """Whether maps lie as [channels, height, width] and not with the channels last, as in some transformers.
+
+    Args:
+        shape: of the maps of one picture.
+        sides: height and width of the picture, whose proportions the maps keep.
+    """
 
     def distortion(height: int, width: int) -> float:
         return abs(float(np.log(height / width * sides[1] / sides[0])))
 
-    a, b, c = value.shape
-    return value.transpose(2, 0, 1) if distortion(a, b) < distortion(b, c) else value
+    a, b, c = shape
+    return distortion(a, b) >= distortion(b, c)
 
 
 def _grid(tokens: int, sides: tuple[int, int]) -> tuple[int, int] | None:

@@ -1,0 +1,1 @@
+"""Vectors of images, kept in a database and searched."""
