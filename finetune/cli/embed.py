@@ -14,7 +14,7 @@ from finetune.errors import DataError
 from finetune.files import visible
 
 if TYPE_CHECKING:
-    from finetune.deliver.embed import Embedded
+    from finetune.deliver.vectors.images import Embedded
     from finetune.deliver.vectors.store import VectorStore
 
 

@@ -7,14 +7,9 @@ seconds. A kill loses what was not committed, and nothing else: the next call fi
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,75 +17,23 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from finetune.data.decode import read
-from finetune.data.listing import list_folder
-from finetune.data.load import prepare
-from finetune.data.preprocess import Preprocess
+from finetune.deliver.vectors.images import Embedded, Listed, Read, list_images, read_all, storable
+from finetune.deliver.vectors.record import RECORD
 from finetune.deliver.vectors.source import Source, open_source
-from finetune.deliver.vectors.store import RECORD, VectorStore
+from finetune.deliver.vectors.store import VectorStore
 from finetune.deliver.vectors.table import schema_of, vector_column
-from finetune.errors import BadImage, DataError, Stopped, UsageError
+from finetune.errors import DataError, Stopped, UsageError
 from finetune.evaluate.encode import Encoder, make_encoder
-from finetune.evaluate.judge import BATCH, MANY
+from finetune.evaluate.judge import MANY
 from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import probabilities
 from finetune.files import visible
-
-AHEAD = 2
-"""Batches decoded ahead of the network."""
 
 SECONDS = 5.0
 """Between two commits: what a kill may lose."""
 
 MOST = 8192
 """Vectors that are held in memory between two commits."""
-
-
-@dataclass
-class Embedded:
-    """What `embed` did.
-
-    Attributes:
-        images: in the store now.
-        new, changed, unchanged: images of the folder.
-        removed: rows taken out, as their files are gone.
-        gone: rows whose files are gone, left in.
-        failed: (path, reason) of files that are no readable images.
-        seconds: of computing.
-    """
-
-    images: int = 0
-    new: int = 0
-    changed: int = 0
-    unchanged: int = 0
-    removed: int = 0
-    gone: int = 0
-    failed: list[tuple[str, str]] = field(default_factory=list)
-    seconds: float = 0.0
-
-    @property
-    def seen(self) -> int:
-        """Files that were looked at."""
-        return self.new + self.changed + self.unchanged + len(self.failed)
-
-
-@dataclass(frozen=True)
-class Listed:
-    """An image file below the folder, with its class and split as far as folders tell them."""
-
-    path: Path
-    label: str | None
-    split: str | None
-
-
-@dataclass(frozen=True)
-class _Read:
-    """What came of a file: its hash, and its pixels if the store does not have them yet."""
-
-    listed: Listed
-    sha256: str = ""
-    pixels: np.ndarray | None = None
-    error: str = ""
 
 
 def embed_folder(
@@ -126,7 +69,7 @@ def embed_folder(
     with store.writing():
         known = store.contents()
         started = time.perf_counter()
-        reader = _read_all(files, known, encoder.network.preprocess, workers, done, tick, stop)
+        reader = read_all(files, known, encoder.network.preprocess, workers, done, tick, stop)
         for items, rows in _computed(reader, encoder):
             _commit(store, encoder, source, items, rows, known, splits)
         done.seconds = time.perf_counter() - started
@@ -140,24 +83,6 @@ def embed_folder(
     return done
 
 
-def list_images(folder: Path) -> list[Listed]:
-    """The images of a folder, sorted by path: those in class folders with their class, the others without.
-
-    Raises:
-        DataError: no such folder, or no image in it.
-    """
-    root = Path(os.path.abspath(folder.expanduser()))
-    if not root.is_dir():
-        what = "a file, not a folder of images" if root.exists() else "no such folder"
-        raise DataError(f"{visible(str(folder))}: {what}", "give a folder with images in it")
-    listing = list_folder(root)
-    found = {path: Listed(root / path, *kind) for path, kind in listing.samples.items()}
-    found |= {path: Listed(root / path, None, None) for path in listing.outside}
-    if not found:
-        raise DataError(f"{visible(str(folder))}: no images in this folder", "give a folder with images in it")
-    return [found[path] for path in sorted(found)]
-
-
 def _splits_of(source: Source) -> dict[str, str]:
     """sha256 → split of the images that the run was made of."""
     manifest = source.folder / "data.csv" if source.folder else None
@@ -167,84 +92,20 @@ def _splits_of(source: Source) -> dict[str, str]:
         return {row["sha256"]: row["split"] for row in csv.DictReader(file)}
 
 
-# --- reading ahead ---------------------------------------------------------------------------------------------------
-
-
-def _read_all(
-    files: list[Listed],
-    known: Mapping[str, str],
-    preprocess: Preprocess,
-    workers: int,
-    done: Embedded,
-    tick: Callable[[int, int], None],
-    stop: Callable[[], int | None],
-) -> Generator[list[_Read], None, None]:
-    """Batch after batch of what is to be computed; what is known or cannot be read is counted and left out."""
-    pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode")
-    waiting: deque[Future[_Read]] = deque()
-    coming = iter(files)
-
-    def more() -> None:
-        waiting.extend(
-            pool.submit(_read, one, known, preprocess) for one in islice(coming, (AHEAD + 1) * BATCH - len(waiting))
-        )
-
-    batch: list[_Read] = []
-    try:
-        more()
-        while waiting and stop() is None:
-            one = waiting.popleft().result()
-            more()
-            path = storable(one.listed.path)
-            if one.error:
-                done.failed.append((str(one.listed.path), one.error))
-            elif one.pixels is None:
-                done.unchanged += 1
-            else:
-                batch.append(one)
-                done.changed += path in known
-                done.new += path not in known
-            if done.seen % BATCH == 0 or done.seen == len(files):
-                tick(done.seen, len(files))
-            if len(batch) == BATCH:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _read(listed: Listed, known: Mapping[str, str], preprocess: Preprocess) -> _Read:
-    try:
-        data = read(listed.path)
-        sha256 = hashlib.sha256(data).hexdigest()
-        if known.get(storable(listed.path)) == sha256:
-            return _Read(listed, sha256)
-        return _Read(listed, sha256, prepare(data, preprocess))
-    except BadImage as error:
-        return _Read(listed, error="; ".join(error.problems))
-
-
-def storable(name: str | Path) -> str:
-    """A path or class name as a database holds it: bytes of a name that are not UTF-8 as escapes."""
-    return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 # --- computing and committing ----------------------------------------------------------------------------------------
 
 
-def _computed(batches: Iterator[list[_Read]], encoder: Encoder) -> Iterator[tuple[list[_Read], np.ndarray]]:
+def _computed(batches: Iterator[list[Read]], encoder: Encoder) -> Iterator[tuple[list[Read], np.ndarray]]:
     """A few seconds' worth of images at a time, with what the network makes of them."""
     while True:
-        items: list[_Read] = []
+        items: list[Read] = []
         rows = infer(encoder.forward, _for_a_while(batches, items))
         if not items:
             return
         yield items, rows
 
 
-def _for_a_while(batches: Iterator[list[_Read]], items: list[_Read]) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+def _for_a_while(batches: Iterator[list[Read]], items: list[Read]) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
     end = time.monotonic() + SECONDS
     for batch in batches:
         first = len(items)
@@ -259,7 +120,7 @@ def _commit(
     store: VectorStore,
     encoder: Encoder,
     source: Source,
-    items: list[_Read],
+    items: list[Read],
     rows: np.ndarray,
     known: Mapping[str, str],
     splits: Mapping[str, str],
@@ -277,7 +138,7 @@ def _commit(
         "vector": vector_column(vectors),
     }
     if source.trained:
-        chances = probabilities(logits, network.loss)
+        chances = probabilities(logits, network.loss, network.temperature)
         columns["prediction"] = [storable(network.classes[i]) for i in chances.argmax(axis=1)]
         columns["confidence"] = chances.max(axis=1).tolist()
     table = pa.table(columns, schema=schema_of(encoder.features))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,7 @@ class LanceTable:
 
     def __init__(self, folder: Path, schema: pa.Schema) -> None:
         self.folder, self.schema = folder, schema
-        os.environ.setdefault("LANCE_LOG", "error")  # its warnings speak of its insides
+        os.environ.setdefault("LANCEDB_LOG", "error")  # its warnings speak of its insides
         try:
             import lancedb
         except ImportError as error:
@@ -46,10 +48,9 @@ class LanceTable:
         began = any((folder / f"{TABLE}.lance" / "_versions").glob("*.manifest"))
         with self._reading():
             database = lancedb.connect(folder)
-            # a kill before the first manifest leaves files that belong to no table
-            self._table: Any = (
-                database.open_table(TABLE) if began else database.create_table(TABLE, schema=schema, mode="overwrite")
-            )
+            # a kill before the first manifest leaves files that belong to no table: they are written over
+            make = partial(database.create_table, TABLE, schema=schema, mode="overwrite")
+            self._table: Any = database.open_table(TABLE) if began else make()
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -108,7 +109,9 @@ class LanceTable:
 
     def settle(self) -> None:
         """Join small pieces, drop old versions, and bring the index up to date."""
-        with self._reading():
+        with self._reading(), warnings.catch_warnings():
+            # the store's lock keeps other writers away; a reader of an old version has to ask again
+            warnings.filterwarnings("ignore", "optimize.cleanup_older_than=0")
             self._table.optimize(cleanup_older_than=timedelta(0))
 
 

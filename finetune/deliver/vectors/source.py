@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.deliver.vectors.store import Identity, VectorStore
+from finetune.deliver.vectors.record import Identity
+from finetune.deliver.vectors.store import VectorStore
 from finetune.device import Compute, choose
 from finetune.errors import ArtefactError, FinetuneError
 from finetune.evaluate.encode import Encoder, make_encoder

@@ -7,57 +7,20 @@ refused: distances between vectors of two networks mean nothing.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from finetune.deliver.vectors.distance import METRIC, cosine_distance, nearest
+from finetune.deliver.vectors.distance import cosine_distance, nearest
+from finetune.deliver.vectors.record import DATABASES, LOCK, Identity, locked, read_record, write_record
 from finetune.deliver.vectors.table import Table, schema_of
 from finetune.deliver.vectors.where import Condition, parse, require_known
 from finetune.errors import ArtefactError, ResourceError, UsageError
-from finetune.files import make_folder, read_json, visible, write_json
-
-FORMAT = 1
-"""Version of store.json; a reader refuses what is newer than itself."""
-
-RECORD, LOCK = "store.json", ".lock"
-DATABASES = ("lancedb", "parquet")
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What vectors must have in common to be compared.
-
-    Attributes:
-        weights_sha256: of the network; of a backbone without its head.
-        architecture: ``timm/NAME``, ….
-        options: what it was built with.
-        preprocess: from a picture to the input, as JSON holds it.
-        layer: the layer group that the vectors are the output of.
-        features: length of a vector.
-    """
-
-    weights_sha256: str
-    architecture: str
-    options: dict[str, Any]
-    preprocess: dict[str, Any]
-    layer: str
-    features: int
-
-    def differences(self, other: Identity) -> list[str]:
-        """Where another one differs, a line each."""
-        mine, theirs = asdict(self), asdict(other)
-        return [f"{key}: {_short(mine[key])}, not {_short(theirs[key])}" for key in mine if mine[key] != theirs[key]]
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 100 else text[:97] + "…"
+from finetune.files import visible
 
 
 @dataclass(frozen=True)
@@ -104,7 +67,7 @@ class VectorStore:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        record = _read_record(self.path)
+        record = read_record(self.path)
         self.identity = Identity(**record["made_by"])
         self.model: str = record["model"]
         self.database: str = record["database"]
@@ -133,7 +96,7 @@ class VectorStore:
             raise UsageError(f"--database: {database}: unknown", f"choose {' or '.join(DATABASES)}")
         if database == "lancedb" and not _has_lancedb():
             raise ResourceError(f"{path}: LanceDB is not installed", "pip install 'finetune-toolkit[search]'")
-        _write_record(folder, identity, model, database, complete=False)
+        write_record(folder, identity, model, database, complete=False)
         return cls(folder)
 
     def __len__(self) -> int:
@@ -215,7 +178,7 @@ class VectorStore:
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         """Inside, no other process may write; the store counts as incomplete until this ends without error."""
-        with _locked(self.path):
+        with locked(self.path):
             self._mark(False)
             self.table = self._table()
             yield
@@ -224,7 +187,7 @@ class VectorStore:
 
     def _mark(self, complete: bool) -> None:
         if self.complete != complete:
-            _write_record(self.path, self.identity, self.model, self.database, complete)
+            write_record(self.path, self.identity, self.model, self.database, complete)
             self.complete = complete
 
     def _table(self) -> Table:
@@ -252,57 +215,7 @@ def _exactly(
         yield rows[kept[place]], distances[place]
 
 
-# --- the record ------------------------------------------------------------------------------------------------------
-
-
-def _write_record(folder: Path, identity: Identity, model: str, database: str, complete: bool) -> None:
-    about = {"format": FORMAT, "database": database, "metric": METRIC, "model": model}
-    write_json(folder / RECORD, {**about, "made_by": asdict(identity), "complete": complete})
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    name = visible(str(folder))
-    if not folder.exists():
-        raise UsageError(f"{name}: no such store", f"make it: finetune embed RUN FOLDER --to {name}")
-    where = folder / RECORD
-    if not where.is_file():
-        what = "no vector store: it has no store.json" if folder.is_dir() else "a file, not a vector store"
-        raise ArtefactError(f"{name}: {what}", "name a store that `finetune embed … --to STORE` made")
-    record = read_json(where)
-    if not isinstance(record, dict) or not isinstance(record.get("format"), int):
-        raise ArtefactError(f"{where}: not the record of a vector store", "make the store again with `finetune embed`")
-    if record["format"] > FORMAT:
-        problem = f"{where}: format {record['format']}; this version reads formats up to {FORMAT}"
-        raise ArtefactError(problem, "install a newer version of finetune-toolkit")
-    kinds = {"database": str, "model": str, "made_by": dict, "complete": bool}
-    wrong = [key for key, kind in kinds.items() if not isinstance(record.get(key), kind)]
-    made_by = record.get("made_by")
-    fields = set(Identity.__dataclass_fields__)
-    if not wrong and (set(made_by or {}) != fields or record["database"] not in DATABASES or not _sound(made_by)):
-        wrong = ["made_by" if record["database"] in DATABASES else "database"]
-    if wrong:
-        raise ArtefactError([f"{where}: {key}: missing or wrong" for key in wrong], "make the store again")
-    return record
-
-
-def _sound(made_by: Any) -> bool:
-    return isinstance(made_by["features"], int) and made_by["features"] > 0
-
-
 def _has_lancedb() -> bool:
     from importlib.util import find_spec
 
     return find_spec("lancedb") is not None
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Held by one process that writes; gone with it, however it ends."""
-    make_folder(folder)
-    with open(folder / LOCK, "a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            problem = f"{visible(str(folder))}: another process is writing to this store"
-            raise ResourceError(problem, "wait until it has finished, then try again") from error
-        yield

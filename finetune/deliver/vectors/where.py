@@ -68,7 +68,7 @@ def _parse(text: str, problems: list[str]) -> Condition | None:
     if match is None:
         problems.append(f"--where {text}: no comparison")
         return None
-    column, sign, value = match["column"], match["sign"], match["value"].strip()
+    column, sign, value = match["column"], match["sign"], match["value"]
     if column not in COLUMNS:
         near = did_you_mean(column, COLUMNS)
         problems.append(f"--where {text}: no column {column!r}{near}; there are {', '.join(COLUMNS)}")
