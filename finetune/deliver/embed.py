@@ -28,6 +28,7 @@ from finetune.evaluate.judge import MANY
 from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import probabilities
 from finetune.files import visible
+from finetune.runs.names import RunNames
 
 SECONDS = 5.0
 """Between two commits: what a kill may lose."""
@@ -85,7 +86,7 @@ def embed_folder(
 
 def _splits_of(source: Source) -> dict[str, str]:
     """sha256 → split of the images that the run was made of."""
-    manifest = source.folder / "data.csv" if source.folder else None
+    manifest = RunNames(source.folder).data_csv if source.folder else None
     if manifest is None or not manifest.is_file():
         return {}
     with open(manifest, encoding="utf-8", newline="") as file:

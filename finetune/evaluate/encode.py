@@ -19,6 +19,7 @@ from finetune.evaluate.activations import channels_first
 from finetune.model.cut import Cut, cut
 from finetune.model.groups import HEAD
 from finetune.model.network import Network
+from finetune.speed.api import optimize_cut
 
 Values = tuple[torch.Tensor, ...]
 PIXELS = "pixels"
@@ -62,7 +63,7 @@ def make_encoder(network: Network, compute: Compute, layer: str | None = None, *
     module = compute.place(network.module).eval()
     normalise, sides = network.preprocess.normalise, network.preprocess.size
     example = normalise(torch.zeros((2, *sides, network.in_chans), dtype=torch.uint8).to(compute.device))
-    split = _split(network, module, layer, example, fast=fast and network.convolutional)
+    split = _split(network, module, layer, example, compute if fast and network.convolutional else None)
 
     def forward(pixels: torch.Tensor) -> torch.Tensor:
         with compute.autocast():
@@ -104,8 +105,10 @@ def _require_group(network: Network, layer: str | None) -> None:
 Split = Callable[[torch.Tensor], tuple[Values, torch.Tensor]]
 
 
-def _split(network: Network, module: nn.Module, layer: str | None, example: torch.Tensor, *, fast: bool) -> Split:
-    """From images to the values behind the layer, and the logits."""
+def _split(
+    network: Network, module: nn.Module, layer: str | None, example: torch.Tensor, fast: Compute | None
+) -> Split:
+    """From images to the values behind the layer, and the logits; faster where it is said on what."""
     if layer == HEAD:
         return lambda images: ((logits := module(images),), logits)
     order = list(network.groups)
@@ -113,7 +116,7 @@ def _split(network: Network, module: nn.Module, layer: str | None, example: torc
     learning = {name for group in behind for name in network.groups[group]} & network.parameters.keys()
     found = cut(module, learning, example=example)
     if not found.whole:
-        return _by_cut(found.quickened(module, example) if fast else found)
+        return _by_cut(optimize_cut(found, module, example, fast) if fast else found)
     if behind != [HEAD]:
         raise UsageError(
             f"--layer: {layer}: cannot be taken out of {network.architecture} ({found.where})",

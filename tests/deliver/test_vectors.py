@@ -273,7 +273,8 @@ def work(folder, place):
     e.embed(*folder, database=database)
 
 database = sys.argv[4]
-for place in (("add", 0), "list" if database == "parquet" else ("add", 1), ("add", 1), ("settle", 0)):
+e.make_encoder(e.open_source(sys.argv[1]).network, e.open_source(sys.argv[1]).compute("cpu"))  # imports once for all
+for place in (("add", 0), "list", ("add", 1), ("settle", 0)) if database == "parquet" else (("add", 1), ("settle", 0)):
     if not (child := os.fork()):  # nothing has begun a thread yet
         work(sys.argv[1:4], place)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
