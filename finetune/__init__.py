@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from finetune.classifier import Classifier, load
     from finetune.data.folder import ImageFolder
+    from finetune.deliver.compare import compare
     from finetune.deliver.embed import embed
     from finetune.deliver.vectors.store import VectorStore
     from finetune.errors import FinetuneError
@@ -24,6 +25,7 @@ __all__ = [
     "ImageFolder",
     "Run",
     "VectorStore",
+    "compare",
     "embed",
     "load",
     "open_run",
@@ -39,6 +41,7 @@ _HOMES = {
     "Run": "finetune.story.result",
     "VectorStore": "finetune.deliver.vectors.store",
     "embed": "finetune.deliver.embed",
+    "compare": "finetune.deliver.compare",
     "load": "finetune.classifier",
     "open_run": "finetune.story.resume",
     "resume": "finetune.story.resume",

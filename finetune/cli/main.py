@@ -29,6 +29,7 @@ SUMMARIES = {
     "recipes": "List the recipes that are at hand.",
     "sample": "Write built-in sample images as a folder.",
     "evaluate": "Judge a run's network on images.",
+    "compare": "Tell whether one run is better than another, or chance is.",
     "predict": "Label images.",
     "features": "Draw what each layer makes of an image.",
     "serve": "Answer over HTTP, with a page for people.",
