@@ -105,7 +105,7 @@ class Classifier:
             classes: their names, in the order of the outputs.
             freeze: layer patterns that never learn.
             run: the record of a run whose checkpoints bring the weights. Its backbone need not be there any more, and
-                the precision in which it began is kept.
+                the precision and speed in which it began are kept.
         """
         model = recipe.model.model_dump(mode="json")
         train = recipe.train
@@ -116,7 +116,7 @@ class Classifier:
             model |= as_it_was(run, model)
             if precision == "auto":
                 precision = run.precision or precision
-        return cls(
+        classifier = cls(
             model.pop("backbone"),
             classes,
             **model,
@@ -126,6 +126,9 @@ class Classifier:
             precision=precision,
             load=run is None,
         )
+        if "off" in (train.speed, run and run.speed):
+            classifier.compute = replace(classifier.compute, speed="off")
+        return classifier
 
     @classmethod
     def of(cls, network: Network, *, seed: int = 0, device: str = "auto", precision: str = "auto") -> Classifier:

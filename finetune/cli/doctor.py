@@ -14,8 +14,11 @@ from finetune.errors import ResourceError
 @click.command()
 @json_flag
 def doctor(as_json: bool) -> None:
-    """Check that this machine is fit: versions, processor, GPU, room, and a toy run that is stopped and resumed."""
+    """Check that this machine is fit: versions, processor, GPU, room, what our work-arounds gain, and a toy run that is
+    stopped and resumed.
+    """
     from finetune.deliver.doctor import Finding, examine, finding
+    from finetune.deliver.speed_check import compare_speed
     from finetune.deliver.toy import Toy
 
     found: list[Finding] = []
@@ -27,6 +30,7 @@ def doctor(as_json: bool) -> None:
 
     for item in examine():
         tell(item)
+    tell(finding("speed", compare_speed))
     with tempfile.TemporaryDirectory(prefix="finetune-doctor-", ignore_cleanup_errors=True) as folder:
         toy = Toy(Path(folder))
         tell(finding("freeze proof", toy.freeze_proof))
