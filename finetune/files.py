@@ -159,6 +159,32 @@ def can_be_made(folder: Path) -> bool:
     return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
 
 
+def replace_folder(ready: Path, folder: Path) -> None:
+    """Give a finished folder its name; a folder that has the name already is replaced, and removed after that.
+
+    Args:
+        ready: all of its files are written; on the same file system.
+        folder: the name.
+
+    Raises:
+        ResourceError: it cannot be renamed; what was there is still there.
+    """
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY}")
+    try:
+        if there := folder.exists():
+            os.replace(folder, old)
+        try:
+            os.replace(ready, folder)
+        except OSError:
+            if there:
+                os.replace(old, folder)
+            raise
+        fsync_folder(folder.parent)
+    except OSError as error:
+        raise from_os_error(error, folder, "write") from error
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def fsync_folder(folder: Path) -> None:
     """Make renames and deletions in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY)

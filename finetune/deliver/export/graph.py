@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 OPSET = 18
 """Version of ONNX's operators in what is exported; ONNX Runtime reads it since 1.14."""
 
-Value = str | int | float | np.ndarray
+Value = str | int | float | np.ndarray | np.generic
 """The name of what a node gave, or a constant."""
 
 
@@ -25,14 +26,10 @@ def require_onnx() -> None:
     Raises:
         ResourceError: with the command that installs them.
     """
-    try:
-        import onnx
-        import onnxruntime
-        import onnxscript  # noqa: F401  # torch's exporter needs it
-    except ImportError as error:
-        raise ResourceError(
-            f"export: the package {error.name} is not installed", "pip install 'finetune-toolkit[onnx]'"
-        ) from error
+    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        problem = f"export to ONNX needs packages that are not installed: {', '.join(missing)}"
+        raise ResourceError(problem, "pip install 'finetune-toolkit[onnx]'")
 
 
 class Graph:
@@ -72,7 +69,7 @@ class Graph:
 
         return self("Cast", value, to=getattr(onnx.TensorProto, kind))
 
-    def _constant(self, value: int | float | np.ndarray) -> str:
+    def _constant(self, value: int | float | np.ndarray | np.generic) -> str:
         import onnx
 
         name = f"{self.prefix}constant_{len(self.constants)}"
@@ -110,7 +107,10 @@ def model(
         value_info=list(network.graph.value_info),
     )
     whole = onnx.helper.make_model(
-        graph, opset_imports=list(network.opset_import), ir_version=network.ir_version, functions=list(network.functions)
+        graph,
+        opset_imports=list(network.opset_import),
+        ir_version=network.ir_version,
+        functions=list(network.functions),
     )
     whole.producer_name = "finetune"
     onnx.helper.set_model_props(whole, dict(metadata))

@@ -64,7 +64,7 @@ def network_onnx(network: Network, module: torch.nn.Module) -> tuple[onnx.ModelP
 
 
 def classifier_onnx(network: Network, exported: onnx.ModelProto) -> onnx.ModelProto:
-    """The network with all that belongs to it: `image` uint8 [height, width, 3] to `probabilities` float32 [classes]."""
+    """The network and all that belongs to it: `image` uint8 [height, width, 3] to `probabilities` float32 [classes]."""
     from onnx import TensorProto, helper
 
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["height", "width", 3])
@@ -138,7 +138,7 @@ def _by_script(module: torch.nn.Module, example: torch.Tensor) -> onnx.ModelProt
     torch.onnx.export(
         module,
         (example,),
-        buffer,
+        buffer,  # type: ignore[arg-type]  # the older exporter writes into open files, too
         dynamo=False,
         input_names=["pixels"],
         output_names=["logits"],
