@@ -31,6 +31,7 @@ SUMMARIES = {
     "evaluate": "Judge a run's network on images.",
     "compare": "Tell whether one run is better than another, or chance is.",
     "predict": "Label images.",
+    "export": "Write a run's network for other programs, checked against predict.",
     "features": "Draw what each layer makes of an image.",
     "serve": "Answer over HTTP, with a page for people.",
     "embed": "Keep what a network makes of images as vectors in a database.",

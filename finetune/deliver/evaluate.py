@@ -51,7 +51,7 @@ def evaluate(
     reporter = reporter or Reporter()
     network = load_bundle(Path(run))
     if folder is None:
-        images, judged = _own_images(Path(run), split, network)
+        images, judged = own_images(Path(run), split, network)
     else:
         images, judged = _folder_images(Path(folder), network, reporter)
     tick = reporter.reading("judging", "judging")
@@ -87,7 +87,13 @@ def _folder_images(folder: Path, network: Network, reporter: Reporter) -> tuple[
     return images, str(folder)
 
 
-def _own_images(run: Path, split: str | None, network: Network) -> tuple[ImageSet, str]:
+def own_images(run: Path, split: str | None, network: Network) -> tuple[ImageSet, str]:
+    """The images of a run's split (by default test, or val where there is no test), and the split's name.
+
+    Raises:
+        UsageError: not a run folder, so without images.
+        DataError: images that are gone or changed, or none in the split.
+    """
     manifest = RunNames(run).data_csv
     if not manifest.is_file():
         raise UsageError(f"{run}: has no images of its own", f"name a folder: finetune evaluate {run} FOLDER")

@@ -26,8 +26,12 @@ def require_onnx() -> None:
     Raises:
         ResourceError: with the command that installs them.
     """
-    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]
-    if missing:
+    there = {
+        "onnx": importlib.util.find_spec("onnx"),
+        "onnxruntime": importlib.util.find_spec("onnxruntime"),
+        "onnxscript": importlib.util.find_spec("onnxscript"),  # PyTorch's exporter needs it
+    }
+    if missing := [name for name, found in there.items() if found is None]:
         problem = f"export to ONNX needs packages that are not installed: {', '.join(missing)}"
         raise ResourceError(problem, "pip install 'finetune-toolkit[onnx]'")
 
@@ -68,6 +72,22 @@ class Graph:
         import onnx
 
         return self("Cast", value, to=getattr(onnx.TensorProto, kind))
+
+    def take(self, other: Graph) -> str:
+        """Go on with another graph's nodes; returns the name of what the last of them gives."""
+        self.nodes += other.nodes
+        self.constants += other.constants
+        return str(other.nodes[-1].output[0])
+
+    def choose(self, condition: str, yes: Graph, no: Graph) -> str:
+        """What the last node of one of two graphs gives, which see this graph's names; the other is not computed."""
+        import onnx
+
+        branches = {}
+        for name, graph in (("then_branch", yes), ("else_branch", no)):
+            last = onnx.helper.make_tensor_value_info(graph.nodes[-1].output[0], onnx.TensorProto.FLOAT, None)
+            branches[name] = onnx.helper.make_graph(graph.nodes, graph.prefix, [], [last], graph.constants)
+        return self("If", condition, **branches)
 
     def _constant(self, value: int | float | np.ndarray | np.generic) -> str:
         import onnx

@@ -13,12 +13,16 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import PIL
 
 from finetune.data.preprocess import Preprocess
 from finetune.deliver.export.graph import Graph
 
 SUPPORT = {"box": 0.5, "bilinear": 1.0, "hamming": 1.0, "bicubic": 2.0, "lanczos": 3.0}
 """Half the width of each of Pillow's filters, in pixels of the result."""
+
+VERTICAL_FIRST = int(PIL.__version__.split(".")[0]) >= 13
+"""Since then, Pillow resizes some tall pictures along their height first; levels that are rounded in between differ."""
 
 PRECISION = 2.0**22
 """Pillow keeps its weights as whole numbers of this share (PRECISION_BITS)."""
@@ -33,8 +37,12 @@ def picture_graph(preprocess: Preprocess) -> Graph:
     levels = _channels_first(g, preprocess)
     levels = g.cast(levels, "FLOAT")
     across, down = (_weights(g, box, preprocess.interpolation) for box in (columns, rows))
-    levels = _whole(g, g("MatMul", levels, g("Transpose", across, perm=[1, 0])))
-    levels = _whole(g, g("MatMul", down, levels))
+    across = g("Transpose", across, perm=[1, 0])
+    if VERTICAL_FIRST:
+        orders = (_resized(down_first, levels, across, down) for down_first in (True, False))
+        levels = g.choose(_taller(g, rows, columns), *orders)
+    else:
+        levels = g.take(_resized(False, levels, across, down))
     mean, std = (
         (np.array(values, np.float32) * np.float32(255)).reshape(-1, 1, 1)
         for values in (preprocess.mean, preprocess.std)
@@ -91,6 +99,21 @@ def _channels_first(g: Graph, preprocess: Preprocess) -> str:
     parts = g("Mul", g.cast("image", "INT32"), np.array([19595, 38470, 7471], np.int32))
     total = g("ReduceSum", parts, np.array([2]), keepdims=0)
     return g("Unsqueeze", g("Div", g("Add", total, np.int32(2**15)), np.int32(2**16)), np.array([0]))
+
+
+def _taller(g: Graph, rows: _Box, columns: _Box) -> str:
+    """Whether Pillow resizes along the height first: it shrinks, and by more than twice the pixels of the width."""
+    shrinks = [g("Sub", box.length, box.out) for box in (rows, columns)]
+    return g("And", g("Greater", shrinks[0], 0), g("Greater", shrinks[0], g("Mul", shrinks[1], 2)))
+
+
+def _resized(down_first: bool, levels: str, across: str, down: str) -> Graph:
+    """Both passes, each rounded to whole levels, as nodes of their own."""
+    g = Graph("down_" if down_first else "across_")
+    passes = [lambda of: g("MatMul", of, across), lambda of: g("MatMul", down, of)]
+    for matmul in reversed(passes) if down_first else passes:
+        levels = _whole(g, matmul(levels))
+    return g
 
 
 def _whole(g: Graph, values: str) -> str:

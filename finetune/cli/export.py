@@ -1,0 +1,49 @@
+"""`finetune export`: a run's network in the formats of other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from finetune.cli.options import json_flag, print_json, run_argument
+from finetune.files import visible
+
+FORMATS = ("onnx", "torch", "timm")
+
+
+@click.command()
+@run_argument
+@click.option("--to", "formats", type=click.Choice(FORMATS), multiple=True, help="Format; may be repeated. [onnx]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of the export; of several formats, one folder each in it. [RUN/export/FORMAT]",
+)
+@json_flag
+def export(run: Path, formats: tuple[str, ...], out: Path | None, as_json: bool) -> None:
+    """Write the network of RUN for other programs. Each export must answer as `finetune predict` does, or is not kept.
+
+    \b
+    onnx   network.onnx (prepared pixels to logits) and classifier.onnx (a picture to probabilities)
+    torch  network.pt2, a torch.export program
+    timm   a folder for timm.create_model("local-dir:FOLDER", pretrained=True)
+    """
+    from finetune.deliver.export.latency import latency_text
+    from finetune.deliver.export.of_run import export_run
+
+    found = export_run(run, formats or ("onnx",), out, say=lambda text: click.echo(text, err=True))
+    if as_json:
+        print_json({"run": str(run), "exports": [{"folder": str(one.folder), **one.record} for one in found]})
+        return
+    for one in found:
+        click.echo(f"{visible(str(one.folder))}")
+        for name, file in one.record["files"].items():
+            click.echo(f"  {name}  {file['bytes'] / 1e6:.1f} MB")
+        for parity in one.parities:
+            click.echo(f"  {parity.line()}")
+        for note in one.record.get("notes", []):
+            click.echo(f"  note: {visible(note)}")
+    rows = {(row["program"], row["batch"], row["threads"]): row for one in found for row in one.record["latency"]}
+    click.echo(f"\n{latency_text(list(rows.values()))}")

@@ -1,0 +1,177 @@
+"""`finetune export`: what is written answers as `predict` does, or is not written."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import timm
+import torch
+
+import finetune as ft
+from finetune.deliver.export.of_run import export_run
+from finetune.deliver.export.publish import export_network
+from finetune.deliver.export.samples import drawn
+from finetune.errors import ArtefactError, UsageError
+from finetune.model.backbones import build
+from finetune.model.bundle import load_bundle
+from tests import makers
+from tests.conftest import Command
+
+CLASSES = ["ant", "bee", "cat"]
+RUNTIME_ONLY = """
+import json, sys
+import numpy as np, onnxruntime
+from PIL import Image
+model = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+classes = json.loads(model.get_modelmeta().custom_metadata_map["classes"])
+answers = {}
+for path in sys.argv[2:]:
+    image = np.asarray(Image.open(path).convert("RGB"))
+    answers[path] = dict(zip(classes, model.run(None, {"image": image})[0].tolist()))
+assert not {name for name in sys.modules if name.split(".")[0] in ("torch", "torchvision", "timm", "finetune")}
+print(json.dumps(answers))
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on small pictures, one of them grey, one upright by its EXIF alone, one much larger."""
+    folder = tmp_path_factory.mktemp("export")
+    images = makers.class_folders(folder / "images", {name: 12 for name in CLASSES})
+    makers.put(images / "ant" / "grey.jpg", makers.encoded(makers.photo(7, 50, 70).convert("L")))
+    makers.put(images / "bee" / "large.jpg", makers.jpeg(8, 900, 700))
+    makers.put(images / "cat" / "clear.png", makers.encoded(makers.photo(9, 33, 90), "PNG"))
+    recipe = {
+        "data": {"folder": str(images), "split": {"val": 0.25, "test": 0.4}, "augment": "none"},
+        "model": {"backbone": "timm/test_resnet", "weights": "none", "preprocess": {"size": 48}},
+        "train": {"epochs": 1, "batch_size": 8, "precision": "fp32"},
+    }
+    return ft.run(recipe, out=folder / "run")
+
+
+@pytest.fixture(scope="module")
+def exported(run: Path) -> dict[str, Path]:
+    """Format → folder of its export."""
+    return {export.format: export.folder for export in export_run(run, ("onnx", "torch", "timm"))}
+
+
+def metadata(path: Path) -> dict[str, str]:
+    return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+
+
+def test_every_format_says_what_it_is_and_that_it_was_tried(run: Path, exported: dict[str, Path]) -> None:
+    assert exported == {name: run / "export" / name for name in ("onnx", "torch", "timm")}
+    for name, folder in exported.items():
+        record = json.loads((folder / "export.json").read_text())
+        assert record["format"] == name
+        assert record["classes"] == CLASSES
+        assert set(record["files"]) == {path.name for path in folder.iterdir()} - {"export.json"}
+        for file, facts in record["files"].items():
+            assert facts["sha256"] == hashlib.sha256((folder / file).read_bytes()).hexdigest()
+        assert record["parity"]
+        for parity in record["parity"].values():
+            assert parity["n"] > 10
+            assert parity["flips"] == []
+            assert parity["largest_difference"] <= parity["limit"]
+        assert {(row["batch"], row["threads"]) for row in record["latency"]} == {(1, 1), (1, 2), (32, 1), (32, 2)}
+        assert {row["program"] for row in record["latency"]} == {"PyTorch", name}
+    assert not [path for path in (run / "export").iterdir() if path.name.startswith(".")]
+
+
+def test_the_onnx_files_carry_their_classes_and_nothing_of_this_machine(exported: dict[str, Path]) -> None:
+    for name, given, answer in (("network.onnx", "pixels", "logits"), ("classifier.onnx", "image", "probabilities")):
+        path = exported["onnx"] / name
+        model = onnx.load(path)
+        assert [value.name for value in model.graph.input] == [given]
+        assert [value.name for value in model.graph.output] == [answer]
+        assert json.loads(metadata(path)["classes"]) == CLASSES
+        assert json.loads(metadata(path)["preprocess"])["size"] == [48, 48]
+        assert not any(tensor.external_data for tensor in model.graph.initializer)
+        assert str(Path(torch.__file__).parent).encode() not in path.read_bytes()
+
+
+def test_onnx_runtime_alone_reproduces_the_run(run: Path, exported: dict[str, Path]) -> None:
+    with open(run / "report" / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    paths = {str(run.parent / "images" / row["path"]): row for row in rows}
+    assert len(paths) > 10
+    done = subprocess.run(
+        [sys.executable, "-c", RUNTIME_ONLY, exported["onnx"] / "classifier.onnx", *paths],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    for path, answer in json.loads(done.stdout).items():
+        assert max(answer, key=answer.__getitem__) == paths[path]["predicted"]
+        for name, probability in answer.items():
+            assert probability == pytest.approx(float(paths[path][f"p:{name}"]), abs=0.005)
+
+
+def test_timm_and_torch_give_the_same_logits(run: Path, exported: dict[str, Path]) -> None:
+    network = load_bundle(run)
+    pixels = network.preprocess.normalise(torch.randint(0, 256, (3, 48, 48, 3), dtype=torch.uint8)).contiguous()
+    program = torch.export.load(exported["torch"] / "network.pt2").module()
+    model = timm.create_model(f"local-dir:{exported['timm']}", pretrained=True).eval()
+    with torch.no_grad():
+        expected = network.module(pixels)
+        assert torch.allclose(program(pixels), expected, atol=1e-5)
+        assert torch.allclose(model(pixels), expected, atol=1e-5)
+    assert json.loads((exported["timm"] / "config.json").read_text())["label_names"] == CLASSES
+
+
+def test_what_answers_differently_is_not_published(tmp_path: Path) -> None:
+    network, other = (build("small/mlp", CLASSES, weights="none", seed=seed) for seed in (0, 1))
+    with pytest.raises(ArtefactError, match="network.onnx: differs from predict by .* drawn 300x200|drawn") as caught:
+        export_network(network, ["onnx"], lambda name: tmp_path / "out", drawn(other))
+    assert "nothing was published" in caught.value.remedy
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "bce", "hinge"])
+def test_a_grey_network_takes_any_picture_and_answers_by_its_loss(loss: str, tmp_path: Path) -> None:
+    network = replace(build("small/mlp", CLASSES, weights="none"), loss=loss)
+    with torch.no_grad():
+        network.module.get_submodule(network.head).weight.mul_(20)  # answers that are far from even
+    found = export_network(network, ["onnx"], lambda name: tmp_path / "out", drawn(network))
+    whole = found[0].parities[1]
+    assert whole.n == 8
+    assert whole.largest < 1e-4
+
+
+def test_a_bundle_alone_is_tried_on_drawn_pictures(run: Path, tmp_path: Path) -> None:
+    found = export_run(run / "model", ("timm",), tmp_path / "out")
+    assert found[0].folder == tmp_path / "out"
+    assert "drawn" in found[0].parities[0].pictures
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(run: Path, tmp_path: Path) -> None:
+    makers.put(tmp_path / "out" / "notes.txt", b"mine")
+    with pytest.raises(UsageError, match="something else"):
+        export_run(run, ("timm",), tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.txt"]
+
+
+def test_timm_cannot_take_what_it_does_not_know(tmp_path: Path) -> None:
+    network = build("small/mlp", CLASSES, weights="none")
+    with pytest.raises(UsageError, match="not one of timm's") as caught:
+        export_network(network, ["timm"], lambda name: tmp_path / name, drawn(network))
+    assert "--to onnx" in caught.value.remedy
+
+
+def test_the_command_prints_json_and_refuses_unknown_formats(run: Path, cli: Command, tmp_path: Path) -> None:
+    done = cli("export", run, "--to", "timm", "--out", tmp_path / "out", "--json")
+    assert done.rc == 0, done.err
+    exports = json.loads(done.out)["exports"]
+    assert [(entry["format"], entry["folder"]) for entry in exports] == [("timm", str(tmp_path / "out"))]
+    assert cli("export", run, "--to", "onix").rc == 2
+    assert cli("export", tmp_path / "nowhere").rc == 2
+    assert np.isfinite(exports[0]["latency"][0]["ms"])
