@@ -18,8 +18,11 @@ import torch
 
 import finetune as ft
 from finetune.deliver.export.of_run import export_run
+from finetune.deliver.export.parity import compare_answers
 from finetune.deliver.export.publish import export_network
+from finetune.deliver.export.runtime import onnx_answer, session
 from finetune.deliver.export.samples import drawn
+from finetune.deliver.export.to_onnx import classifier_onnx, network_onnx, plain_module, serialised
 from finetune.errors import ArtefactError, UsageError
 from finetune.model.backbones import build
 from finetune.model.bundle import load_bundle
@@ -136,21 +139,18 @@ def test_what_answers_differently_is_not_published(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "bce", "hinge"])
-def test_a_grey_network_takes_any_picture_and_answers_by_its_loss(loss: str, tmp_path: Path) -> None:
-    network = replace(build("small/mlp", CLASSES, weights="none"), loss=loss)
+def test_a_grey_network_takes_any_picture_and_answers_by_its_loss() -> None:
+    network = build("small/mlp", CLASSES, weights="none")
     with torch.no_grad():
         network.module.get_submodule(network.head).weight.mul_(20)  # answers that are far from even
-    found = export_network(network, ["onnx"], lambda name: tmp_path / "out", drawn(network))
-    whole = found[0].parities[1]
-    assert whole.n == 8
-    assert whole.largest < 1e-4
-
-
-def test_a_bundle_alone_is_tried_on_drawn_pictures(run: Path, tmp_path: Path) -> None:
-    found = export_run(run / "model", ("timm",), tmp_path / "out")
-    assert found[0].folder == tmp_path / "out"
-    assert "drawn" in found[0].parities[0].pictures
+    exported, _ = network_onnx(network, plain_module(network))
+    for loss in ("cross_entropy", "bce", "hinge"):
+        trained = replace(network, loss=loss)
+        whole = onnx_answer(session(serialised(classifier_onnx(trained, exported))))
+        parity = compare_answers("classifier.onnx", drawn(trained), whole)
+        assert parity.n == 8
+        assert parity.failed is None
+        assert parity.largest < 0.01
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(run: Path, tmp_path: Path) -> None:
@@ -168,10 +168,12 @@ def test_timm_cannot_take_what_it_does_not_know(tmp_path: Path) -> None:
 
 
 def test_the_command_prints_json_and_refuses_unknown_formats(run: Path, cli: Command, tmp_path: Path) -> None:
-    done = cli("export", run, "--to", "timm", "--out", tmp_path / "out", "--json")
+    done = cli("export", run / "model", "--to", "timm", "--out", tmp_path / "out", "--json")  # a bundle, no images
     assert done.rc == 0, done.err
     exports = json.loads(done.out)["exports"]
     assert [(entry["format"], entry["folder"]) for entry in exports] == [("timm", str(tmp_path / "out"))]
+    assert "drawn" in exports[0]["parity"]["timm"]["pictures"]
+    assert "no test images" in done.err
     assert cli("export", run, "--to", "onix").rc == 2
     assert cli("export", tmp_path / "nowhere").rc == 2
     assert np.isfinite(exports[0]["latency"][0]["ms"])
