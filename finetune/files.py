@@ -160,25 +160,12 @@ def can_be_made(folder: Path) -> bool:
 
 
 def replace_folder(ready: Path, folder: Path) -> None:
-    """Give a finished folder its name; a folder that has the name already is replaced, and removed after that.
-
-    Args:
-        ready: all of its files are written; on the same file system.
-        folder: the name.
-
-    Raises:
-        ResourceError: it cannot be renamed; what was there is still there.
-    """
+    """Give a finished folder its name, in place of what has that name already, which is removed then."""
     old = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY}")
     try:
-        if there := folder.exists():
+        if folder.exists():
             os.replace(folder, old)
-        try:
-            os.replace(ready, folder)
-        except OSError:
-            if there:
-                os.replace(old, folder)
-            raise
+        os.replace(ready, folder)
         fsync_folder(folder.parent)
     except OSError as error:
         raise from_os_error(error, folder, "write") from error

@@ -11,6 +11,7 @@ from finetune.deliver.export.samples import Samples, drawn, from_files
 from finetune.errors import DataError, UsageError, did_you_mean
 from finetune.model.bundle import load_bundle
 from finetune.model.network import Network
+from finetune.runs.names import RunNames
 
 
 def export_run(
@@ -59,6 +60,6 @@ def samples_of(run: Path, network: Network, say: Callable[[str], None] = lambda 
 
 def _places(run: Path, count: int, out: Path | None) -> Callable[[str], Path]:
     if out is None:
-        return lambda name: run / "export" / name
+        return lambda name: RunNames(run).export / name
     base = out.expanduser()
     return lambda name: base if count == 1 else base / name

@@ -184,7 +184,7 @@ def _record(network: Network, export: Export, samples: Samples, latency: list[di
         "classes": network.classes,
         "preprocess": {**network.preprocess.as_dict(), "mode": network.preprocess.mode},
         "loss": network.loss,
-        "temperature": float(getattr(network, "temperature", 1.0)),
+        "temperature": network.temperature,
         "source": network.source,
         "parity": {parity.what: parity.as_dict() for parity in export.parities},
         "skipped": samples.skipped,

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from finetune.data.dataset import ImageSet
 from finetune.data.decode import decode
-from finetune.data.folder import ImageSet
 from finetune.data.load import prepare
 from finetune.data.preprocess import Preprocess
 from finetune.device import choose
@@ -119,7 +119,7 @@ def _answered(
         rgb=rgb,
         pixels=pixels,
         logits=logits,
-        probabilities=probabilities(logits, network.loss),
+        probabilities=probabilities(logits, network.loss, network.temperature),
         skipped=skipped,
         preprocess=network.preprocess,
     )

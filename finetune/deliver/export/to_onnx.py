@@ -80,7 +80,7 @@ def metadata(network: Network) -> dict[str, str]:
         "classes": to_json(network.classes),
         "preprocess": to_json(preprocess),
         "loss": network.loss,
-        "temperature": repr(float(getattr(network, "temperature", 1.0))),
+        "temperature": repr(network.temperature),
         "architecture": network.architecture,
     }
 
@@ -106,7 +106,7 @@ def _answer_graph(network: Network) -> Graph:
 
     g = Graph("answer_")
     scores = g("Reshape", "logits", np.array([-1]))
-    scores = g("Div", scores, np.float32(getattr(network, "temperature", 1.0)))
+    scores = g("Div", scores, np.float32(network.temperature))
     if network.loss == "bce":  # the normalised sigmoids are the softmax of the log-sigmoids
         scores = g("Neg", g("Softplus", g("Neg", scores)))
     g("Softmax", scores, axis=0, name="probabilities")

@@ -58,7 +58,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model": {"backbone": "timm/test_resnet", "weights": "none", "preprocess": {"size": 48}},
         "train": {"epochs": 1, "batch_size": 8, "precision": "fp32"},
     }
-    return ft.run(recipe, out=folder / "run")
+    return ft.run(recipe, out=folder / "run").path
 
 
 @pytest.fixture(scope="module")
