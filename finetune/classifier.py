@@ -194,6 +194,7 @@ class Classifier:
         self.history_ = list(trainer)
         self.network.module.load_state_dict(trainer.best_state())
         self.network.temperature = trainer.position.temperature
+        self.network.auto_threshold = trainer.position.auto_threshold
         return self
 
     def trainer(

@@ -12,9 +12,11 @@ from finetune.data.samples.catalogue import is_drawn
 from finetune.device import versions
 from finetune.errors import DataError
 from finetune.evaluate.activations import example
+from finetune.evaluate.coverage import TARGET
 from finetune.evaluate.judge import Judgement
 from finetune.model.bundle import save_bundle
 from finetune.model.freeze import freeze_hashes, freeze_proof
+from finetune.model.network import Network
 from finetune.model.weights import tensors_sha256
 from finetune.report.faults import Faults
 from finetune.report.files import data_summary, write_report
@@ -94,7 +96,8 @@ def publish_model(folder: RunFolder, trainer: Trainer) -> None:
     """Load the best weights into the network, prove what stayed frozen, write the bundle."""
     state, network = trainer.best_state(), trainer.network
     network.module.load_state_dict(state)
-    network.temperature = trainer.position.temperature
+    network.temperature, network.auto_threshold = trainer.position.temperature, trainer.position.auto_threshold
+    network.threshold = _threshold(folder, network)
     proof = freeze_proof(trainer.extra["freeze_before"], freeze_hashes(state, trainer.plan.frozen_tensors()))
     broken = [group for group, pair in proof.items() if pair["sha256_before"] != pair["sha256_after"]]
     if broken:
@@ -104,11 +107,24 @@ def publish_model(folder: RunFolder, trainer: Trainer) -> None:
         freeze_proof=proof,
         best=trainer.position.best,
         temperature=network.temperature,
+        threshold=network.threshold,
         cache=trainer.figures.as_dict(),
     )
     recipe = folder.record.recipe
     lineage = {"backbone": recipe["model"]["backbone"], "source": network.source, "recipe": recipe["name"]}
     save_bundle(folder.names.model, network, lineage)
+
+
+def _threshold(folder: RunFolder, network: Network) -> float | None:
+    """What the recipe's `report.threshold` comes to."""
+    asked = folder.record.recipe.get("report", {}).get("threshold")
+    if asked != "auto":
+        return None if asked is None else float(asked)
+    if network.auto_threshold is None:
+        folder.warn(
+            f"report.threshold: at no confidence are {TARGET:.0%} of the answers on validation right: none is set"
+        )
+    return network.auto_threshold
 
 
 def publish_report(folder: RunFolder, trainer: Trainer, data: Dataset, judgement: Judgement, split: str) -> list[str]:

@@ -48,6 +48,8 @@ class Description:
     weights_sha256: str
     lineage: dict[str, Any]
     temperature: float
+    threshold: float | None
+    auto_threshold: float | None
 
 
 def save_bundle(folder: Path, network: Network, lineage: Mapping[str, Any]) -> str:
@@ -78,6 +80,8 @@ def save_bundle(folder: Path, network: Network, lineage: Mapping[str, Any]) -> s
         "head": network.head_spec,
         "loss": network.loss,
         "temperature": network.temperature,
+        "threshold": network.threshold,
+        "auto_threshold": network.auto_threshold,
         "weights": WEIGHTS,
         "sha256": hashlib.sha256(content).hexdigest(),
         "weights_sha256": weights_sha256,
@@ -137,6 +141,8 @@ def read_description(path: Path) -> Description:
         folder=folder,
         lineage=value.get("lineage") or {},
         temperature=float(value.get("temperature", 1.0)),  # a bundle of old has none
+        threshold=value.get("threshold"),
+        auto_threshold=value.get("auto_threshold"),
         **{key: value[key] for key in _KINDS},
     )
 
@@ -160,9 +166,16 @@ def _problems(value: Mapping[str, Any]) -> list[tuple[str, str]]:
     if isinstance(classes, list):
         whole = classes and all(isinstance(name, str) for name in classes) and len(set(classes)) == len(classes)
         found += [] if whole else [("classes", "a list of different names")]
-    temperature = value.get("temperature", 1.0)
-    number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
-    return found + ([] if number and 0 < temperature < math.inf else [("temperature", "a number above 0")])
+    if not _is_number(temperature := value.get("temperature", 1.0)) or not 0 < temperature < math.inf:
+        found.append(("temperature", "a number above 0"))
+    for key in ("threshold", "auto_threshold"):
+        if (given := value.get(key)) is not None and not (_is_number(given) and 0 <= given <= 1):
+            found.append((key, "a number from 0 to 1"))
+    return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def read_state(description: Description) -> State:
@@ -207,5 +220,6 @@ def load_bundle(folder: Path) -> Network:
         raise ArtefactError(f"{description.folder / WEIGHTS}: not the weights of {where}: {some(unlike)}", _BROKEN)
     network.module.load_state_dict(state)
     network.loss, network.temperature = description.loss, description.temperature
+    network.threshold, network.auto_threshold = description.threshold, description.auto_threshold
     network.source = f"{description.folder} (weights_sha256 {description.weights_sha256[:12]}…)"
     return network

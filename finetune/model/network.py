@@ -33,6 +33,8 @@ class Network:
         loss: what it was trained with; decides how logits become probabilities.
         backbone: what ``backbone: auto`` came to, a name that `build` takes; empty where it was named.
         temperature: by which logits are divided before they become probabilities; 1 where none was fitted.
+        threshold: confidence below which the answer is "not sure"; None: every answer is given.
+        auto_threshold: the lowest confidence at which answers were right in 95 % of the cases; None: none was.
         more_heads: further classifiers beside `head`, which distilled transformers have.
     """
 
@@ -50,6 +52,8 @@ class Network:
     loss: str = "cross_entropy"
     backbone: str = ""
     temperature: float = 1.0
+    threshold: float | None = None
+    auto_threshold: float | None = None
     more_heads: tuple[str, ...] = ()
 
     @property

@@ -36,6 +36,7 @@ from finetune.recipe.values import (
     as_options,
     as_size,
     as_spreads,
+    as_threshold,
     as_widths,
     head_kind,
 )
@@ -253,6 +254,18 @@ class TrainConfig(Section):
         return self
 
 
+# --- report ----------------------------------------------------------------------------------------------------------
+
+
+class ReportConfig(Section):
+    """What the figures are used for."""
+
+    threshold: Annotated[float | Literal["auto"] | None, BeforeValidator(as_threshold)] = Field(
+        default=None,
+        description="confidence below which the answer is 'not sure'; auto: where 95 % of the answers were right",
+    )
+
+
 class Recipe(Section):
     """One run, from images to a report."""
 
@@ -263,3 +276,4 @@ class Recipe(Section):
     data: DataConfig = Field(description="the images")
     model: ModelConfig = Field(description="the network")
     train: TrainConfig = Field(default=TrainConfig(), description="how it learns")
+    report: ReportConfig = Field(default=ReportConfig(), description="how answers are judged and given")

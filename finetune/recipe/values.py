@@ -129,6 +129,13 @@ def as_device(value: Any) -> Any:
     return value
 
 
+def as_threshold(value: Any) -> Any:
+    """A confidence, or that it is to be found."""
+    if value is not None and value != "auto" and not (_is_number(value) and 0 < value <= 1):
+        raise ValueError("expected auto, or a confidence above 0 and up to 1")
+    return value
+
+
 def head_kind(value: Any) -> str:
     """Which branch of the union a head belongs to."""
     return "<layers>" if isinstance(value, (Mapping, BaseModel)) else "<word>"

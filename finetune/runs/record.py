@@ -29,6 +29,7 @@ class RunRecord:
         freeze_proof: layer group → {sha256_before, sha256_after} of its frozen tensors.
         best: {"epoch", "value"} of the best epoch.
         temperature: by which the network's logits are divided.
+        threshold: confidence below which its answer is "not sure".
         stopped_early: why fewer epochs were trained than the recipe says.
         metrics: the headline: split, accuracy, macro_f1.
         cache: what the feature cache did.
@@ -58,6 +59,7 @@ class RunRecord:
     freeze_proof: dict[str, Any] | None = None
     best: dict[str, Any] | None = None
     temperature: float | None = None
+    threshold: float | None = None
     stopped_early: str | None = None
     metrics: dict[str, Any] | None = None
     cache: dict[str, Any] | None = None

@@ -11,6 +11,9 @@ import numpy as np
 
 from finetune.data.augment import Augment
 from finetune.errors import DivergedError
+from finetune.evaluate.calibrate import fit_temperature
+from finetune.evaluate.coverage import auto_threshold
+from finetune.evaluate.metrics import probabilities
 
 MEASURED_EVERY = 10
 """Steps of which the gradient of one is measured: enough for a mean over an epoch, and next to nothing in time."""
@@ -86,6 +89,7 @@ class Position:
         history: one record for each finished epoch.
         best: {"epoch": …, "value": …} of the best epoch so far, by `select`.
         temperature: of the best epoch, by validation; 1 before there is one.
+        auto_threshold: confidence from which its answers are right in 95 % of the cases; None: none reaches that.
         stale: epochs since then (or since the last thaw).
         gradients: layer group → sum and number of the norms of its gradient measured in the epoch so far.
     """
@@ -99,6 +103,7 @@ class Position:
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
     temperature: float = 1.0
+    auto_threshold: float | None = None
     stale: int = 0
     gradients: dict[str, list[float]] = field(default_factory=dict)
 
@@ -145,6 +150,17 @@ class Position:
         if improved:
             self.best = {"epoch": self.epoch, "value": value}
         return improved
+
+    def calibrate(self, logits: np.ndarray, labels: np.ndarray, loss: str) -> None:
+        """Fit the temperature and the threshold of the best epoch, on images that its weights were not fitted to.
+
+        Args:
+            logits: float [N, C].
+            labels: int64 [N].
+            loss: what the network learns by.
+        """
+        self.temperature = fit_temperature(logits, labels, loss)
+        self.auto_threshold = auto_threshold(labels, probabilities(logits, loss, self.temperature))
 
     def require_finite(self) -> None:
         """Refuse a run in which no epoch gave finite answers.

@@ -21,7 +21,6 @@ from finetune.data.batches import AnyImages
 from finetune.data.load import order
 from finetune.device import Compute, own_randomness, seed
 from finetune.errors import DivergedError, Stopped
-from finetune.evaluate.calibrate import fit_temperature
 from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import quick
 from finetune.model.network import Network
@@ -202,7 +201,7 @@ class Trainer:
             thaws = any(phase.start == position.epoch + 1 for phase in self.plan.phases)
             improved = position.judge(record, self.settings.select, thaws)
             if improved:
-                position.temperature = fit_temperature(logits, self.val.labels, self.settings.loss)
+                position.calibrate(logits, self.val.labels, self.settings.loss)
                 self._best_state = self.state() if self.checkpoints is None else None
         position.history.append(record)
         position.next_epoch()
