@@ -17,6 +17,9 @@ from finetune.files import cell, visible
 
 if TYPE_CHECKING:
     from finetune.deliver.predict import Prediction
+    from finetune.deliver.vectors.knn import NeighbourVote
+    from finetune.device import Compute
+    from finetune.model.network import Network
 
 
 @click.command()
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option("--topk", default=1, show_default=True, type=click.IntRange(1), help="How many classes to name.")
 @click.option("--csv", "as_csv", is_flag=True, help="CSV on stdout, with the probability of every class.")
+@click.option("--knn", metavar="STORE", type=click.Path(path_type=Path), help="Label by the neighbours in STORE.")
 @click.option("--strict", is_flag=True, help="Exit code 3 if a file could not be read.")
 @device
 @precision
@@ -33,6 +37,7 @@ def predict(
     paths: tuple[str, ...],
     topk: int,
     as_csv: bool,
+    knn: Path | None,
     strict: bool,
     device: str | None,
     precision: str,
@@ -47,20 +52,29 @@ def predict(
     files = find_images(paths)
     network = load(run).network
     compute = choose(device or "auto", precision, convolutional=network.convolutional, light=network.light)
-    found = Predictor(network, compute, images=len(files)).stream(files)
+    predictor = Predictor(network, compute, images=len(files), vote=_vote(network, knn, compute))
+    found = predictor.stream(files)
     failed = 0
     if as_json:
         rows = list(found)
         failed = sum(row.error is not None for row in rows)
         print_json({"run": str(run), "predictions": [_as_dict(row, topk) for row in rows]})
     else:
-        lines = _csv_lines(found, network.classes) if as_csv else _text_lines(found, topk)
+        lines = _csv_lines(found, predictor.classes) if as_csv else _text_lines(found, topk)
         for line, bad in lines:
             failed += bad
             click.echo(line, nl=not as_csv)
     sys.stdout.flush()
     if failed and strict:
         raise DataError(f"{failed} of {len(files)} files could not be read", "the rows above say which and why")
+
+
+def _vote(network: Network, store: Path | None, compute: Compute) -> NeighbourVote | None:
+    if store is None:
+        return None
+    from finetune.deliver.vectors.knn import NeighbourVote
+
+    return NeighbourVote(network, store, compute)
 
 
 def _as_dict(row: Prediction, topk: int) -> dict[str, Any]:

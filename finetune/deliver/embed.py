@@ -17,11 +17,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from finetune.data.load import MOST_WORKERS
 from finetune.deliver.vectors.images import Embedded, Listed, Read, list_images, read_all, storable
 from finetune.deliver.vectors.record import RECORD
 from finetune.deliver.vectors.source import Source, open_source
 from finetune.deliver.vectors.store import VectorStore
 from finetune.deliver.vectors.table import schema_of, vector_column
+from finetune.device import cores
 from finetune.errors import DataError, Stopped, UsageError
 from finetune.evaluate.encode import Encoder, make_encoder
 from finetune.evaluate.judge import MANY
@@ -212,10 +214,16 @@ def embed(
         remedy = f"give another store with --to, or use the network and layer it was made with: {store.model}"
         store.require(identity, remedy)
         _require_database(store, database)
-    cores = len(os.sched_getaffinity(0))
     with source.compute(device).own_threads():
         done = embed_folder(
-            source, images, store, encoder, prune=prune, workers=workers or min(cores, 16), tick=tick, stop=stop
+            source,
+            images,
+            store,
+            encoder,
+            prune=prune,
+            workers=workers or min(cores(), MOST_WORKERS),
+            tick=tick,
+            stop=stop,
         )
     return store, done
 

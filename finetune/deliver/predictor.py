@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from finetune.evaluate.judge import BATCH, MANY, forward_of
 from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import probabilities
 from finetune.model.network import Network
+
+if TYPE_CHECKING:  # what most predictions need no database for
+    from finetune.deliver.vectors.knn import NeighbourVote
 
 AHEAD = 2
 """Batches decoded ahead of the network."""
@@ -37,24 +40,32 @@ class Predictor:
         compute: where; by default the best device there is, in fp32, which gives what `evaluate` gives.
         threshold: a confidence; below it a prediction abstains, its label is None.
         images: about how many pictures will come; below 200 the network is not traced first to make it faster.
+        vote: gives probabilities in the place of the network's head: by the neighbours in a store of vectors.
 
     Raises:
         ResourceError: the device is not there.
     """
 
     def __init__(
-        self, network: Network, compute: Compute | None = None, *, threshold: float | None = None, images: int = MANY
+        self,
+        network: Network,
+        compute: Compute | None = None,
+        *,
+        threshold: float | None = None,
+        images: int = MANY,
+        vote: NeighbourVote | None = None,
     ) -> None:
         self.network = network
         self.threshold = threshold
         self.compute = compute or choose(precision="fp32", convolutional=network.convolutional, light=network.light)
+        self._vote = vote
         self._forward = forward_of(network, self.compute, images)
         self._one_at_a_time = threading.Lock()
 
     @property
     def classes(self) -> list[str]:
         """Names of the classes, in the order of the probabilities."""
-        return self.network.classes
+        return self.network.classes if self._vote is None else self._vote.classes
 
     def predict(self, source: Picture | Iterable[Picture]) -> Prediction | list[Prediction]:
         """The prediction for one picture, or a list of them for several.
@@ -111,6 +122,8 @@ class Predictor:
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Of every class, float64 [N, classes], for pixels uint8 [N, H, W, C]."""
         with self._one_at_a_time, self.compute.own_threads():
+            if self._vote is not None:
+                return self._vote(pixels)
             logits = infer(self._forward, [(np.arange(len(pixels)), torch.from_numpy(pixels))])
         return probabilities(logits, self.network.loss, self.network.temperature)
 

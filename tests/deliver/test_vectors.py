@@ -17,6 +17,7 @@ from PIL import Image
 import finetune as ft
 from finetune.deliver.embed import embed
 from finetune.deliver.search import search_images
+from finetune.deliver.vectors.knn import NeighbourVote
 from finetune.deliver.vectors.record import Identity
 from finetune.deliver.vectors.store import VectorStore
 from finetune.deliver.vectors.table import schema_of, vector_column
@@ -398,3 +399,37 @@ def test_without_lancedb_parquet_serves_and_a_lancedb_store_names_the_package(
 def test_a_picture_of_another_mode_and_size_is_embedded(bundle, tmp_path) -> None:
     put(tmp_path / "in" / "grey.png", encoded(Image.new("L", (3, 90), 7), "PNG"))
     assert embed(bundle, tmp_path / "in", tmp_path / "s", database="parquet")[1].new == 1
+
+
+# --- classes by neighbours -------------------------------------------------------------------------------------------
+
+
+def test_neighbours_vote_and_nobody_for_itself(bundle, tmp_path, cli) -> None:
+    folder = tmp_path / "in"
+    for number in range(12):  # bright and dark pictures: the vectors tell them apart, whatever the weights
+        for name, level in (("bright", 200), ("dark", 20)):
+            noise = np.random.default_rng(number).integers(0, 50, (28, 28), dtype=np.uint8)
+            put(folder / name / f"{number}.png", encoded(Image.fromarray(noise + np.uint8(level)), "PNG"))
+    embed(bundle, folder, tmp_path / "s")
+    odd = folder / "bright" / "0.png"
+    odd.replace(folder / "dark" / "odd.png")  # a bright one among the dark: alone it would be its own nearest
+    embed(bundle, folder, tmp_path / "s", prune=True)
+    done = cli("predict", bundle, folder, "--knn", tmp_path / "s", "--json")
+    assert (done.rc, done.err) == (0, "")
+    rows = json.loads(done.out)["predictions"]
+    wrong = [Path(row["path"]).name for row in rows if row["label"] != Path(row["path"]).parent.name]
+    assert (len(rows), wrong) == (24, ["odd.png"])
+    other = tmp_path / "other"
+    save_bundle(other, build("small/mlp", ["cat", "dog"], seed=2), {})
+    refused = cli("predict", other, folder, "--knn", tmp_path / "s")
+    assert (refused.rc, "weights_sha256" in refused.err) == (4, True)
+
+
+def test_only_training_images_vote(bundle, tmp_path) -> None:
+    for split in ("train", "val"):
+        class_folders(tmp_path / "in" / split, {"cat": 2, "dog": 2}, seed=7 if split == "val" else 900)
+    store, _ = embed(bundle, tmp_path / "in", tmp_path / "s", database="parquet")
+    vote = NeighbourVote(ft.load(bundle).network, store.path, choose("cpu", "fp32"), k=4)
+    voters = vote.store.search(np.ones(64), 8, vote._where)[0]
+    assert len(voters) == 4
+    assert {one.split for one in voters} == {"train"}

@@ -22,6 +22,15 @@ from finetune.errors import ArtefactError, ResourceError
 INDEX_FROM = 20_000
 """Rows from which on an index pays; below, exact search takes some tenths of a second."""
 
+PER_PARTITION = 2048
+"""Vectors of a partition on average."""
+
+PROBES = 24
+"""Partitions that a query looks into."""
+
+REFINE = 8
+"""Candidates for each neighbour that are compared by their whole vectors, as the codes only tell roughly."""
+
 _BROKEN = "delete the store and make it again: finetune embed … --to STORE"
 
 
@@ -102,6 +111,7 @@ class LanceTable:
     def _near(self, query: np.ndarray, k: int, where: Sequence[Condition]) -> Candidates:
         search = self._table.search(query, vector_column_name="vector").distance_type(METRIC)
         search = search.select([*COLUMNS, "vector", "_distance"]).limit(k)
+        search = search.nprobes(PROBES).refine_factor(REFINE)
         if where:
             search = search.where(_sql(where), prefilter=True)
         rows = search.to_arrow()
@@ -112,7 +122,25 @@ class LanceTable:
         with self._reading(), warnings.catch_warnings():
             # the store's lock keeps other writers away; a reader of an old version has to ask again
             warnings.filterwarnings("ignore", "optimize.cleanup_older_than=0")
+            self._index()
             self._table.optimize(cleanup_older_than=timedelta(0))
+
+    def _index(self) -> None:
+        """Make the approximate index, where there is none and the table is large; `optimize` then keeps it up.
+
+        One bit a dimension (RaBitQ, Gao and Long 2024) in partitions by k-means: of LanceDB's kinds by far the quickest
+        to make (`benchmarks/vectors.py`), and the candidates are compared by their whole vectors anyway.
+        """
+        rows, width = self.count(), self.schema.field("vector").type.list_size
+        if rows < INDEX_FROM or width % 8 or self._table.list_indices():
+            return
+        from lancedb.index import IvfRq
+
+        partitions = max(1, rows // PER_PARTITION)
+        self._table.create_index(
+            "vector",
+            config=IvfRq(distance_type="cosine", num_partitions=partitions, max_iterations=10, sample_rate=64),
+        )
 
 
 def _sql(where: Sequence[Condition]) -> str:

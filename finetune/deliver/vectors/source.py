@@ -85,9 +85,12 @@ def encoder_of(store: VectorStore, model: str | None = None, device: str = "auto
             raise
         problem = f"{store.path}: the network that made its vectors cannot be used: {error.problems[0]}"
         raise ArtefactError(problem, remedy) from error
-    own = [group for group in source.network.groups if group != HEAD]
-    asked = store.identity.layer
-    layer = asked if asked in source.network.groups and asked != (own[-1] if own else None) else None
-    encoder = make_encoder(source.network, source.compute(device), layer)
+    encoder = make_encoder(source.network, source.compute(device), layer_in(source.network, store))
     store.require(source.identity(encoder), remedy)
     return source, encoder
+
+
+def layer_in(network: Network, store: VectorStore) -> str | None:
+    """The layer group of a store's vectors, as `make_encoder` takes it: None for what enters the head, and for a
+    network that has no such group, which cannot be the store's."""
+    return store.identity.layer if store.identity.layer in network.groups else None

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from finetune.deliver.vectors.distance import cosine_distance, nearest
 from finetune.deliver.vectors.record import DATABASES, LOCK, Identity, locked, read_record, write_record
-from finetune.deliver.vectors.table import Table, schema_of
+from finetune.deliver.vectors.table import Candidates, Table, schema_of
 from finetune.deliver.vectors.where import Condition, parse, require_known
 from finetune.errors import ArtefactError, ResourceError, UsageError
 from finetune.files import visible
@@ -107,7 +107,7 @@ class VectorStore:
         return f"VectorStore({visible(str(self.path))!r}, {len(self)} vectors, {made}, {self.database})"
 
     def search(
-        self, queries: np.ndarray, k: int = 10, where: str | Sequence[str] = (), *, without: Sequence[str] = ()
+        self, queries: np.ndarray, k: int = 10, where: str | Sequence[str | Condition] = ()
     ) -> list[list[Neighbour]]:
         """The nearest images of the store for each query, nearest first, equally near ones by path.
 
@@ -115,7 +115,6 @@ class VectorStore:
             queries: float [Q, features], or one vector [features].
             k: how many; fewer come where there are fewer.
             where: conditions as in `--where`, such as ``class=ship``; all must hold.
-            without: for each query the sha256 of a file that is left out; empty for none.
 
         Raises:
             UsageError: an unknown column or value, a vector of another length.
@@ -129,25 +128,24 @@ class VectorStore:
             raise UsageError(f"k: {k} is not 1 or more", "ask for at least one neighbour")
         if not len(rows):
             return []
-        spare = 8 if any(without) else 0  # copies of a file have its content, too
-        found = self.table.candidates(rows, k + spare, conditions)
-        hidden = list(without) or [""] * len(rows)
+        found = self.table.candidates(rows, k, conditions)
         return [
             [
                 Neighbour(path=row["path"], label=row["class"], distance=float(distance), **_known(row))
-                for row, distance in _exactly(query, one.rows, one.vectors, k, skip)
+                for row, distance in _exactly(query, one, k)
             ]
-            for query, one, skip in zip(rows, found, hidden, strict=True)
+            for query, one in zip(rows, found, strict=True)
         ]
 
-    def conditions(self, where: Sequence[str]) -> list[Condition]:
-        """Conditions as people write them, checked against what the store has."""
-        found = parse(where)
+    def conditions(self, where: Sequence[str | Condition]) -> list[Condition]:
+        """Conditions as people write them, checked against what the store has; ready ones as they are."""
+        ready = [one for one in where if isinstance(one, Condition)]
+        found = parse([one for one in where if isinstance(one, str)])
         columns = ["class", "split", "prediction"]
         if any(condition.column in columns for condition in found):
             schema = pa.schema([pa.field(name, pa.string()) for name in columns])
             require_known(found, pa.Table.from_batches(list(self.table.read(columns)), schema))
-        return found
+        return ready + found
 
     def vectors(self, where: str | Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
         """All rows with all columns, a bounded number at a time, as Arrow record batches.
@@ -205,14 +203,11 @@ def _known(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in ("sha256", "split", "prediction", "confidence")}
 
 
-def _exactly(
-    query: np.ndarray, rows: list[dict[str, Any]], vectors: np.ndarray, k: int, skip: str
-) -> Iterator[tuple[dict[str, Any], float]]:
-    """The `k` nearest of the candidates with their exact distances; not the file whose hash is `skip`."""
-    kept = [i for i, row in enumerate(rows) if not skip or row["sha256"] != skip]
-    distances = cosine_distance(query, vectors[kept])
-    for place in nearest(distances, [rows[i]["path"] for i in kept], k):
-        yield rows[kept[place]], distances[place]
+def _exactly(query: np.ndarray, found: Candidates, k: int) -> Iterator[tuple[dict[str, Any], float]]:
+    """The `k` nearest of the candidates with their exact distances."""
+    distances = cosine_distance(query, found.vectors)
+    for place in nearest(distances, [row["path"] for row in found.rows], k):
+        yield found.rows[place], distances[place]
 
 
 def _has_lancedb() -> bool:
