@@ -269,10 +269,12 @@ class Classifier:
         return Predictor(self.network, self.compute.in_fp32(), threshold=threshold, images=images)
 
     def save(self, folder: str | Path) -> Path:
-        """Write a model bundle (`model.safetensors`, `model.json`) that `load` and every command take."""
+        """Write a model bundle (`model.safetensors`, `model.json`, `README.md`) that `load` and every command take."""
+        from finetune.deliver.card import write_card
         from finetune.model.bundle import save_bundle
 
         save_bundle(Path(folder), self.network, {})
+        write_card(Path(folder), self.network)
         return Path(folder)
 
     def _require_classes(self, data: Dataset) -> None:

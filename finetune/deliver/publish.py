@@ -9,6 +9,7 @@ from finetune.data.batches import load_images
 from finetune.data.dataset import Dataset
 from finetune.data.manifest import changes, write_manifest
 from finetune.data.samples.catalogue import is_drawn
+from finetune.deliver.card import Facts, write_card
 from finetune.device import versions
 from finetune.errors import DataError
 from finetune.evaluate.activations import example
@@ -67,6 +68,7 @@ def publish_decisions(folder: RunFolder, trainer: Trainer) -> None:
             "options": network.options,
             "preprocess": network.preprocess.as_dict(),
             "pretrained": network.pretrained,
+            "base": network.base.as_dict() if network.base else None,
         },
     )
 
@@ -162,5 +164,22 @@ def publish_report(folder: RunFolder, trainer: Trainer, data: Dataset, judgement
         cautions=judgement.cautions,
         passage=passage,
     )
+    with faults.tolerate("the model card"):
+        publish_card(folder, trainer, data, metrics.as_dict(split))
     folder.warn(*faults.lines)
     return faults.lines
+
+
+def publish_card(folder: RunFolder, trainer: Trainer, data: Dataset, metrics: Mapping[str, Any]) -> None:
+    """Write the model card into the bundle."""
+    record = folder.record
+    facts = Facts(
+        name=str(record.recipe["name"]),
+        images=data.table,
+        metrics=metrics,
+        recipe=record.recipe,
+        best=trainer.position.best,
+        warnings=record.warnings,
+        versions=record.versions or {},
+    )
+    write_card(folder.names.model, trainer.network, facts)

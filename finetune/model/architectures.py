@@ -14,6 +14,7 @@ from finetune.files import visible
 from finetune.model import from_timm, from_torchvision, small
 from finetune.model.groups import layer_groups
 from finetune.model.heads import new_head, seeded
+from finetune.model.lineage import Base
 from finetune.model.network import HeadSpec, Network
 from finetune.model.weights import State
 
@@ -39,7 +40,7 @@ class Library(Protocol):
     def own_options(self, name: str, *, trained: bool, in_chans: int) -> dict[str, Any]:
         """Options that are set where the user sets none."""
 
-    def published(self, name: str) -> tuple[State, str]:
+    def published(self, name: str) -> tuple[State, Base]:
         """The published weights, and where they come from."""
 
     def create(
@@ -128,7 +129,7 @@ def assemble(
     in_chans = _natural_channels({**library.default_preprocess(name), **given}) if in_chans is None else in_chans
     own = library.own_options(name, trained=trained, in_chans=in_chans)
     complete, prepare = _sized(library, name, {**own, **options}, given, in_chans)
-    state, source = library.published(name) if published else (None, "none")
+    state, base = library.published(name) if published else (None, None)
     with seeded(seed):
         module = _create(library, architecture, len(classes), in_chans, complete, state)
     heads = library.heads(module, len(classes))
@@ -145,7 +146,8 @@ def assemble(
         preprocess=prepare,
         head=heads[0],
         groups=layer_groups(module, architecture, heads),
-        source=source,
+        source=base.source if base else "none",
+        base=base,
         head_spec=head if isinstance(head, str) else dict(head),
         pretrained=trained,
         more_heads=heads[1:],

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import UsageError
-from finetune.files import carried_folder
+from finetune.files import carried_folder, sha256_file
 from finetune.model import from_timm
 from finetune.model.architectures import LIBRARIES, assemble, split_name
 from finetune.model.at_hand import AUTO, choose_backbone
 from finetune.model.bundle import Description, read_description, read_state
 from finetune.model.card import Card, read_card
 from finetune.model.fitting import load_backbone
+from finetune.model.lineage import UNKNOWN, Base, licence_of, short_path
 from finetune.model.network import HeadSpec, Network
 from finetune.model.weights import State, read_weights
 
@@ -44,6 +45,17 @@ class Origin:
             return self.card.read(), str(self.card.weights_path)
         if self.bundle is not None:
             return read_state(self.bundle), str(self.bundle.folder)
+        return None
+
+    def base(self, name: str) -> Base | None:
+        """Where these weights come from; None where the published ones are meant."""
+        if self.card is not None and self.card.weights_path is not None:
+            sha256 = self.card.sha256 or sha256_file(self.card.weights_path)
+            return Base(short_path(name), self.card.source, sha256, self.card.licence or UNKNOWN)
+        if self.bundle is not None:
+            before = Base.of(self.bundle.lineage.get("base"))
+            licence = str(self.bundle.lineage.get("licence") or licence_of(before) or UNKNOWN)
+            return Base(short_path(name), "a bundle of finetune's", self.bundle.sha256, licence, before)
         return None
 
 
@@ -84,11 +96,12 @@ def build(
     described = origin.card is not None and origin.card.weights == "none"
     if weights == "default" and not origin.has_weights and (described or origin.architecture.startswith("small/")):
         weights = "none"
-    own = None
+    own = base = None
     if load and weights == "default":
-        own = origin.weights()
+        own, base = origin.weights(), origin.base(backbone)
     elif load and weights != "none":
-        own = (read_weights(Path(weights).expanduser()), weights)
+        file = Path(weights).expanduser()
+        own, base = (read_weights(file), weights), Base(file.name, "a file of the user's", sha256_file(file))
     network = assemble(
         origin.architecture,
         classes,
@@ -104,6 +117,7 @@ def build(
         network.backbone, network.notes = choice.backbone, [f"network: {choice.sentence}"]
     if own is not None:
         state, network.source = own
+        network.base = base
         network.notes += load_backbone(network.module, state, network.heads, network.source)
     return network
 

@@ -20,6 +20,7 @@ from finetune.errors import ArtefactError, UsageError
 from finetune.files import read_json, sha256_file, write_atomic, write_json
 from finetune.model.architectures import assemble
 from finetune.model.fitting import some
+from finetune.model.lineage import Base, licence_of
 from finetune.model.network import HeadSpec, Network
 from finetune.model.weights import State, read_weights, tensors_sha256
 
@@ -85,10 +86,17 @@ def save_bundle(folder: Path, network: Network, lineage: Mapping[str, Any]) -> s
         "weights": WEIGHTS,
         "sha256": hashlib.sha256(content).hexdigest(),
         "weights_sha256": weights_sha256,
-        "lineage": dict(lineage),
+        "lineage": {**lineage, **_origin(network)},
     }
     write_json(folder / DESCRIPTION, description)
     return weights_sha256
+
+
+def _origin(network: Network) -> dict[str, Any]:
+    """The base's chain, and the licence that follows from it."""
+    if network.base is None:
+        return {}
+    return {"base": network.base.as_dict(), "licence": licence_of(network.base)}
 
 
 def plain_state(state: Mapping[str, Tensor]) -> State:
@@ -221,5 +229,6 @@ def load_bundle(folder: Path) -> Network:
     network.module.load_state_dict(state)
     network.loss, network.temperature = description.loss, description.temperature
     network.threshold, network.auto_threshold = description.threshold, description.auto_threshold
+    network.base = Base.of(description.lineage.get("base"))
     network.source = f"{description.folder} (weights_sha256 {description.weights_sha256[:12]}…)"
     return network

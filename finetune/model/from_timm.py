@@ -11,7 +11,9 @@ from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import nn
 
 from finetune.errors import UsageError, did_you_mean
+from finetune.files import sha256_file
 from finetune.model.heads import last_layer
+from finetune.model.lineage import UNKNOWN, Base
 from finetune.model.published import hub_weights, url_weights
 from finetune.model.weights import State, read_weights
 
@@ -76,7 +78,7 @@ def own_options(name: str, *, trained: bool, in_chans: int) -> dict[str, Any]:
     return {}
 
 
-def published(name: str) -> tuple[State, str]:
+def published(name: str) -> tuple[State, Base]:
     """The published weights and where they come from.
 
     Raises:
@@ -86,15 +88,16 @@ def published(name: str) -> tuple[State, str]:
     """
     config = _config(name)
     if repo := config.hf_hub_id:
-        path = hub_weights(repo, config.hf_hub_filename)
-        return read_weights(path), f"{repo} on the Hugging Face hub"
-    if isinstance(config.url, str) and config.url:
-        return read_weights(url_weights(config.url)), config.url
-    raise UsageError(
-        f"model.weights: timm publishes no weights for {name}",
-        "name a weights file (-o model.weights=FILE), train from scratch (-o model.weights=none), or choose one of "
-        "`finetune models`",
-    )
+        path, source = hub_weights(repo, config.hf_hub_filename), f"{repo} on the Hugging Face hub"
+    elif isinstance(config.url, str) and config.url:
+        path, source = url_weights(config.url), config.url
+    else:
+        raise UsageError(
+            f"model.weights: timm publishes no weights for {name}",
+            "name a weights file (-o model.weights=FILE), train from scratch (-o model.weights=none), or choose one of "
+            "`finetune models`",
+        )
+    return read_weights(path), Base(f"timm/{name}", source, sha256_file(path), config.license or UNKNOWN)
 
 
 def create(name: str, classes: int, in_chans: int, options: Mapping[str, Any], state: State | None) -> nn.Module:

@@ -11,8 +11,10 @@ import torchvision
 from torch import nn
 
 from finetune.errors import UsageError, did_you_mean
+from finetune.files import sha256_file
 from finetune.model.fitting import load_backbone
 from finetune.model.heads import last_layer
+from finetune.model.lineage import Base
 from finetune.model.published import url_weights
 from finetune.model.weights import State, read_weights
 
@@ -76,7 +78,7 @@ def own_options(name: str, *, trained: bool, in_chans: int) -> dict[str, Any]:
     return {"aux_logits": False, "transform_input": trained and in_chans == 3, "init_weights": False}
 
 
-def published(name: str) -> tuple[State, str]:
+def published(name: str) -> tuple[State, Base]:
     """The published weights and where they come from.
 
     Raises:
@@ -84,7 +86,8 @@ def published(name: str) -> tuple[State, str]:
         ArtefactError: the cached file is damaged.
     """
     url = torchvision.models.get_model_weights(name).DEFAULT.url
-    return read_weights(url_weights(url)), url
+    path = url_weights(url)
+    return read_weights(path), Base(f"torchvision/{name}", url, sha256_file(path))
 
 
 def create(name: str, classes: int, in_chans: int, options: Mapping[str, Any], state: State | None) -> nn.Module:

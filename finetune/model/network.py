@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from finetune.data.preprocess import Preprocess
+from finetune.model.lineage import Base
 
 HeadSpec = str | Mapping[str, Any]
 """``linear``, or ``{hidden: [128], activation: relu, dropout: 0.2}``."""
@@ -32,6 +33,7 @@ class Network:
         pretrained: whether weights were loaded, so that the backbone has learnt something already.
         loss: what it was trained with; decides how logits become probabilities.
         backbone: what ``backbone: auto`` came to, a name that `build` takes; empty where it was named.
+        base: the weights that it started from; None from scratch.
         temperature: by which logits are divided before they become probabilities; 1 where none was fitted.
         threshold: confidence below which the answer is "not sure"; None: every answer is given.
         auto_threshold: the lowest confidence at which answers were right in 95 % of the cases; None: none was.
@@ -54,6 +56,7 @@ class Network:
     temperature: float = 1.0
     threshold: float | None = None
     auto_threshold: float | None = None
+    base: Base | None = None
     more_heads: tuple[str, ...] = ()
 
     @property

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from finetune.errors import UsageError, did_you_mean
+from finetune.model.lineage import Base
 from finetune.model.weights import State
 
 SIZE = (28, 28)
@@ -135,7 +136,7 @@ def own_options(name: str, *, trained: bool, in_chans: int) -> dict[str, Any]:
     return {}
 
 
-def published(name: str) -> tuple[State, str]:
+def published(name: str) -> tuple[State, Base]:
     """Nobody publishes weights for these.
 
     Raises:

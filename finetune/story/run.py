@@ -14,6 +14,7 @@ from finetune.deliver.publish import publish_data, publish_decisions, publish_mo
 from finetune.device import choose
 from finetune.evaluate.judge import Judgement, judge_images
 from finetune.model.freeze import freeze_hashes
+from finetune.model.lineage import Base
 from finetune.recipe.schema import Recipe
 from finetune.report.cautions import cautions
 from finetune.report.faults import Faults
@@ -138,6 +139,7 @@ def make_trainer(
 def restore(trainer: Trainer, folder: RunFolder, state: Mapping[str, Any], changed: bool, reporter: Reporter) -> None:
     """Put the trainer where the checkpoint `state` stopped."""
     trainer.network.source = folder.record.source or trainer.network.source
+    trainer.network.base = Base.of((folder.record.network or {}).get("base"))
     trainer.restore(state, unchanged=not changed)
     reporter.say(f"going on from step {state['step']} (epoch {trainer.position.epoch})")
     here = choose(str(trainer.compute.device), convolutional=trainer.network.convolutional, light=trainer.network.light)
