@@ -1,33 +1,48 @@
-"""`finetune predict`: label image files with a run's network."""
+"""`finetune predict`: label image files with a run's network, on the terminal or into a file that grows."""
 
 from __future__ import annotations
 
 import csv
 import io
+import os
 import sys
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from finetune.cli.options import device, json_flag, precision, print_json, run_argument
-from finetune.errors import DataError
+from finetune.cli.progress import counting
+from finetune.cli.signals import stop_on_signals
+from finetune.errors import DataError, Stopped, UsageError
 from finetune.files import cell, visible
 
 if TYPE_CHECKING:
     from finetune.deliver.predict import Prediction
+<<<<<<< HEAD
     from finetune.deliver.vectors.knn import NeighbourVote
     from finetune.device import Compute
     from finetune.model.network import Network
+=======
+    from finetune.deliver.predictor import Predictor
+>>>>>>> 2718e75 (predict --out: a table that grows, is resumed, and stays small in memory; --threshold; - for stdin)
 
 
 @click.command()
 @run_argument
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option("--topk", default=1, show_default=True, type=click.IntRange(1), help="How many classes to name.")
+@click.option("--threshold", type=click.FloatRange(0, 1), metavar="P", help="No label where the confidence is below P.")
 @click.option("--csv", "as_csv", is_flag=True, help="CSV on stdout, with the probability of every class.")
+<<<<<<< HEAD
 @click.option("--knn", metavar="STORE", type=click.Path(path_type=Path), help="Label by the neighbours in STORE.")
+=======
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write to FILE.csv, .jsonl or .parquet.")
+@click.option("--resume", is_flag=True, help="Add to --out what it has no row of yet.")
+>>>>>>> 2718e75 (predict --out: a table that grows, is resumed, and stays small in memory; --threshold; - for stdin)
 @click.option("--strict", is_flag=True, help="Exit code 3 if a file could not be read.")
 @device
 @precision
@@ -36,22 +51,78 @@ def predict(
     run: Path,
     paths: tuple[str, ...],
     topk: int,
+    threshold: float | None,
     as_csv: bool,
+<<<<<<< HEAD
     knn: Path | None,
+=======
+    out: Path | None,
+    resume: bool,
+>>>>>>> 2718e75 (predict --out: a table that grows, is resumed, and stays small in memory; --threshold; - for stdin)
     strict: bool,
     device: str | None,
     precision: str,
     as_json: bool,
 ) -> None:
-    """Label images with the network of RUN: files, folders, globs. A file that is no image gets an error instead."""
+    """Label images with the network of RUN: files, folders, globs, or - for a list of files on stdin.
+
+    A file that is no image gets an error instead of a label.
+    """
+    from finetune.deliver.table import check_out
+
+    if out is not None and as_csv:
+        raise UsageError("--csv writes to stdout, --out to a file", "give one of them: --out FILE.csv is CSV, too")
+    if out is None and resume:
+        raise UsageError("--resume adds to a file", "name it with --out")
+    if out is not None:
+        check_out(out, resume)
+    files = _named(paths)
+    predictor = _predictor(run, device, precision, threshold, files)
+    if out is not None:
+        count = _to_file(predictor, files, out, topk, resume, None if paths == ("-",) else _count(files))
+        _tell(count, run, out, as_json)
+    elif as_json:
+        rows = list(predictor.stream(files))
+        print_json({"run": str(run), "predictions": [_as_dict(row, topk) for row in rows]})
+        count = _counted(rows)
+    else:
+        count = Counter()
+        lines = _csv_lines(predictor, files) if as_csv else _text_lines(predictor, files, topk)
+        for line, row in lines:
+            click.echo(line, nl=not as_csv)
+            count += _counted([row] if row is not None else [])
+    sys.stdout.flush()
+    if count["errors"] and strict:
+        said = f"{count['errors']} of {count['images']} files could not be read"
+        raise DataError(said, "the rows above say which and why" if out is None else f"{out} says which and why")
+
+
+def _named(paths: tuple[str, ...]) -> Iterable[Path]:
+    from finetune.deliver.predict import Files
+
+    if "-" not in paths:
+        return Files(paths)
+    if len(paths) > 1:
+        raise UsageError("-: the list of files comes from stdin", "give - alone, or paths and no -")
+    lines = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)
+    return (Path(os.fsdecode(line)) for line in lines if line)
+
+
+def _count(files: Iterable[Path], limit: int | None = None) -> int:
+    return sum(1 for _ in islice(files, limit))
+
+
+def _predictor(
+    run: Path, device: str | None, precision: str, threshold: float | None, files: Iterable[Path]
+) -> Predictor:
     from finetune.classifier import load
-    from finetune.deliver.predict import find_images
     from finetune.deliver.predictor import Predictor
     from finetune.device import choose
+    from finetune.evaluate.judge import MANY
 
-    files = find_images(paths)
     network = load(run).network
     compute = choose(device or "auto", precision, convolutional=network.convolutional, light=network.light)
+<<<<<<< HEAD
     predictor = Predictor(network, compute, images=len(files), vote=_vote(network, knn, compute))
     found = predictor.stream(files)
     failed = 0
@@ -67,6 +138,52 @@ def predict(
     sys.stdout.flush()
     if failed and strict:
         raise DataError(f"{failed} of {len(files)} files could not be read", "the rows above say which and why")
+=======
+    images = MANY if isinstance(files, Iterator) else _count(files, MANY)  # how many stdin names is not known
+    return Predictor(network, compute, threshold=threshold, images=images)
+
+
+def _to_file(
+    predictor: Predictor, files: Iterable[Path], out: Path, topk: int, resume: bool, total: int | None
+) -> Counter[str]:
+    """Write a row for each file that has none."""
+    from finetune.deliver.table import PredictionTable
+    from finetune.evaluate.judge import BATCH
+
+    table = PredictionTable(out, predictor.classes, topk=topk, resume=resume)
+    count: Counter[str] = Counter()
+    left = None if total is None else max(0, total - len(table))
+    with stop_on_signals() as stop, counting("images", left) as tick, table.opened() as file:
+        answers = predictor.stream(path for path in files if not table.has(path))
+        while rows := list(islice(answers, BATCH)):
+            file.add(rows)
+            count += _counted(rows)
+            tick(count["images"])
+            if (signum := stop()) is not None:
+                done = f"stopped with {count['images'] + len(table):,} rows in {out}"
+                raise Stopped(signum, done, "go on with the same command and --resume")
+    count["before"] = len(table)
+    return count
+
+
+def _counted(rows: Iterable[Prediction]) -> Counter[str]:
+    count: Counter[str] = Counter()
+    for row in rows:
+        count["images"] += 1
+        count["errors"] += row.error is not None
+        count["abstained"] += row.abstained
+    return count
+
+
+def _tell(count: Counter[str], run: Path, out: Path, as_json: bool) -> None:
+    numbers = {name: count[name] for name in ("images", "before", "errors", "abstained")}
+    if as_json:
+        print_json({"run": str(run), "out": str(out), **numbers})
+        return
+    also = {"before": "already there", "errors": "could not be read", "abstained": "without a label"}
+    said = [f"{numbers[name]:,} {text}" for name, text in also.items() if numbers[name]]
+    click.echo(f"{out}: {numbers['images']:,} images{'; ' + ', '.join(said) if said else ''}", err=True)
+>>>>>>> 2718e75 (predict --out: a table that grows, is resumed, and stays small in memory; --threshold; - for stdin)
 
 
 def _vote(network: Network, store: Path | None, compute: Compute) -> NeighbourVote | None:
@@ -79,22 +196,30 @@ def _vote(network: Network, store: Path | None, compute: Compute) -> NeighbourVo
 
 def _as_dict(row: Prediction, topk: int) -> dict[str, Any]:
     top = [{"label": label, "confidence": confidence} for label, confidence in row.top(topk)]
-    return {"path": row.path, "label": row.label, "confidence": row.confidence, "top": top, "error": row.error}
+    return {
+        "path": row.path,
+        "label": row.label,
+        "confidence": row.confidence,
+        "top": top,
+        "abstained": row.abstained,
+        "error": row.error,
+    }
 
 
-def _text_lines(rows: Iterable[Prediction], topk: int) -> Iterable[tuple[str, bool]]:
-    for row in rows:
+def _text_lines(predictor: Predictor, files: Iterable[Path], topk: int) -> Iterator[tuple[str, Prediction]]:
+    for row in predictor.stream(files):
         named = "  ".join(f"{visible(label)} {confidence:.4f}" for label, confidence in row.top(topk))
-        yield f"{visible(row.path)}  {named or 'error: ' + visible(row.error or '')}", row.error is not None
+        named = f"not sure: {named}" if row.abstained else named
+        yield f"{visible(row.path)}  {named or 'error: ' + visible(row.error or '')}", row
 
 
-def _csv_lines(rows: Iterable[Prediction], classes: list[str]) -> Iterable[tuple[str, bool]]:
-    heading = ["path", "predicted", "confidence", "error", *(f"p:{name}" for name in classes)]
-    yield _csv_line(heading), False
-    for row in rows:
+def _csv_lines(predictor: Predictor, files: Iterable[Path]) -> Iterator[tuple[str, Prediction | None]]:
+    classes = predictor.classes
+    yield _csv_line(["path", "predicted", "confidence", "abstained", "error", *(f"p:{name}" for name in classes)]), None
+    for row in predictor.stream(files):
         chances = row.probabilities or {}
-        values = [row.path, row.label, row.confidence, row.error, *(chances.get(name) for name in classes)]
-        yield _csv_line(values), row.error is not None
+        first = [row.path, row.label, row.confidence, str(row.abstained).lower(), row.error]
+        yield _csv_line([*first, *(chances.get(name) for name in classes)]), row
 
 
 def _csv_line(values: list[Any]) -> str:

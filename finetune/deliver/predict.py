@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,26 +61,58 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
     Raises:
         DataError: a path or glob that matches nothing (all of them are named).
     """
-    found: list[Path] = []
-    missing = []
-    for name in paths:
-        path = Path(name)
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if _is_sample(p.relative_to(path)))
-            if not inside:
-                missing.append(f"{path}: no images in this folder")
-            found += inside
-        elif path.is_file() or path.is_symlink() or path.exists():
-            found.append(path)
-        elif glob.has_magic(str(name)) and (matches := sorted(glob.glob(str(name), recursive=True))):
-            found += [Path(match) for match in matches if not Path(match).is_dir()]
-        else:
-            missing.append(f"{path}: no such file or folder")
-    if missing:
-        raise DataError(missing, "name image files, folders or globs that are there")
-    return found
+    return list(Files(paths))
 
 
-def _is_sample(path: Path) -> bool:
-    """Whether a file below a folder is meant: not what a system left there, as the scan has it."""
-    return is_image_name(path.name) and not any(is_hidden(part) for part in path.parts)
+class Files:
+    """The files that `paths` name, found anew each time they are gone through: a million of them take no memory.
+
+    Args:
+        paths: files, folders and globs.
+
+    Raises:
+        DataError: a path or glob that matches nothing (all of them are named).
+    """
+
+    def __init__(self, paths: Sequence[str | Path]) -> None:
+        self._paths = paths
+        missing = [problem for path in paths if (problem := _missing(path))]
+        if missing:
+            raise DataError(missing, "name image files, folders or globs that are there")
+
+    def __iter__(self) -> Iterator[Path]:
+        for name in self._paths:
+            path = Path(name)
+            if path.is_dir():
+                yield from _samples(path)
+            elif os.path.lexists(path):
+                yield path
+            else:
+                yield from _matches(name)
+
+
+def _missing(name: str | Path) -> str:
+    """What is wrong with a path or glob, if anything is."""
+    path = Path(name)
+    if path.is_dir():
+        return "" if next(_samples(path), None) else f"{path}: no images in this folder"
+    there = os.path.lexists(path) or any(_matches(name))
+    return "" if there else f"{path}: no such file or folder"
+
+
+def _matches(name: str | Path) -> list[Path]:
+    found = sorted(glob.glob(str(name), recursive=True)) if glob.has_magic(str(name)) else []
+    return [Path(match) for match in found if not Path(match).is_dir()]
+
+
+def _samples(folder: Path) -> Iterator[Path]:
+    """The samples below a folder, in the order of their paths: not what a system left there, as the scan has it."""
+    with os.scandir(folder) as entries:
+        inside = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+    for name, is_folder in inside:
+        if is_hidden(name):
+            continue
+        if is_folder:
+            yield from _samples(folder / name)
+        elif is_image_name(name):
+            yield folder / name
