@@ -117,24 +117,6 @@ def _write_past_memory(file: BinaryIO, content: bytes | memoryview) -> int:
     return done
 
 
-@contextlib.contextmanager
-def growing(path: Path) -> Iterator[BinaryIO]:
-    """A file that grows by whole lines as work is done; what a crash left of a last line is cut off first."""
-    try:
-        make_folder(path.parent)
-        with open(path, "ab+") as file:
-            _hold(file)
-            end = file.seek(0, os.SEEK_END)
-            while end and (file.seek(end - 1), file.read(1))[1] != b"\n":
-                end -= 1
-            file.truncate(end)
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise from_os_error(error, path, "write") from error
-
-
 def _hold(file: BinaryIO) -> None:
     """Lock a file that is being written, so that nobody takes it for abandoned; not every file system can."""
     with contextlib.suppress(OSError):

@@ -15,7 +15,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "finetune"
 # In import order: a module imports from its own room and from those to the left of it.
 ORDER = (
-    "errors < files < device < recipe < data < model < speed < runs < evaluate < train < report < "
+    "errors < files < append < device < recipe < data < model < speed < runs < evaluate < train < report < "
     "deliver < classifier < story < serve < cli"
 )
 ROOMS = ORDER.split(" < ")

@@ -15,6 +15,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "finetune"
 CODE_LOADERS = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "runpy", "imp"}
+WRITERS = {"files.py", "append.py"}  # what is published in one step, and what grows by lines
 HARMLESS = "pickle.UnpicklingError"  # what torch.load raises when it refuses; the name alone loads nothing
 
 Tree = ast.Module
@@ -176,7 +177,7 @@ def test_no_code_comes_out_of_a_file_or_a_name(trees: dict[str, Tree]) -> None:
 
 def test_only_files_py_writes(trees: dict[str, Tree]) -> None:
     assert list(write_offences("files.py", trees["files.py"])), "the writer itself is not seen as writing"
-    others = {path: tree for path, tree in trees.items() if path != "files.py"}
+    others = {path: tree for path, tree in trees.items() if path not in WRITERS}
     assert sum(len(calls(tree)) for tree in others.values()) > 0
     assert [offence for path, tree in others.items() for offence in write_offences(path, tree)] == []
 

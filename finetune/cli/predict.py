@@ -22,27 +22,29 @@ from finetune.files import cell, visible
 
 if TYPE_CHECKING:
     from finetune.deliver.predict import Prediction
-<<<<<<< HEAD
-    from finetune.deliver.vectors.knn import NeighbourVote
-    from finetune.device import Compute
-    from finetune.model.network import Network
-=======
     from finetune.deliver.predictor import Predictor
->>>>>>> 2718e75 (predict --out: a table that grows, is resumed, and stays small in memory; --threshold; - for stdin)
+    from finetune.model.network import Network
+
+
+def _threshold(ctx: click.Context, param: click.Parameter, value: str | None) -> float | str | None:
+    """A confidence from 0 to 1, or `auto`."""
+    return value if value in (None, "auto") else float(click.FloatRange(0, 1).convert(value, param, ctx))
 
 
 @click.command()
 @run_argument
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option("--topk", default=1, show_default=True, type=click.IntRange(1), help="How many classes to name.")
-@click.option("--threshold", type=click.FloatRange(0, 1), metavar="P", help="No label where the confidence is below P.")
+@click.option(
+    "--threshold",
+    callback=_threshold,
+    metavar="P|auto",
+    help="No label where the confidence is below P [the run's own, if it has one]; auto: the one found on validation.",
+)
 @click.option("--csv", "as_csv", is_flag=True, help="CSV on stdout, with the probability of every class.")
-<<<<<<< HEAD
-@click.option("--knn", metavar="STORE", type=click.Path(path_type=Path), help="Label by the neighbours in STORE.")
-=======
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write to FILE.csv, .jsonl or .parquet.")
 @click.option("--resume", is_flag=True, help="Add to --out what it has no row of yet.")
->>>>>>> 2718e75 (predict --out: a table that grows, is resumed, and stays small in memory; --threshold; - for stdin)
+@click.option("--knn", metavar="STORE", type=click.Path(path_type=Path), help="Label by the neighbours in STORE.")
 @click.option("--strict", is_flag=True, help="Exit code 3 if a file could not be read.")
 @device
 @precision
@@ -51,14 +53,11 @@ def predict(
     run: Path,
     paths: tuple[str, ...],
     topk: int,
-    threshold: float | None,
+    threshold: float | str | None,
     as_csv: bool,
-<<<<<<< HEAD
-    knn: Path | None,
-=======
     out: Path | None,
     resume: bool,
->>>>>>> 2718e75 (predict --out: a table that grows, is resumed, and stays small in memory; --threshold; - for stdin)
+    knn: Path | None,
     strict: bool,
     device: str | None,
     precision: str,
@@ -77,7 +76,7 @@ def predict(
     if out is not None:
         check_out(out, resume)
     files = _named(paths)
-    predictor = _predictor(run, device, precision, threshold, files)
+    predictor = _predictor(run, device, precision, threshold, knn, files)
     if out is not None:
         count = _to_file(predictor, files, out, topk, resume, None if paths == ("-",) else _count(files))
         _tell(count, run, out, as_json)
@@ -113,7 +112,12 @@ def _count(files: Iterable[Path], limit: int | None = None) -> int:
 
 
 def _predictor(
-    run: Path, device: str | None, precision: str, threshold: float | None, files: Iterable[Path]
+    run: Path,
+    device: str | None,
+    precision: str,
+    threshold: float | str | None,
+    knn: Path | None,
+    files: Iterable[Path],
 ) -> Predictor:
     from finetune.classifier import load
     from finetune.deliver.predictor import Predictor
@@ -122,25 +126,22 @@ def _predictor(
 
     network = load(run).network
     compute = choose(device or "auto", precision, convolutional=network.convolutional, light=network.light)
-<<<<<<< HEAD
-    predictor = Predictor(network, compute, images=len(files), vote=_vote(network, knn, compute))
-    found = predictor.stream(files)
-    failed = 0
-    if as_json:
-        rows = list(found)
-        failed = sum(row.error is not None for row in rows)
-        print_json({"run": str(run), "predictions": [_as_dict(row, topk) for row in rows]})
-    else:
-        lines = _csv_lines(found, predictor.classes) if as_csv else _text_lines(found, topk)
-        for line, bad in lines:
-            failed += bad
-            click.echo(line, nl=not as_csv)
-    sys.stdout.flush()
-    if failed and strict:
-        raise DataError(f"{failed} of {len(files)} files could not be read", "the rows above say which and why")
-=======
     images = MANY if isinstance(files, Iterator) else _count(files, MANY)  # how many stdin names is not known
-    return Predictor(network, compute, threshold=threshold, images=images)
+    vote = None
+    if knn is not None:
+        from finetune.deliver.vectors.knn import NeighbourVote
+
+        vote = NeighbourVote(network, knn, compute)
+    if threshold is None and vote is None:
+        threshold = network.threshold  # that of the head's confidence, which a vote has not
+    return Predictor(network, compute, threshold=_number(threshold, network, run), images=images, vote=vote)
+
+
+def _number(threshold: float | str | None, network: Network, run: Path) -> float | None:
+    if threshold == "auto" and network.auto_threshold is None:
+        why = "on validation, too few answers were right at any confidence, or none was looked for"
+        raise UsageError(f"--threshold auto: {run} has none ({why})", "give a number, for example --threshold 0.8")
+    return network.auto_threshold if isinstance(threshold, str) else threshold
 
 
 def _to_file(
@@ -183,15 +184,6 @@ def _tell(count: Counter[str], run: Path, out: Path, as_json: bool) -> None:
     also = {"before": "already there", "errors": "could not be read", "abstained": "without a label"}
     said = [f"{numbers[name]:,} {text}" for name, text in also.items() if numbers[name]]
     click.echo(f"{out}: {numbers['images']:,} images{'; ' + ', '.join(said) if said else ''}", err=True)
->>>>>>> 2718e75 (predict --out: a table that grows, is resumed, and stays small in memory; --threshold; - for stdin)
-
-
-def _vote(network: Network, store: Path | None, compute: Compute) -> NeighbourVote | None:
-    if store is None:
-        return None
-    from finetune.deliver.vectors.knn import NeighbourVote
-
-    return NeighbourVote(network, store, compute)
 
 
 def _as_dict(row: Prediction, topk: int) -> dict[str, Any]:

@@ -60,12 +60,12 @@ def serve(
     compute = choose(device or "auto", precision, convolutional=network.convolutional, light=network.light)
     metrics = ServerMetrics()
     batcher = Batcher(
-        Predictor(network, compute),
+        Predictor(network, compute, threshold=network.threshold),
         max_batch=max_batch,
         max_wait=max_wait_ms / 1000,
         batched=metrics.batches.observe,
     )
-    served = Served(batcher, about(run, threshold=None), metrics, State(), Limits())
+    served = Served(batcher, about(run, threshold=network.threshold), metrics, State(), Limits())
     click.echo(f"serving {run} at {url_of(listening)} (end with Ctrl-C)", err=True)
     do(served, listening, token=token)
 

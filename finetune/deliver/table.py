@@ -20,9 +20,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from finetune.append import growing
 from finetune.deliver.predict import Prediction
 from finetune.errors import ArtefactError, ResourceError, UsageError
-from finetune.files import cell, growing, to_json, visible, write_atomic
+from finetune.files import cell, to_json, visible, write_atomic
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 FIRST = ("path", "label", "confidence", "abstained", "error")

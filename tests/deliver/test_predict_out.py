@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -122,6 +123,26 @@ def test_the_rows_are_those_of_the_terminal(bundle: Path, images: Path, tmp_path
     assert broken["path"].endswith("broken.jpg")
     call(bundle, images, "--threshold", "0.5")
     assert "  not sure: " in capsys.readouterr().out
+
+
+def test_the_threshold_is_the_runs_own_or_the_one_found(
+    bundle: Path, images: Path, tmp_path: Path, capsys: Any
+) -> None:
+    fitted = tmp_path / "fitted"
+    shutil.copytree(bundle, fitted)
+
+    def labelled(*options: str, **values: float) -> int:
+        told = json.loads((bundle / "model.json").read_text()) | values
+        (fitted / "model.json").write_text(json.dumps(told))
+        call(fitted, images / "0", "--json", *options)
+        return sum(row["label"] is not None for row in json.loads(capsys.readouterr().out)["predictions"])
+
+    assert labelled() == 24
+    assert labelled(threshold=1.0) == 0
+    assert labelled("--threshold", "0", threshold=1.0) == 24
+    assert labelled("--threshold", "auto", auto_threshold=1.0) == 0
+    with pytest.raises(UsageError, match="--threshold auto"):
+        labelled("--threshold", "auto")
 
 
 def test_paths_come_from_stdin(bundle: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
