@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def _threshold(ctx: click.Context, param: click.Parameter, value: str | None) -> float | str | None:
     """A confidence from 0 to 1, or `auto`."""
-    return value if value in (None, "auto") else float(click.FloatRange(0, 1).convert(value, param, ctx))
+    return value if value in (None, "auto") else float(click.FloatRange(0, 1)(value, param, ctx))
 
 
 @click.command()
