@@ -277,6 +277,12 @@ class Classifier:
         write_card(Path(folder), self.network)
         return Path(folder)
 
+    def export(self, folder: str | Path, to: str | Sequence[str] = "onnx", images: ImageSet | None = None) -> Path:
+        """Write the network for other programs; see `finetune.deliver.export.of_run.export_to`."""
+        from finetune.deliver.export.of_run import export_to
+
+        return export_to(self.network, Path(folder), to, images)
+
     def _require_classes(self, data: Dataset) -> None:
         if not (hasattr(data, "train") and hasattr(data, "val")):
             raise UsageError(f"data: {type(data).__name__} has no train and val", "give ImageFolder(…).split(…)")

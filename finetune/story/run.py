@@ -10,6 +10,7 @@ from typing import Any
 from finetune.classifier import Classifier
 from finetune.data.batches import load_images
 from finetune.data.dataset import Dataset
+from finetune.deliver.export.of_run import export_at_the_end, require_formats
 from finetune.deliver.publish import publish_data, publish_decisions, publish_model, publish_plan, publish_report
 from finetune.device import choose
 from finetune.evaluate.judge import Judgement, judge_images
@@ -53,6 +54,7 @@ def run(
         FinetuneError: of the kind that says what is wrong; what was good until then is kept in the folder.
     """
     recipe = prepare(recipe, overrides)
+    require_formats(recipe.export)
     choose(recipe.train.device, recipe.train.precision)  # refused before there is a folder
     folder = RunFolder.create(Path(out) if out is not None else None, recipe.name or "run")
     with folder.recording():
@@ -85,6 +87,7 @@ def carry_out(
     classifier = Classifier.from_recipe(
         recipe, data.classes, folder.record.freeze, run=None if state is None else folder.record
     )
+    require_formats(recipe.export, classifier.network)
     trainer = make_trainer(folder, recipe, classifier, data, reporter)
     if state is not None:
         restore(trainer, folder, state, changed, reporter)
@@ -103,6 +106,7 @@ def carry_out(
     folder.update(timings=clock.laps)
     reporter.notes(publish_report(folder, trainer, data, judgement, split))
     tell_figures(judgement, split, folder, reporter)
+    reporter.notes(export_at_the_end(folder, recipe.export, reporter.say))
 
 
 def tell_figures(judgement: Judgement, split: str, folder: RunFolder, reporter: Reporter) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from finetune.data.dataset import ImageSet
 from finetune.deliver.evaluate import own_images
 from finetune.deliver.export.publish import FORMATS, Export, export_network, require_formats
 from finetune.deliver.export.samples import Samples, drawn, from_files
-from finetune.errors import DataError, UsageError, did_you_mean
+from finetune.errors import DataError, FinetuneError, Stopped, UsageError, did_you_mean
 from finetune.model.bundle import load_bundle
 from finetune.model.network import Network
+from finetune.runs.folder import RunFolder
 from finetune.runs.names import RunNames
 
 
@@ -34,15 +36,64 @@ def export_run(
         ArtefactError: an export whose answers differ from those of `predict`; nothing is published then.
         ResourceError: packages that are not installed, no space.
     """
-    if unknown := [name for name in formats if name not in FORMATS]:
-        problems = [f"--to {name}: no such format{did_you_mean(name, FORMATS)}" for name in unknown]
-        raise UsageError(problems, f"the formats are {', '.join(FORMATS)}")
+    _require_known(formats, "--to ")
     require_formats(formats)
     network = load_bundle(run)
     require_formats(formats, network)
     place = _places(run, len(set(formats)), out)
     say("computing the answers that the exports must give")
     return export_network(network, formats, place, samples_of(run, network, say), say=say)
+
+
+def export_to(network: Network, folder: Path, to: str | Sequence[str], images: ImageSet | None = None) -> Path:
+    """Export a network from a script.
+
+    Args:
+        network: whole, with its classes.
+        folder: of the export; of several formats, one folder each in it.
+        to: onnx, torch or timm, or several of them.
+        images: on which the exports must answer as `predict` does, such as `data.test`; None for drawn pictures.
+
+    Raises:
+        UsageError: an unknown format, or a folder with something else in it.
+        ArtefactError: an export that answers differently, which is not kept.
+        ResourceError: packages that are not installed.
+    """
+    formats = [to] if isinstance(to, str) else list(to)
+    _require_known(formats, "to=")
+    samples = drawn(network)
+    if images is not None:  # labels by name, in this network's order
+        own = ImageSet(images.root, images.table, network.classes, images.pixels)
+        samples = from_files(network, own, "given images")
+    export_network(network, formats, _places(folder, len(set(formats)), folder), samples)
+    return folder
+
+
+def export_at_the_end(folder: RunFolder, formats: Sequence[str], say: Callable[[str], None]) -> list[str]:
+    """Export the network of a run that has just been published; the run stays good whatever comes of it.
+
+    Returns:
+        What could not be exported, one line each; they are among the run's warnings, too.
+    """
+    if not formats:
+        return []
+    try:
+        for done in export_run(folder.path, formats, say=say):
+            say("\n".join([f"export: {done.folder}", *(f"  {parity.line()}" for parity in done.parities)]))
+        return []
+    except Stopped:
+        raise
+    except FinetuneError as error:
+        remedy = f"the network is whole; to try again: finetune export {folder.path} --to {' --to '.join(formats)}"
+        lines = [*(f"export: {problem}" for problem in error.problems), remedy]
+    folder.warn(*lines)
+    return lines
+
+
+def _require_known(formats: Sequence[str], said: str) -> None:
+    problems = [f"{said}{name}: no such format{did_you_mean(name, FORMATS)}" for name in formats if name not in FORMATS]
+    if problems:
+        raise UsageError(problems, f"the formats are {', '.join(FORMATS)}")
 
 
 def samples_of(run: Path, network: Network, say: Callable[[str], None] = lambda text: None) -> Samples:

@@ -177,3 +177,28 @@ def test_the_command_prints_json_and_refuses_unknown_formats(run: Path, cli: Com
     assert cli("export", run, "--to", "onix").rc == 2
     assert cli("export", tmp_path / "nowhere").rc == 2
     assert np.isfinite(exports[0]["latency"][0]["ms"])
+
+
+def test_a_recipe_exports_at_the_end_and_a_script_whenever_it_likes(run: Path, tmp_path: Path) -> None:
+    recipe = {
+        "data": {"folder": str(run.parent / "images"), "split": {"val": 0.25, "test": 0.25}, "augment": "none"},
+        "model": {"backbone": "timm/test_resnet", "weights": "none", "preprocess": {"size": 32}},
+        "train": {"epochs": 1, "batch_size": 8, "precision": "fp32"},
+        "export": ["timm"],
+    }
+    done = ft.run(recipe, out=tmp_path / "run")
+    record = json.loads((done / "export" / "timm" / "export.json").read_text())
+    assert "test split" in record["parity"]["timm"]["pictures"]
+    again = ft.load(done).export(tmp_path / "again", "timm")
+    assert (again / "config.json").read_bytes() == (done / "export" / "timm" / "config.json").read_bytes()
+
+
+def test_a_format_that_cannot_be_is_refused_before_anything_is_trained(run: Path, tmp_path: Path) -> None:
+    recipe = {
+        "data": {"folder": str(run.parent / "images"), "augment": "none"},
+        "model": {"backbone": "small/mlp"},
+        "export": ["timm"],
+    }
+    with pytest.raises(UsageError, match="not one of timm's"):
+        ft.run(recipe, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
