@@ -270,35 +270,29 @@ class Classifier:
 
     def save(self, folder: str | Path) -> Path:
         """Write a model bundle (`model.safetensors`, `model.json`, `README.md`) that `load` and every command take."""
-        from finetune.deliver.card import write_card
-        from finetune.model.bundle import save_bundle
+        from finetune.deliver.card import save_with_card
 
-        save_bundle(Path(folder), self.network, {})
-        write_card(Path(folder), self.network)
-        return Path(folder)
+        return save_with_card(Path(folder), self.network)
 
     def export(self, folder: str | Path, to: str | Sequence[str] = "onnx", images: ImageSet | None = None) -> Path:
         """Write the network for other programs; see `finetune.deliver.export.of_run.export_to`."""
-        from finetune.deliver.export.of_run import export_to
+        from finetune.deliver.export.of_run import export_to as do
 
-        return export_to(self.network, Path(folder), to, images)
+        return do(self.network, Path(folder), to, images)
 
     def _require_classes(self, data: Dataset) -> None:
         if not (hasattr(data, "train") and hasattr(data, "val")):
             raise UsageError(f"data: {type(data).__name__} has no train and val", "give ImageFolder(…).split(…)")
         if list(data.classes) != self.classes:
-            raise DataError(
-                f"{data.root}: its classes {data.classes} are not the classifier's {self.classes}",
-                "make the classifier with classes=data.classes",
-            )
+            problem = f"{data.root}: its classes {data.classes} are not the classifier's {self.classes}"
+            raise DataError(problem, "make the classifier with classes=data.classes")
 
 
 def load(folder: str | Path) -> Classifier:
     """The classifier of a model bundle or of a finished run.
 
     Raises:
-        UsageError: there is none.
-        ArtefactError: it is broken or of a newer version.
+        UsageError: there is none. ArtefactError: it is broken or of a newer version.
     """
     from finetune.model.bundle import load_bundle
 

@@ -18,6 +18,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from finetune.data.preprocess import Preprocess
 from finetune.files import markup, write_text
+from finetune.model.bundle import save_bundle
 from finetune.model.lineage import UNKNOWN, licence_of, short_path
 from finetune.model.network import Network
 from finetune.report.tables import worst_first
@@ -69,6 +70,13 @@ def write_card(folder: Path, network: Network, facts: Facts | None = None) -> Pa
     parts = [f"---\n{front_matter(network, facts)}\n---", *_sections(network, facts)]
     write_text(folder / CARD, "\n\n".join(part for part in parts if part) + "\n")
     return folder / CARD
+
+
+def save_with_card(folder: Path, network: Network) -> Path:
+    """Publish a network that no run has made as a bundle with its card; returns the folder."""
+    save_bundle(folder, network, {})
+    write_card(folder, network)
+    return folder
 
 
 def front_matter(network: Network, facts: Facts | None) -> str:

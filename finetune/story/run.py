@@ -10,7 +10,8 @@ from typing import Any
 from finetune.classifier import Classifier
 from finetune.data.batches import load_images
 from finetune.data.dataset import Dataset
-from finetune.deliver.export.of_run import export_at_the_end, require_formats
+from finetune.deliver.export.of_run import export_at_the_end
+from finetune.deliver.export.publish import require_formats
 from finetune.deliver.publish import publish_data, publish_decisions, publish_model, publish_plan, publish_report
 from finetune.device import choose
 from finetune.evaluate.judge import Judgement, judge_images
