@@ -9,7 +9,6 @@ clf.evaluate(data.test).per_class
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -209,6 +208,7 @@ class Classifier:
         extra: Mapping[str, Any] | None = None,
         stop: Callable[[], int | None] = lambda: None,
         tick: Tick | None = None,
+        progress: Callable[[str, int, int], None] = lambda what, done, total: None,
         say: Callable[[str], None] = lambda text: None,
     ) -> Trainer:
         """The iterator over epochs that `fit` runs through; see `finetune.train.trainer.Trainer`."""
@@ -220,7 +220,7 @@ class Classifier:
         values = train.model_dump()
         settings = make_settings(values, data.train, augment, class_weights, self.seed, self.network)
         self.network.loss = settings.loss
-        cache = replace(make_cache(values), exact=data.parts()[-1][0] == "val")
+        cache = make_cache(values)
         train_images, val_images = (
             load_images(part, self.network.preprocess, workers, cache.pictures()) for part in (data.train, data.val)
         )
@@ -232,10 +232,12 @@ class Classifier:
             settings,
             self.compute if train.speed == "auto" else replace(self.compute, speed="off"),
             cache=cache,
+            val_is_final=data.parts()[-1][0] == "val",
             checkpoints=checkpoints,
             extra=extra,
             stop=stop,
             tick=tick,
+            progress=progress,
             say=say,
         )
 

@@ -67,8 +67,8 @@ def _source(recipe: Recipe) -> dict[str, Any]:
 
 def _kept(classifier: Classifier, recipe: Recipe, data: Dataset) -> list[tuple[dict[str, Any], str]]:
     """What the cache will hold in each phase, in figures and as a line for people."""
-    from finetune.train.outlook import outlook
+    from finetune.train.preview import preview
 
     section = recipe.data
     trainer = classifier.trainer(data, recipe.train, augment=section.augment, class_weights=section.class_weights)
-    return [(inputs.as_dict(), inputs.describe()) for inputs in outlook(trainer)]
+    return [(decision.as_dict(), decision.describe()) for decision in preview(trainer)]

@@ -110,7 +110,7 @@ def publish_model(folder: RunFolder, trainer: Trainer) -> None:
         best=trainer.position.best,
         temperature=network.temperature,
         threshold=network.threshold,
-        cache=trainer.figures.as_dict(),
+        cache=trainer.stats.as_dict(),
     )
     recipe = folder.record.recipe
     lineage = {"backbone": recipe["model"]["backbone"], "source": network.source, "recipe": recipe["name"]}

@@ -137,6 +137,7 @@ def make_trainer(
         checkpoints=checkpoints_of(folder, recipe),
         stop=reporter.stop,
         tick=reporter.step,
+        progress=reporter.progress,
         say=reporter.say,
     )
 
@@ -192,6 +193,6 @@ def judge(recipe: Recipe, trainer: Trainer, data: Dataset, reporter: Reporter) -
     # of validation, the pictures are decoded already, and perhaps the work of the frozen layers is done
     images = trainer.val if split == "val" else load_images(part, network.preprocess, recipe.data.workers)
     tick = reporter.judging(len(images))
-    logits = trainer.answers(tick) if split == "val" else None
+    logits = trainer.val_logits(tick) if split == "val" else None
     judged = judge_images(network, images, compute, loss=network.loss, tick=tick, logits=logits)
     return replace(judged, cautions=cautions(data.table, split)), split

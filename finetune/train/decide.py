@@ -11,7 +11,7 @@ from finetune.data.augment import Augment
 from finetune.data.dataset import ImageSet
 from finetune.files import cache_folder
 from finetune.model.network import Network
-from finetune.train.budget import CachePlan
+from finetune.train.cache_plan import CachePlan
 from finetune.train.state import Settings
 
 KEEP_BELOW = 5000

@@ -133,10 +133,17 @@ class Store:
         self._keep(path, rows * layout.bytes_per_row)
         return table, seconds
 
-    def fits(self, keys: Iterable[str], size: int) -> bool:
-        """Whether tables of `size` bytes each have room; those that are there already need no space on the disk."""
+    def fits(self, keys: Iterable[str], size: int, beside: int = 0) -> bool:
+        """Whether tables of `size` bytes each have room; those that are there already need no space on the disk.
+
+        Args:
+            keys: name them.
+            size: of each, in bytes.
+            beside: bytes that other tables will take, which are not promised yet.
+        """
         paths = self._paths(keys)
-        return self.has_room(size * len(paths), size * sum(not path.exists() for path in paths))
+        new = size * sum(not path.exists() for path in paths)
+        return self.has_room(size * len(paths) + beside, new + beside)
 
     def promise(self, keys: Sequence[str], size: int) -> bool:
         """Set room aside for tables of `size` bytes each that have no other place; False if there is not enough.

@@ -24,14 +24,16 @@ from finetune.errors import DivergedError, Stopped
 from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import quick
 from finetune.model.network import Network
-from finetune.model.plan import FreezePlan
+from finetune.model.plan import FreezePlan, Phase
 from finetune.runs.checkpoints import FORMAT, Checkpoints
 from finetune.speed.api import constant_weights
-from finetune.train.budget import CachePlan, Figures
+from finetune.train.cache_decision import PhaseDecision, decide_phase
+from finetune.train.cache_plan import CachePlan
+from finetune.train.cache_stats import CacheStats
 from finetune.train.convex import linear_layer, require_solvable, solve
 from finetune.train.gradients import gradient_columns
-from finetune.train.inputs import PhaseInputs, Stream
 from finetune.train.phase import PhaseLearner, on_cpu
+from finetune.train.phase_data import PhaseData, Stream
 from finetune.train.state import Position, Settings, step_batches
 
 Tick = Callable[[int, int, int, float, float], None]
@@ -52,12 +54,14 @@ class Trainer:
         val: validation images.
         settings: how.
         compute: where.
-        cache: what may be kept of the work on frozen layers.
+        cache: what may be cached of the frozen features.
+        val_is_final: there are no test images, so the final evaluation is of validation.
         checkpoints: where to save; None keeps the best weights in memory only.
         extra: plain values that go into each checkpoint.
         stop: asked after each step; a signal number means save and stop.
         tick: told after each step.
-        say: told at the start of each phase what of its work is done once.
+        progress: told (what, done, total) while frozen features are computed.
+        say: told at the start of each phase what is cached.
     """
 
     def __init__(
@@ -70,20 +74,23 @@ class Trainer:
         compute: Compute,
         *,
         cache: CachePlan | None = None,
+        val_is_final: bool = False,
         checkpoints: Checkpoints | None = None,
         extra: Mapping[str, Any] | None = None,
         stop: Callable[[], int | None] = lambda: None,
         tick: Tick | None = None,
+        progress: Callable[[str, int, int], None] = lambda what, done, total: None,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.network, self.module = network, compute.place(network.module)
         self.plan, self.train, self.val = plan, train, val
         self.settings, self.compute, self.checkpoints = settings, compute, checkpoints
         self.extra, self.stop, self.tick, self.say = dict(extra or {}), stop, tick, say
+        self.progress, self.val_is_final = progress, val_is_final
         self.position = Position()
-        self.cache, self.figures = cache or CachePlan(on=False), Figures()
+        self.cache, self.stats = cache or CachePlan(on=False), CacheStats()
         self.learner: PhaseLearner | None = None
-        self.inputs: PhaseInputs
+        self.data: PhaseData
         self._labels = train.labels
         self._best_state: dict[str, torch.Tensor] | None = None
         self._saved = (-1, time.monotonic())
@@ -108,19 +115,42 @@ class Trainer:
                 raise
             yield record
 
+    def prepare(
+        self, phase: Phase, resumed_decision: Mapping[str, bool] | None = None
+    ) -> tuple[PhaseLearner, PhaseDecision]:
+        """A phase's learner, and what of its frozen features will be cached; no image is read.
+
+        Args:
+            phase: of the plan.
+            resumed_decision: what was cached in it before the run was stopped.
+        """
+        with own_randomness(), self.compute.own_threads():
+            example = self.train.preprocess.example().to(self.compute.device)
+            learner = PhaseLearner(self.module, self.plan, phase, self.settings, self.compute, example)
+            in_fp32 = self.val_is_final and phase.stop >= self.plan.epochs
+            images = (self.train, self.val)
+            decision = decide_phase(
+                self.network, learner, *images, self.cache, val_in_fp32=in_fp32, resumed_decision=resumed_decision
+            )
+        return learner, decision
+
     def _enter_phase(self, before: Mapping[str, Any] | None = None) -> PhaseLearner:
-        """The learner of the current epoch's phase, a new one at a thaw; what checkpoint `before` kept stays kept."""
+        """The learner of the current epoch's phase, a new one at a thaw; what checkpoint `before` cached stays so."""
         phase = self.plan.phase_at(self.position.epoch)
         if self.learner is None or self.learner.phase != phase:
-            example = self.train.preprocess.example().to(self.compute.device)
-            self.learner = PhaseLearner(self.module, self.plan, phase, self.settings, self.compute, example)
-            images, last = (self.train, self.val), phase.stop >= self.plan.epochs
-            was = before.get("kept") if before and before["phase"] == phase.index else None
-            self.inputs = PhaseInputs(
-                self.network, self.learner, *images, self.cache, self.figures, self._check_stop, last=last, was=was
+            resumed = before.get("kept") if before and before["phase"] == phase.index else None
+            self.learner, decision = self.prepare(phase, resumed)
+            is_last = phase.stop >= self.plan.epochs
+            self.data = PhaseData(
+                decision, self.learner, self.cache, self.stats, is_last_phase=is_last, tick=self._filling
             )
-            self.say(self.inputs.describe())
+            self.say(decision.describe())
         return self.learner
+
+    def _filling(self, done: int, total: int) -> None:
+        """Show how far a table is; stop if asked to."""
+        self.progress("computing frozen features", done, total)
+        self._check_stop()
 
     def _train_epoch(self, learner: PhaseLearner) -> None:
         position, settings = self.position, self.settings
@@ -131,7 +161,7 @@ class Trainer:
         learner.rate(position.epoch, max(0, position.step_in_epoch - 1), len(steps))  # for the record if none is left
         rest = steps[position.step_in_epoch :]
         learner.train_mode()
-        stream = self.inputs.training((batch for step in rest for batch in step), position.epoch)
+        stream = self.data.training((batch for step in rest for batch in step), position.epoch)
         clock = time.perf_counter()
         try:
             for step in rest:
@@ -145,7 +175,7 @@ class Trainer:
     def _solve(self, learner: PhaseLearner) -> None:
         """Put the optimum into the head; in the eyes of a checkpoint this is one step."""
         clock = time.perf_counter()
-        features, places, val_features = self.inputs.everything()
+        features, places, val_features = self.data.everything()
         labels, layer = self.train.labels[places], linear_layer(self.module, learner.phase.learning)
         assert layer is not None
         weights, both = self.settings.class_weights, self.settings.optimizer == "auto"
@@ -215,13 +245,13 @@ class Trainer:
         """Logits of validation by the weights as they are, float32 [N, classes]."""
         self.module.eval()
         with constant_weights(learner.cut.judge):
-            return infer(learner.judge, self.inputs.validation(), tick=self._check_stop)
+            return infer(learner.judge, self.data.validation(), tick=self._check_stop)
 
-    def answers(self, tick: Callable[[int], None]) -> np.ndarray | None:
+    def val_logits(self, tick: Callable[[int], None]) -> np.ndarray | None:
         """Logits of validation by the weights as they are, float32 [N, classes]; None: the images must be looked at."""
         self.module.eval()
         with self.compute.own_threads():
-            return self.inputs.answers(tick) if self.learner else None
+            return self.data.eval_logits(tick) if self.learner else None
 
     def _stale(self) -> bool:
         return self.settings.early_stop is not None and self.position.stale >= self.settings.early_stop
@@ -247,7 +277,7 @@ class Trainer:
             "loss": position.loss,
             "model_state_dict": on_cpu(dict(self.module.state_dict())),
             **self.learner.state(),
-            "kept": self.inputs.kept(),
+            "kept": self.data.decision.cached(),
             "position": asdict(position),
             **self.extra,
         }

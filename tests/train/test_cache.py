@@ -18,7 +18,7 @@ from finetune.files import cache_folder
 from finetune.runs.reporter import Reporter
 from finetune.speed import linear as module_of_linear
 from finetune.story.run import run
-from finetune.train.cache import gathered
+from finetune.train.cached_inputs import gathered
 from finetune.train.store import Layout, Store, in_blocks
 
 

@@ -38,7 +38,7 @@ def trained(folder: Path, name: str, unfreeze: dict[str, int], cache: str) -> tu
     before = vector(clf)
     trainer = clf.trainer(data, train_config(cache), augment="none")
     list(trainer)
-    return before, vector(clf), trainer.figures.served
+    return before, vector(clf), trainer.stats.served
 
 
 def train_config(cache: str) -> Any:

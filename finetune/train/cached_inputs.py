@@ -1,0 +1,190 @@
+"""The learning part's input: frozen features out of a table that is filled once, or computed on the way.
+
+Most of fine-tuning a frozen backbone is spent on layers that do not change: the same picture gives the same features in
+every epoch. So each view of an image goes through the frozen layers once, its features become a row of a table, and the
+epochs read rows. Why this is the same training, to the bit, for a run that was stopped and resumed:
+
+- Features of one image differ in the last bits between batch sizes. Tables are therefore filled in fixed blocks of
+  `BLOCK` over the images in the order of their paths, and always as a whole.
+- A batch of rows is made to begin where a tensor of its own would (`ALIGNED`): matrix products have other last bits
+  where memory is aligned otherwise, and a resumed run picks other batches together.
+- The decision to cache is not made here but taken from `cache_decision`, which a checkpoint remembers.
+
+What would break it: an in-place operation at the start of the learning part (the cut leaves those in the prefix), rows
+that depend on the batch they came in (BatchNorm that learns is never in the prefix), or a key that forgets something
+(see `TableSource.key`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+import torch
+
+from finetune.errors import ResourceError
+from finetune.model.cut import Values
+from finetune.train.cache_decision import TableDecision
+from finetune.train.cache_stats import CacheStats
+from finetune.train.store import Store
+from finetune.train.table_source import BLOCK
+
+PICKED = 2**19
+"""Values that are picked at once, where a batch has fewer: few enough to stay in the CPU's cache."""
+
+ALIGNED = 64
+"""Bytes; a tensor of its own begins at a multiple of them."""
+
+Progress = Callable[[int, int], None]
+"""Told (done, total) while a table is filled; may raise to stop."""
+
+
+def gathered(
+    table: torch.Tensor, index_batches: Iterable[Sequence[int] | np.ndarray], then: Callable[[torch.Tensor], Values]
+) -> Iterator[tuple[np.ndarray, Values]]:
+    """For each batch its indices, int64 [B], and what `then` makes of its rows of the table.
+
+    Small batches are picked, and go through `then`, several at once, which is faster. Each begins where a tensor of its
+    own would: products of matrices have other last bits where memory is aligned otherwise, and a resumed run picks
+    other batches together.
+
+    Args:
+        table: [N, ...].
+        index_batches: rows of each batch.
+        then: from rows [M, ...] to values, each [M, ...]; it treats every row by itself.
+    """
+    values_per_row = table[:1].numel()
+    batches = (np.asarray(batch, dtype=np.int64) for batch in index_batches)
+    for first in batches:
+        more = max(0, PICKED // max(1, len(first) * values_per_row) - 1)
+        together = [first, *islice(batches, more)]
+        found = then(table.index_select(0, torch.from_numpy(np.concatenate(together))))
+        sizes = [len(batch) for batch in together]
+        pieces = zip(*(torch.split(values, sizes) for values in found), strict=True)
+        for indices, values in zip(together, pieces, strict=True):
+            yield indices, tuple(value if value.data_ptr() % ALIGNED == 0 else value.clone() for value in values)
+
+
+class CachedInputs:
+    """One set of images as values that cross the freeze line: out of tables where that was decided, else computed.
+
+    Args:
+        decision: whether there are tables, and where.
+        store: the cache folder; shared by the sets of a phase.
+        stats: kept up to date.
+        release: let go of decoded pictures once all tables are filled, as nothing else will ask for them.
+        tick: told (done, total) while a table is filled; may raise to stop.
+    """
+
+    def __init__(
+        self,
+        decision: TableDecision,
+        store: Store,
+        stats: CacheStats,
+        *,
+        release: bool = False,
+        tick: Progress | None = None,
+    ) -> None:
+        self.decision, self.source, self.store, self.stats = decision, decision.source, store, stats
+        self.release, self.tick = release, tick
+        self._tables: dict[int, torch.Tensor] = {}
+        if decision.cached:
+            stats.reserve(decision.size)
+            if not decision.in_memory:
+                store.promise(decision.keys(), decision.bytes_per_view)
+            if self.source.augment is not None:
+                stats.views = max(stats.views, self.source.views)
+
+    def batches(
+        self, index_batches: Iterable[Sequence[int] | np.ndarray], view: int = 0
+    ) -> Generator[tuple[np.ndarray, Values], None, None]:
+        """Batch after batch: indices int64 [B] and the values of those images, on the device."""
+        source, layout = self.source, self.decision.layout
+        if self.decision.cached and layout is not None:
+            device = source.compute.device
+            rows = gathered(
+                self._table(view), index_batches, lambda rows: layout.unpack(rows.to(device, non_blocking=True))
+            )
+            for indices, values in rows:
+                self.stats.served += len(indices)
+                yield indices, values
+        elif source.cut.whole and (pictures := source.images.at_hand(source.augment)) is not None:
+            yield from gathered(pictures, index_batches, source.values)
+        else:
+            stream = source.images.batches(index_batches, source.augment, source.seed, view)
+            try:
+                for indices, pixels in stream:
+                    yield indices, source.values(pixels)
+            finally:
+                stream.close()
+
+    def _table(self, view: int) -> torch.Tensor:
+        """The table of a view: at hand already, else found in the cache folder, else computed and filed."""
+        if view not in self._tables:
+            decision, images = self.decision, self.source.images
+            assert decision.layout is not None
+            key, rows = self.source.key(view), len(images)
+            found = self.store.find(key, rows, decision.layout)
+            if found is not None:
+                images.confirm()  # as computing the table would: a run must not end otherwise because a table was there
+                table, seconds = found
+                self.stats.found += rows
+                self.stats.known += rows * seconds
+                table = table.clone() if decision.in_memory else table
+            else:
+                table = self._in_memory(key, view) if decision.in_memory else self._on_disk(key, view)
+            self._tables[view] = table
+            if self.release and len(self._tables) == self.source.views:
+                images.forget()
+        return self._tables[view]
+
+    def _in_memory(self, key: str, view: int) -> torch.Tensor:
+        """A table computed into memory, and filed for the next run if there is room."""
+        layout = self.decision.layout
+        assert layout is not None
+        rows, before = len(self.source.images), self.stats.seconds
+        table = torch.empty((rows, layout.width), dtype=layout.dtype)
+        done = 0
+        for block in self._compute(view):
+            table[done : done + len(block)] = block
+            done += len(block)
+        if self.store.has_room(rows * layout.bytes_per_row):
+            self.store.file(key, rows, layout, [table], lambda: (self.stats.seconds - before) / rows)
+        return table
+
+    def _on_disk(self, key: str, view: int) -> torch.Tensor:
+        """A table computed into its file.
+
+        Raises:
+            ResourceError: it could not be written.
+        """
+        layout = self.decision.layout
+        assert layout is not None
+        rows, before = len(self.source.images), self.stats.seconds
+        self.store.file(key, rows, layout, self._compute(view), lambda: (self.stats.seconds - before) / rows)
+        found = self.store.find(key, rows, layout)
+        if found is None:
+            raise ResourceError(
+                f"{self.store.path(key)}: a table of {rows * layout.bytes_per_row:,} bytes could not be kept",
+                "free some space there, give another folder with FINETUNE_CACHE, or set train.cache: off",
+            )
+        return found[0]
+
+    def _compute(self, view: int) -> Iterator[torch.Tensor]:
+        """Blocks of rows, in the order of the images."""
+        layout, source = self.decision.layout, self.source
+        assert layout is not None
+        clock, total = time.perf_counter(), len(source.images)
+        blocks = [np.arange(start, min(start + BLOCK, total)) for start in range(0, total, BLOCK)]
+        stream = source.images.batches(blocks, source.augment, source.seed, view)
+        try:
+            for indices, pixels in stream:
+                yield layout.pack(source.values(pixels)).cpu()
+                self.stats.computed += len(indices)
+                if self.tick:
+                    self.tick(int(indices[-1]) + 1, total)
+        finally:
+            stream.close()
+            self.stats.seconds += time.perf_counter() - clock
