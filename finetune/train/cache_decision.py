@@ -197,7 +197,7 @@ def decide_table(
     decision = _find_room(TableDecision(source, layout=source.layout()), plan, store, once, beside)
     if decision.reason and resumed_decision:
         raise ResourceError(
-            f"train.cache: {decision.reason}; the run has used the cache so far, and would come to other bits without it",
+            f"train.cache: {decision.reason}; the run has used the cache so far; without it, other bits would come out",
             "free memory or disk space as there was when it began, or start again with `finetune run`",
         )
     return decision

@@ -38,7 +38,7 @@ class Settings:
         clip_norm: largest norm of the whole gradient, or None.
         ema: decay of the averaged weights, or None.
         keep_statistics: BatchNorm statistics of thawed layers stay as they are.
-        early_stop: epochs without a better `select` after which to stop, or None.
+        early_stop: epochs without a better `select` after which a phase ends, or None.
         select: val_macro_f1, val_accuracy or val_loss: decides which epoch is best.
         augment: makes the training views.
         seed: of data order, augmentation and dropout.
@@ -92,6 +92,7 @@ class Position:
         auto_threshold: confidence from which its answers are right in 95 % of the cases; None: none reaches that.
         stale: epochs since then (or since the last thaw).
         gradients: layer group → sum and number of the norms of its gradient measured in the epoch so far.
+        ended_early: {"phase", "epochs", "planned"} of each phase that `early_stop` has ended.
     """
 
     epoch: int = 0
@@ -106,6 +107,7 @@ class Position:
     auto_threshold: float | None = None
     stale: int = 0
     gradients: dict[str, list[float]] = field(default_factory=dict)
+    ended_early: list[dict[str, int]] = field(default_factory=list)
 
     @property
     def loss(self) -> float:
@@ -161,6 +163,21 @@ class Position:
         """
         self.temperature = fit_temperature(logits, labels, loss)
         self.auto_threshold = auto_threshold(labels, probabilities(logits, loss, self.temperature))
+
+    def stop_early(self, phase: int, start: int, stop: int) -> None:
+        """End a phase that has stopped getting better, at the epoch where it stands: the next one begins sooner.
+
+        Epochs keep the numbers that the plan gives them, so those that are left out are missing in the history; the
+        learning rates and views of the next phase are then the same as without an early end.
+
+        Args:
+            phase: its number.
+            start: its first epoch.
+            stop: the epoch after its last.
+        """
+        if self.epoch < stop:
+            self.ended_early.append({"phase": phase, "epochs": self.epoch - start, "planned": stop - start})
+        self.epoch, self.stale = stop, 0
 
     def require_finite(self) -> None:
         """Refuse a run in which no epoch gave finite answers.

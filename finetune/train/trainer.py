@@ -6,10 +6,8 @@ of the step alone: where a run stands is a few integers, and a checkpoint needs 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,15 +23,16 @@ from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import quick
 from finetune.model.network import Network
 from finetune.model.plan import FreezePlan, Phase
-from finetune.runs.checkpoints import FORMAT, Checkpoints
+from finetune.runs.checkpoints import Checkpoints
 from finetune.speed.api import constant_weights
 from finetune.train.cache_decision import PhaseDecision, decide_phase
 from finetune.train.cache_plan import CachePlan
 from finetune.train.cache_stats import CacheStats
 from finetune.train.convex import linear_layer, require_solvable, solve
 from finetune.train.gradients import gradient_columns
-from finetune.train.phase import PhaseLearner, on_cpu
+from finetune.train.phase import PhaseLearner
 from finetune.train.phase_data import PhaseData, Stream
+from finetune.train.saver import Saver, checkpoint_of
 from finetune.train.state import Position, Settings, step_batches
 
 Tick = Callable[[int, int, int, float, float], None]
@@ -92,25 +91,24 @@ class Trainer:
         self.learner: PhaseLearner | None = None
         self.data: PhaseData
         self._labels = train.labels
-        self._best_state: dict[str, torch.Tensor] | None = None
-        self._saved = (-1, time.monotonic())
+        self._saver = Saver(checkpoints, settings)
         require_solvable(self.module, plan.phases, settings)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Train, yielding each epoch's record; ends early where `early_stop` says so.
+        """Train, yielding each epoch's record; `early_stop` ends a phase, and so the run if it is the last.
 
         Raises:
             Stopped: `stop` said so; a checkpoint of the last whole step has been saved.
             DivergedError: a loss or gradient is not finite; nothing of that step is kept.
         """
-        while self.position.epoch < self.plan.epochs and not self._stale():
+        while self.position.epoch < self.plan.epochs:
             try:
                 with own_randomness(), self.compute.own_threads():
                     learner = self._enter_phase()
                     self._train_epoch(learner)
                     record = self._finish_epoch(learner)
             except Stopped:
-                if self._saved[0] != self.position.step:
+                if not self._saver.is_saved(self.position.step):
                     self.save()
                 raise
             yield record
@@ -201,11 +199,10 @@ class Trainer:
 
     def _after_step(self, steps: int) -> None:
         """Show progress; save if it is time to; stop if asked to."""
-        position, settings = self.position, self.settings
+        position = self.position
         if self.tick:
             self.tick(position.epoch, position.step_in_epoch, steps, position.loss, position.speed)
-        by_time = time.monotonic() - self._saved[1] >= 60 * (settings.every_minutes or math.inf)
-        if by_time or (settings.every_steps is not None and position.step % settings.every_steps == 0):
+        if self._saver.is_due(position.step):
             self.save()
         self._check_stop()
 
@@ -232,12 +229,17 @@ class Trainer:
             improved = position.judge(record, self.settings.select, thaws)
             if improved:
                 position.calibrate(logits, self.val.labels, self.settings.loss)
-                self._best_state = self.state() if self.checkpoints is None else None
+                self._saver.keep_best(self.state)
         position.history.append(record)
         position.next_epoch()
         if learner.convex:
             position.epoch = learner.phase.stop  # it is solved: further epochs would change nothing
-        self._save_epoch(improved)
+        elif self._is_stale():
+            position.stop_early(learner.phase.index, learner.phase.start, learner.phase.stop)
+        ended = position.epoch >= self.plan.epochs
+        numbered = ended or self._saver.is_due_after(position.epoch)
+        if improved or numbered:
+            self.save(best=improved, numbered=numbered)
         self._check_stop()
         return record
 
@@ -253,43 +255,21 @@ class Trainer:
         with self.compute.own_threads():
             return self.data.eval_logits(tick) if self.learner else None
 
-    def _stale(self) -> bool:
+    def _is_stale(self) -> bool:
         return self.settings.early_stop is not None and self.position.stale >= self.settings.early_stop
-
-    def _save_epoch(self, improved: bool) -> None:
-        every, last = self.settings.every_epochs, self.position.epoch >= self.plan.epochs or self._stale()
-        due = last or (every is not None and self.position.epoch % every == 0)
-        if improved or due:
-            self.save(best=improved, numbered=due)
 
     def state(self) -> dict[str, torch.Tensor]:
         """A copy of the network's weights, on the CPU."""
         return {name: value.detach().cpu().clone() for name, value in self.module.state_dict().items()}
 
-    def checkpoint(self) -> dict[str, Any]:
-        """All that it takes to go on, as plain PyTorch saves it; the weights are those of the network, not a copy."""
-        assert self.learner is not None
-        position = self.position
-        return {
-            "format": FORMAT,
-            "epoch": position.epoch if position.step_in_epoch else max(0, position.epoch - 1),
-            "step": position.step,
-            "loss": position.loss,
-            "model_state_dict": on_cpu(dict(self.module.state_dict())),
-            **self.learner.state(),
-            "kept": self.data.decision.cached(),
-            "position": asdict(position),
-            **self.extra,
-        }
-
     def save(self, *, best: bool = False, numbered: bool = True) -> Path | None:
         """Publish a checkpoint of this moment, as the best, as one of many, or both; None where there is no folder."""
-        if self.checkpoints is None or self.learner is None:
+        learner, position = self.learner, self.position
+        if learner is None:
             return None
-        path = self.checkpoints.save(self.checkpoint(), best=best, numbered=numbered)
-        if numbered:
-            self._saved = (self.position.step, time.monotonic())
-        return path
+        cached = self.data.decision.cached()
+        content = checkpoint_of(self.module, learner, position, {"kept": cached, **self.extra})
+        return self._saver.save(content, position.step, best=best, numbered=numbered)
 
     def restore(self, checkpoint: Mapping[str, Any], *, unchanged: bool = True) -> None:
         """Go on from `checkpoint` instead of from the start.
@@ -301,15 +281,14 @@ class Trainer:
         """
         self.module.load_state_dict(checkpoint["model_state_dict"])
         self.position = Position(**checkpoint["position"])
-        self._saved = (self.position.step, time.monotonic())
+        self._saver.note(self.position.step)
         if self.position.epoch < self.plan.epochs:
             with own_randomness():
                 learner = self._enter_phase(checkpoint if unchanged else None)
             if learner.phase.index == checkpoint["phase"]:
                 learner.restore(checkpoint)
-        at, saved = self.position, self.checkpoints
-        if at.best is not None and not (saved and saved.has_best(at.best, at.step, unchanged)):
-            at.best = None
+        if not self._saver.knows_best(self.position, unchanged):
+            self.position.best = None
 
     def best_state(self) -> dict[str, torch.Tensor]:
         """Weights of the best epoch by `select`, on the CPU; of the last one where none is known to be the best.
@@ -320,7 +299,4 @@ class Trainer:
         if self.position.best is None:
             self.position.require_finite()
             return self.state()
-        if self.checkpoints is not None:
-            return self.checkpoints.best_weights()
-        assert self._best_state is not None
-        return self._best_state
+        return self._saver.best_state()
