@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import DataError, UsageError
+from finetune.recipe.flags import with_default
 from finetune.recipe.section import train_config
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Classifier:
         load: bool = True,
     ) -> None:
         from finetune.model.backbones import build
-        from finetune.train.decide import default_unfreeze
+        from finetune.train.decide import learns_by_default
 
         network = build(
             backbone,
@@ -86,7 +87,7 @@ class Classifier:
             load=load,
         )
         self._take(network, seed, device, precision)
-        self.unfreeze = dict(unfreeze) if unfreeze is not None else default_unfreeze(network)
+        self.unfreeze = with_default(unfreeze, learns_by_default(network))
         self.freeze = tuple(freeze)
 
     @classmethod
@@ -206,7 +207,6 @@ class Classifier:
         class_weights: str = "none",
         workers: int | None = None,
         checkpoints: Checkpoints | None = None,
-        extra: Mapping[str, Any] | None = None,
         stop: Callable[[], int | None] = lambda: None,
         tick: Tick | None = None,
         progress: Callable[[str, int, int], None] = lambda what, done, total: None,
@@ -235,7 +235,6 @@ class Classifier:
             cache=cache,
             val_is_final=data.parts()[-1][0] == "val",
             checkpoints=checkpoints,
-            extra=extra,
             stop=stop,
             tick=tick,
             progress=progress,

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from finetune.errors import UsageError
 from finetune.recipe.schema import Recipe
+
+DEFAULT = "default"
+"""In an `unfreeze` map: what learns where the recipe says nothing, which only the network can tell."""
 
 
 def overrides_of(epochs: int | None, seed: int | None, device: str | None, given: Sequence[str]) -> list[str]:
     """`--epochs`, `--seed` and `--device` as the KEY=VALUE that they stand for, after those of `-o`."""
     flags = {"train.epochs": epochs, "seed": seed, "train.device": device}
     return [*given, *(f"{key}={value}" for key, value in flags.items() if value is not None)]
-
-
-def from_scratch(recipe: Recipe) -> bool:
-    """Whether the network starts without having learned anything."""
-    small = recipe.model.backbone.startswith("small/") and recipe.model.weights == "default"
-    return recipe.model.weights == "none" or small
 
 
 def with_unfreeze(recipe: Recipe, flags: Sequence[str]) -> Recipe:
@@ -28,8 +25,7 @@ def with_unfreeze(recipe: Recipe, flags: Sequence[str]) -> Recipe:
     """
     if not flags:
         return recipe
-    default = {"all": 0} if from_scratch(recipe) else {"head": 0}
-    thaw = dict(recipe.model.unfreeze if recipe.model.unfreeze is not None else default)
+    thaw = dict(recipe.model.unfreeze if recipe.model.unfreeze is not None else {DEFAULT: 0})
     for flag in flags:
         pattern, at, epoch = flag.rpartition("@")
         if not at:
@@ -38,3 +34,11 @@ def with_unfreeze(recipe: Recipe, flags: Sequence[str]) -> Recipe:
             raise UsageError(f"--unfreeze {flag}: expected PATTERN or PATTERN@EPOCH", "as in --unfreeze layer4@3")
         thaw[pattern] = int(epoch)
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"unfreeze": thaw})})
+
+
+def with_default(unfreeze: Mapping[str, int] | None, default: Mapping[str, int]) -> dict[str, int]:
+    """An `unfreeze` map in which what learns by default stands for `DEFAULT`, or for a map that is not given."""
+    if unfreeze is None:
+        return dict(default)
+    given = {pattern: epoch for pattern, epoch in unfreeze.items() if pattern != DEFAULT}
+    return {**(default if DEFAULT in unfreeze else {}), **given}

@@ -1,4 +1,4 @@
-"""What is decided from the rest where nothing is said; everything takes a `train` section as a plain mapping."""
+"""Defaults that depend on other settings; everything takes a `train` section as a plain mapping."""
 
 from __future__ import annotations
 
@@ -20,8 +20,12 @@ KEEP_BELOW = 5000
 TIMES = ("every_epochs", "every_minutes", "every_steps")
 
 
-def default_unfreeze(network: Network) -> dict[str, int]:
-    """The head where the backbone has learned already, everything where it has not."""
+def learns_by_default(network: Network) -> dict[str, int]:
+    """The `unfreeze` map where a recipe has none: the head if the backbone has learned already, else everything.
+
+    The one place that decides it: only the network knows whether weights were loaded (a card may describe a network
+    without any), so a recipe's flags leave it open until there is one, see `finetune.recipe.flags`.
+    """
     return {"head": 0} if network.pretrained else {"all": 0}
 
 

@@ -1,11 +1,13 @@
-"""The trainer: an iterator over epochs that can be killed at any instant and go on to the same bits.
+"""The trainer: an iterator over epochs that can be killed at any instant and resumed to the same bits.
 
-Data order is a function of (seed, epoch), a view of (seed, epoch, image), dropout of (seed, step), the learning rate
-of the step alone: where a run stands is a few integers, and a checkpoint needs no loader or random state.
+Nothing is remembered that can be computed: the order of the data is a function of (seed, epoch), an augmented view of
+(seed, epoch, image), dropout of (seed, step), the learning rate of the step. So a few integers say where a run stands,
+and a checkpoint holds no loader and no random state. What a kill interrupts is done again from the last whole step.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
@@ -56,7 +58,6 @@ class Trainer:
         cache: what may be cached of the frozen features.
         val_is_final: there are no test images, so the final evaluation is of validation.
         checkpoints: where to save; None keeps the best weights in memory only.
-        extra: plain values that go into each checkpoint.
         stop: asked after each step; a signal number means save and stop.
         tick: told after each step.
         progress: told (what, done, total) while frozen features are computed.
@@ -75,7 +76,6 @@ class Trainer:
         cache: CachePlan | None = None,
         val_is_final: bool = False,
         checkpoints: Checkpoints | None = None,
-        extra: Mapping[str, Any] | None = None,
         stop: Callable[[], int | None] = lambda: None,
         tick: Tick | None = None,
         progress: Callable[[str, int, int], None] = lambda what, done, total: None,
@@ -84,8 +84,9 @@ class Trainer:
         self.network, self.module = network, compute.place(network.module)
         self.plan, self.train, self.val = plan, train, val
         self.settings, self.compute, self.checkpoints = settings, compute, checkpoints
-        self.extra, self.stop, self.tick, self.say = dict(extra or {}), stop, tick, say
-        self.progress, self.val_is_final = progress, val_is_final
+        self.stop, self.tick, self.progress, self.say = stop, tick, progress, say
+        self.val_is_final = val_is_final
+        self.extra: dict[str, Any] = {}
         self.position = Position()
         self.cache, self.stats = cache or CachePlan(on=False), CacheStats()
         self.learner: PhaseLearner | None = None
@@ -138,17 +139,15 @@ class Trainer:
         if self.learner is None or self.learner.phase != phase:
             resumed = before.get("kept") if before and before["phase"] == phase.index else None
             self.learner, decision = self.prepare(phase, resumed)
-            is_last = phase.stop >= self.plan.epochs
-            self.data = PhaseData(
-                decision, self.learner, self.cache, self.stats, is_last_phase=is_last, tick=self._filling
-            )
+            last = phase.stop >= self.plan.epochs
+
+            def tick(done: int, total: int) -> None:
+                self.progress("computing frozen features", done, total)
+                self._check_stop()
+
+            self.data = PhaseData(decision, self.learner, self.cache, self.stats, is_last_phase=last, tick=tick)
             self.say(decision.describe())
         return self.learner
-
-    def _filling(self, done: int, total: int) -> None:
-        """Show how far a table is; stop if asked to."""
-        self.progress("computing frozen features", done, total)
-        self._check_stop()
 
     def _train_epoch(self, learner: PhaseLearner) -> None:
         position, settings = self.position, self.settings
@@ -234,7 +233,7 @@ class Trainer:
         position.next_epoch()
         if learner.convex:
             position.epoch = learner.phase.stop  # it is solved: further epochs would change nothing
-        elif self._is_stale():
+        elif position.stale >= (self.settings.early_stop or math.inf):
             position.stop_early(learner.phase.index, learner.phase.start, learner.phase.stop)
         ended = position.epoch >= self.plan.epochs
         numbered = ended or self._saver.is_due_after(position.epoch)
@@ -255,9 +254,6 @@ class Trainer:
         with self.compute.own_threads():
             return self.data.eval_logits(tick) if self.learner else None
 
-    def _is_stale(self) -> bool:
-        return self.settings.early_stop is not None and self.position.stale >= self.settings.early_stop
-
     def state(self) -> dict[str, torch.Tensor]:
         """A copy of the network's weights, on the CPU."""
         return {name: value.detach().cpu().clone() for name, value in self.module.state_dict().items()}
@@ -267,8 +263,8 @@ class Trainer:
         learner, position = self.learner, self.position
         if learner is None:
             return None
-        cached = self.data.decision.cached()
-        content = checkpoint_of(self.module, learner, position, {"kept": cached, **self.extra})
+        extra = {"kept": self.data.decision.cached(), **self.extra}
+        content = checkpoint_of(self.module, learner, position, extra)
         return self._saver.save(content, position.step, best=best, numbered=numbered)
 
     def restore(self, checkpoint: Mapping[str, Any], *, unchanged: bool = True) -> None:
