@@ -32,13 +32,15 @@ def show_plan(recipe: Recipe, freeze: tuple[str, ...], as_json: bool, stop: Stop
     from finetune.data.source import outline
     from finetune.report.tables import plan_text
     from finetune.story.images import class_names, read_images
+    from finetune.train.state import patience_note
 
     with reporting(stop) as reporter:
         data = read_images(recipe, reporter, draw=False) if scan else outline(**_source(recipe))
         classes = data.classes if data is not None else class_names(recipe)
         classifier = Classifier.from_recipe(recipe, classes, freeze)
         found = classifier.plan(**recipe.train.model_dump())
-        reporter.notes([*found.warnings, *classifier.network.notes])
+        patience = patience_note(recipe.train.early_stop, recipe.train.select, len(found.phases))
+        reporter.notes([*found.warnings, *classifier.network.notes, *filter(None, [patience])])
         kept = [] if data is None else _kept(classifier, recipe, data)
     columns, rows = found.table()
     learning = [sum(found.parameters[name] for name in phase.learning) for phase in found.phases]

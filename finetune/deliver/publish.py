@@ -23,6 +23,7 @@ from finetune.report.faults import Faults
 from finetune.report.files import data_summary, write_report
 from finetune.runs.folder import RunFolder
 from finetune.runs.record import RunRecord
+from finetune.train.state import early_ends
 from finetune.train.trainer import Trainer
 
 
@@ -108,6 +109,7 @@ def publish_model(folder: RunFolder, trainer: Trainer) -> None:
         weights_sha256=tensors_sha256(state),
         freeze_proof=proof,
         best=trainer.position.best,
+        stopped_early=early_ends(trainer.position, trainer.settings) or None,
         temperature=network.temperature,
         threshold=network.threshold,
         cache=trainer.stats.as_dict(),

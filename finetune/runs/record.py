@@ -30,7 +30,7 @@ class RunRecord:
         best: {"epoch", "value"} of the best epoch.
         temperature: by which the network's logits are divided.
         threshold: confidence below which its answer is "not sure".
-        stopped_early: why fewer epochs were trained than the recipe says.
+        stopped_early: which phases `early_stop` has ended and why, one line each.
         metrics: the headline: split, accuracy, macro_f1.
         cache: what the feature cache did.
         timings: seconds by stage.
@@ -60,7 +60,7 @@ class RunRecord:
     best: dict[str, Any] | None = None
     temperature: float | None = None
     threshold: float | None = None
-    stopped_early: str | None = None
+    stopped_early: list[str] | None = None
     metrics: dict[str, Any] | None = None
     cache: dict[str, Any] | None = None
     timings: dict[str, Any] | None = None

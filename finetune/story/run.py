@@ -28,6 +28,7 @@ from finetune.runs.reporter import Reporter
 from finetune.story.images import read_images
 from finetune.story.recipes import prepare, save_recipe, with_decisions
 from finetune.story.result import Run
+from finetune.train.state import patience_note
 from finetune.train.trainer import Trainer
 
 
@@ -101,6 +102,7 @@ def carry_out(
     train(trainer, folder, reporter)
     clock.lap("train")
     publish_model(folder, trainer)
+    reporter.notes(folder.record.stopped_early or [])
     reporter.best(trainer.position.best, trainer.settings.select)
     judgement, split = judge(recipe, trainer, data, reporter)
     clock.lap("judge")
@@ -174,7 +176,8 @@ def mark_checkpoints(trainer: Trainer, folder: RunFolder, state: Mapping[str, An
 def show_plan(trainer: Trainer, reporter: Reporter) -> None:
     """Say what learns when, and what is worth knowing about it."""
     reporter.say(f"\n{plan_text(*trainer.plan.table())}\n")
-    reporter.notes([*trainer.plan.warnings, *trainer.network.notes])
+    patience = patience_note(trainer.settings.early_stop, trainer.settings.select, len(trainer.plan.phases))
+    reporter.notes([*trainer.plan.warnings, *trainer.network.notes, *filter(None, [patience])])
 
 
 def train(trainer: Trainer, folder: RunFolder, reporter: Reporter) -> None:

@@ -223,3 +223,22 @@ def step_batches(order: np.ndarray, batch_size: int, accumulate: int) -> list[li
     """An epoch's batches of indices, grouped by optimizer step."""
     batches = index_batches(order, batch_size)
     return [batches[start : start + accumulate] for start in range(0, len(batches), accumulate)]
+
+
+def patience_note(early_stop: int | None, select: str, phases: int) -> str:
+    """What `early_stop` will do, for the plan; empty where it is off."""
+    if early_stop is None:
+        return ""
+    after = f"{early_stop} epoch{'s' if early_stop > 1 else ''} without a better {select}"
+    rest = "; the thaws that are planned still come" if phases > 1 else ""
+    return f"early_stop: a phase ends after {after}{rest}"
+
+
+def early_ends(position: Position, settings: Settings) -> list[str]:
+    """Which phases `early_stop` has ended and why, one line each."""
+    patience = settings.early_stop or 0
+    why = f"no better {settings.select} for {patience} epoch{'s' if patience > 1 else ''} (early_stop)"
+    return [
+        f"phase {end['phase']} ended after {end['epochs']} of {end['planned']} epochs: {why}"
+        for end in position.ended_early
+    ]

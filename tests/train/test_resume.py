@@ -226,7 +226,7 @@ def test_a_changed_recipe_is_refused_with_its_changes(tiny: Path, tmp_path: Path
 
 def crowd(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on there is room for no table."""
-    monkeypatch.setattr("finetune.train.cache.free_memory", lambda: 0)
+    monkeypatch.setattr("finetune.train.cache_decision.free_memory", lambda: 0)
     monkeypatch.setattr(Store, "has_room", lambda *_: False)
 
 
