@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,7 @@ from finetune.data.samples.catalogue import CLASSES
 from finetune.data.scan import COLUMNS, scan
 from finetune.data.split import split
 from finetune.data.wanted import Wanted
-from finetune.errors import DataError
+from finetune.errors import DataError, UsageError
 from finetune.files import visible
 
 
@@ -43,12 +44,16 @@ class ImageFolder:
 
     def __init__(
         self,
-        folder: str | Path,
+        folder: str | os.PathLike[str],
         classes: Sequence[str] | None = None,
         on_bad: Literal["stop", "skip"] = "stop",
         tick: Callable[[int, int], None] | None = None,
         workers: int | None = None,
     ) -> None:
+        if not isinstance(folder, str | os.PathLike):
+            raise UsageError(
+                f"folder: {folder!r} is not a path", "give the folder of images, as text or a pathlib.Path"
+            )
         self.scan = scan(Path(folder), classes, on_bad, tick, workers)
         self.findings: list[Finding] = audit(self.scan)
         require_usable(self.findings)

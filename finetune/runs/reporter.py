@@ -38,6 +38,10 @@ class Reporter:
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
     stop: Callable[[], int | None] = lambda: None
 
+    def hooks(self) -> dict[str, Any]:
+        """What a trainer calls, by its names for them."""
+        return {"say": self.say, "tick": self.step, "progress": self.progress, "stop": self.stop}
+
     def reading(self, what: str, doing: str) -> Callable[[int, int], None]:
         """A `tick(done, total)` for a scan or an evaluation, which also stops it when asked to."""
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from finetune.classifier import Classifier
+from finetune.classifier.accept import path_of
 from finetune.data.dataset import Dataset
+from finetune.errors import UsageError
 from finetune.recipe.load import differences, dump, from_mapping, resolve
 from finetune.recipe.load import load as load_recipe
 from finetune.recipe.schema import Recipe
@@ -15,12 +18,14 @@ from finetune.runs.folder import RunFolder
 from finetune.train.trainer import Trainer
 
 
-def prepare(recipe: Recipe | Mapping[str, Any] | str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def prepare(recipe: Recipe | Mapping[str, Any] | str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
     """The resolved recipe: checked, with absolute paths and a name."""
-    if isinstance(recipe, (str, Path)):
-        loaded = load_recipe(Path(recipe), overrides)
+    if isinstance(recipe, str | os.PathLike):
+        loaded = load_recipe(path_of(recipe, "recipe"), overrides)
     elif isinstance(recipe, Mapping):
         loaded = from_mapping(recipe, "recipe", overrides)
+    elif not isinstance(recipe, Recipe):
+        raise UsageError(f"recipe: {recipe!r} is no recipe", "give the path of a YAML file, or a mapping of its keys")
     else:
         loaded = from_mapping(recipe.model_dump(), "recipe", overrides) if overrides else recipe
     return resolve(loaded, Path.cwd())
@@ -31,7 +36,7 @@ def save_recipe(folder: RunFolder, recipe: Recipe) -> None:
     folder.write_recipe(dump(recipe), recipe.model_dump(mode="json"))
 
 
-def saved_recipe(folder: RunFolder, data: str | Path | None = None) -> tuple[Recipe, list[str]]:
+def saved_recipe(folder: RunFolder, data: str | os.PathLike[str] | None = None) -> tuple[Recipe, list[str]]:
     """The run's recipe as it is now, and what was changed in it by hand, one line a key.
 
     Args:
@@ -44,7 +49,7 @@ def saved_recipe(folder: RunFolder, data: str | Path | None = None) -> tuple[Rec
     recipe = load_recipe(folder.names.recipe) if folder.names.recipe.exists() else began_with
     changes = [] if recipe in before else differences(began_with.model_dump(), recipe.model_dump())
     if data is not None:
-        moved = recipe.data.model_copy(update={"folder": str(Path(data).resolve())})
+        moved = recipe.data.model_copy(update={"folder": str(path_of(data, "data").resolve())})
         recipe = recipe.model_copy(update={"data": moved})
     return recipe, changes
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.classifier.accept import path_of
 from finetune.errors import UsageError
 from finetune.files import markup, read_json
 from finetune.runs.folder import RunFolder
@@ -39,7 +40,7 @@ class Run(os.PathLike[str]):
             UsageError: there is none.
             ArtefactError: its run.json is not readable.
         """
-        return cls(RunFolder.open(Path(path)).path)
+        return cls(RunFolder.open(path_of(path, "path")).path)
 
     @property
     def record(self) -> RunRecord:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING
 
 from finetune.classifier import Classifier
+from finetune.classifier.accept import path_of
 from finetune.errors import FinetuneError, UsageError
 from finetune.runs.folder import RunFolder
 from finetune.runs.reporter import Reporter
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 
 
 def resume(
-    run: str | Path | Run,
+    run: str | os.PathLike[str],
     *,
-    checkpoint: str | Path | None = None,
-    data: str | Path | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    data: str | os.PathLike[str] | None = None,
     accept_changes: bool = False,
     reporter: Reporter | None = None,
 ) -> Run:
@@ -41,7 +42,8 @@ def resume(
             one of another run.
     """
     reporter = reporter or Reporter()
-    folder = RunFolder.open(Path(run))
+    folder = RunFolder.open(path_of(run, "run"))
+    checkpoint = None if checkpoint is None else path_of(checkpoint, "checkpoint")
     recipe, changes = saved_recipe(folder, data)
     if folder.record.status == "finished" and not changes and checkpoint is None:
         reporter.say(f"{folder.path} is finished already: nothing to do")
@@ -66,13 +68,13 @@ def resume(
     return Run(folder.path)
 
 
-def open_run(run: str | Path | Run) -> tuple[nn.Module, torch.optim.Optimizer]:
+def open_run(run: str | os.PathLike[str]) -> tuple[nn.Module, torch.optim.Optimizer]:
     """The network and the optimizer of a run, as its newest checkpoint left them.
 
     Both take what any of the run's checkpoints holds: `model.load_state_dict(checkpoint["model_state_dict"])`,
     `optimizer.load_state_dict(checkpoint["optimizer_state_dict"])`.
     """
-    folder = RunFolder.open(Path(run))
+    folder = RunFolder.open(path_of(run, "run"))
     recipe, record = saved_recipe(folder)[0], folder.record
     classifier = Classifier.from_recipe(recipe, record.classes, record.freeze, run=record)
     train, module = recipe.train, classifier.network.module

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from finetune.classifier import Classifier
+from finetune.classifier.accept import path_of, patterns_of
 from finetune.data.batches import load_images
 from finetune.data.dataset import Dataset
 from finetune.deliver.export.of_run import export_at_the_end
@@ -33,11 +34,11 @@ from finetune.train.trainer import Trainer
 
 
 def run(
-    recipe: Recipe | Mapping[str, Any] | str | Path,
+    recipe: Recipe | Mapping[str, Any] | str | os.PathLike[str],
     *,
-    out: str | Path | None = None,
+    out: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
-    freeze: Sequence[str] = (),
+    freeze: Sequence[str] | str = (),
     reporter: Reporter | None = None,
 ) -> Run:
     """Do what a recipe says: read the images, build the network, freeze, train, evaluate, report.
@@ -58,9 +59,9 @@ def run(
     recipe = prepare(recipe, overrides)
     require_formats(recipe.export)
     choose(recipe.train.device, recipe.train.precision)  # refused before there is a folder
-    folder = RunFolder.create(Path(out) if out is not None else None, recipe.name or "run")
+    folder = RunFolder.create(None if out is None else path_of(out, "out"), recipe.name or "run")
     with folder.recording():
-        folder.record.freeze = list(freeze)
+        folder.record.freeze = list(patterns_of(freeze, "freeze"))
         save_recipe(folder, recipe)
         carry_out(folder, recipe, reporter or Reporter())
     return Run(folder.path)
@@ -137,10 +138,7 @@ def make_trainer(
         class_weights=recipe.data.class_weights,
         workers=recipe.data.workers,
         checkpoints=checkpoints_of(folder, recipe),
-        stop=reporter.stop,
-        tick=reporter.step,
-        progress=reporter.progress,
-        say=reporter.say,
+        **reporter.hooks(),
     )
 
 

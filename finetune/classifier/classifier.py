@@ -8,12 +8,16 @@ clf.evaluate(data.test).per_class
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.errors import DataError, UsageError
+from finetune.classifier import accept
+from finetune.classifier.images import checked_data_keys, evaluate_images, labelled_images
+from finetune.classifier.training import freeze_plan, make_trainer, require_split
+from finetune.files import visible
 from finetune.recipe.flags import with_default
 from finetune.recipe.section import train_config
 
@@ -26,9 +30,9 @@ if TYPE_CHECKING:
     from finetune.model.network import Network
     from finetune.model.plan import FreezePlan
     from finetune.recipe.schema import Recipe, TrainConfig
-    from finetune.runs.checkpoints import Checkpoints
     from finetune.runs.record import RunRecord
-    from finetune.train.trainer import Tick, Trainer
+    from finetune.runs.reporter import Reporter
+    from finetune.train.trainer import Trainer
 
 
 class Classifier:
@@ -37,16 +41,17 @@ class Classifier:
     Args:
         backbone: timm/NAME, torchvision/NAME, small/NAME, a card, a bundle or a run folder.
         classes: their names, in the order of the outputs.
-        weights: default (the published ones, or the card's), none, or a file.
-        unfreeze: layer pattern → epoch at which it starts to learn; by default the head with weights, all without.
+        weights: default (the published ones, or the card's), none (or None), or a file.
+        unfreeze: layer pattern → epoch at which it starts to learn, or patterns that learn from the start; by default
+            the head with weights, all without.
         freeze: layer patterns that never learn; they win over `unfreeze`.
-        head: linear, or {hidden: [128], activation: relu, dropout: 0.2}.
+        head: linear, the sizes of hidden layers, or {hidden: [128], activation: relu, dropout: 0.2}.
         options: passed to the architecture.
-        preprocess: size, mean, std, interpolation, crop, where they differ from the weights' own.
+        preprocess: size, mean, std, interpolation, crop, where they differ from the weights' own; or the size alone.
         in_chans: 3 for colour, 1 for grey; None for what the weights were trained on.
         seed: of the new head, data order, augmentation and dropout.
         device: auto, cpu, cuda, cuda:N or mps.
-        precision: of training: auto, fp32, bf16 or fp16. Judging is in fp32.
+        precision: of training: auto, fp32, bf16 or fp16. Evaluation is in fp32.
         load: False where a checkpoint brings the weights: none are read, and all else is as if they had been.
 
     Raises:
@@ -57,15 +62,15 @@ class Classifier:
 
     def __init__(
         self,
-        backbone: str,
+        backbone: str | os.PathLike[str],
         classes: Sequence[str],
         *,
-        weights: str = "default",
-        unfreeze: Mapping[str, int] | None = None,
-        freeze: Sequence[str] = (),
-        head: str | Mapping[str, Any] = "linear",
+        weights: str | os.PathLike[str] | None = "default",
+        unfreeze: Mapping[str, int] | Sequence[str] | str | None = None,
+        freeze: Sequence[str] | str = (),
+        head: str | Sequence[int] | Mapping[str, Any] = "linear",
         options: Mapping[str, Any] | None = None,
-        preprocess: Mapping[str, Any] | None = None,
+        preprocess: Mapping[str, Any] | int | None = None,
         in_chans: int | None = None,
         seed: int = 0,
         device: str = "auto",
@@ -75,20 +80,21 @@ class Classifier:
         from finetune.model.backbones import build
         from finetune.train.decide import learns_by_default
 
+        thaw, seed = accept.unfreeze_of(unfreeze), accept.whole_number(seed, "seed")
         network = build(
-            backbone,
-            list(classes),
-            weights=weights,
-            options=dict(options or {}),
-            preprocess=dict(preprocess or {}),
-            in_chans=in_chans,
-            head=head if isinstance(head, str) else dict(head),
+            accept.name_of(backbone, "backbone", "timm/resnet50"),
+            accept.classes_of(classes),
+            weights=accept.weights_of(weights),
+            options=accept.options_of(options),
+            preprocess=accept.preprocess_of(preprocess),
+            in_chans=None if in_chans is None else accept.whole_number(in_chans, "in_chans", 1),
+            head=accept.head_of(head),
             seed=seed,
             load=load,
         )
         self._take(network, seed, device, precision)
-        self.unfreeze = with_default(unfreeze, learns_by_default(network))
-        self.freeze = tuple(freeze)
+        self.unfreeze = with_default(thaw, learns_by_default(network))
+        self.freeze = accept.patterns_of(freeze, "freeze")
 
     @classmethod
     def from_recipe(
@@ -162,40 +168,49 @@ class Classifier:
         return self._plan(train_config(epochs=epochs, **train))
 
     def _plan(self, train: TrainConfig) -> FreezePlan:
-        from finetune.model.plan import make_plan
-        from finetune.train.decide import backbone_lr
+        return freeze_plan(self.network, self.unfreeze, self.freeze, train)
 
-        values = train.model_dump()
-        return make_plan(
-            self.network.groups,
-            self.network.parameters,
-            unfreeze=self.unfreeze,
-            freeze=self.freeze,
-            epochs=train.epochs,
-            lr=train.lr,
-            backbone_lr=backbone_lr(values, self.network.pretrained),
-            layer_decay=train.layer_decay,
-        )
-
-    def fit(self, data: Dataset, epochs: int = 10, *, augment: str = "light", **train: Any) -> Classifier:
+    def fit(
+        self,
+        data: Dataset,
+        epochs: int = 10,
+        *,
+        augment: str = "light",
+        class_weights: str = "none",
+        workers: int | None = None,
+        reporter: Reporter | None = None,
+        **train: Any,
+    ) -> Classifier:
         """Train on `data.train`, keep the epoch that is best on `data.val`; returns itself.
 
         Args:
             data: split images.
             epochs: passes over the training images.
             augment: none, light or strong.
+            class_weights: none, or balanced: each class counts as if it had as many images as the others.
+            workers: threads that decode images; None for one per core.
+            reporter: takes messages and progress; by default a line an epoch on stderr.
             **train: other keys of a recipe's `train`: batch_size, lr, optimizer, schedule, early_stop, ….
 
         Raises:
+            UsageError: an unknown key, or data without a split.
             DataError: its classes are not those of the classifier, or an image changed meanwhile.
             DivergedError: the loss is not finite.
         """
+        from finetune.runs.reporter import Reporter
+
+        reporter = reporter or Reporter()
         config = train_config(epochs=epochs, **train)
-        trainer = self.trainer(data, config, augment=augment)
-        self.history_ = list(trainer)
+        choices = checked_data_keys(augment=augment, class_weights=class_weights)
+        trainer = self.trainer(data, config, **choices, workers=workers, **reporter.hooks())
+        self.history_ = []
+        for record in trainer:
+            self.history_.append(record)
+            reporter.epoch(record, config.epochs)
         self.network.module.load_state_dict(trainer.best_state())
         self.network.temperature = trainer.position.temperature
         self.network.auto_threshold = trainer.position.auto_threshold
+        reporter.best(trainer.position.best, config.select)
         return self
 
     def trainer(
@@ -206,56 +221,35 @@ class Classifier:
         augment: str = "light",
         class_weights: str = "none",
         workers: int | None = None,
-        checkpoints: Checkpoints | None = None,
-        stop: Callable[[], int | None] = lambda: None,
-        tick: Tick | None = None,
-        progress: Callable[[str, int, int], None] = lambda what, done, total: None,
-        say: Callable[[str], None] = lambda text: None,
+        **hooks: Any,
     ) -> Trainer:
-        """The iterator over epochs that `fit` runs through; see `finetune.train.trainer.Trainer`."""
-        from finetune.data.batches import load_images
-        from finetune.train.decide import make_cache, make_settings
-        from finetune.train.trainer import Trainer
-
-        self._require_classes(data)
-        values = train.model_dump()
-        settings = make_settings(values, data.train, augment, class_weights, self.seed, self.network)
-        self.network.loss = settings.loss
-        cache = make_cache(values)
-        train_images, val_images = (
-            load_images(part, self.network.preprocess, workers, cache.pictures()) for part in (data.train, data.val)
-        )
-        return Trainer(
+        """The iterator over epochs that `fit` runs through; see `finetune.classifier.training.make_trainer`."""
+        require_split(data, self.classes)
+        return make_trainer(
             self.network,
             self._plan(train),
-            train_images,
-            val_images,
-            settings,
-            self.compute if train.speed == "auto" else replace(self.compute, speed="off"),
-            cache=cache,
-            val_is_final=data.parts()[-1][0] == "val",
-            checkpoints=checkpoints,
-            stop=stop,
-            tick=tick,
-            progress=progress,
-            say=say,
+            data,
+            train,
+            self.compute,
+            augment=augment,
+            class_weights=class_weights,
+            workers=workers,
+            seed=self.seed,
+            **hooks,
         )
 
-    def evaluate(self, images: ImageSet) -> Metrics:
+    def evaluate(self, images: ImageSet | Dataset | str | os.PathLike[str]) -> Metrics:
         """Metrics on labelled images, in fp32; `.per_class` is a pandas DataFrame.
 
+        Args:
+            images: one split, such as `data.test`; a split data set, of which the test images are taken; or a folder
+                with one folder of images per class.
+
         Raises:
+            UsageError: there are no test images.
             DataError: the images have a class that the classifier does not know.
         """
-        from finetune.data.batches import load_images
-        from finetune.data.dataset import ImageSet
-        from finetune.evaluate.judge import judge_images
-
-        # labels by name, in this classifier's order
-        relabelled = ImageSet(images.root, images.table, self.classes, images.pixels)
-        loaded = load_images(relabelled, self.network.preprocess)
-        network = self.network
-        return judge_images(network, loaded, self.compute.in_fp32(), loss=network.loss).metrics
+        return evaluate_images(self.network, labelled_images(images), self.compute.in_fp32())
 
     def predict(self, source: Picture | Sequence[Picture]) -> Prediction | list[Prediction]:
         """The label and confidence of one picture, or a list of them; see `finetune.deliver.predictor.Predictor`."""
@@ -270,27 +264,28 @@ class Classifier:
 
         return Predictor(self.network, self.compute.in_fp32(), threshold=threshold, images=images)
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write a model bundle (`model.safetensors`, `model.json`, `README.md`) that `load` and every command take."""
         from finetune.deliver.card import save_with_card
 
-        return save_with_card(Path(folder), self.network)
+        return save_with_card(accept.path_of(folder, "folder"), self.network)
 
-    def export(self, folder: str | Path, to: str | Sequence[str] = "onnx", images: ImageSet | None = None) -> Path:
+    def export(
+        self, folder: str | os.PathLike[str], to: str | Sequence[str] = "onnx", images: ImageSet | None = None
+    ) -> Path:
         """Write the network for other programs; see `finetune.deliver.export.of_run.export_to`."""
         from finetune.deliver.export.of_run import export_to as do
 
-        return do(self.network, Path(folder), to, images)
+        return do(self.network, accept.path_of(folder, "folder"), to, images)
 
-    def _require_classes(self, data: Dataset) -> None:
-        if not (hasattr(data, "train") and hasattr(data, "val")):
-            raise UsageError(f"data: {type(data).__name__} has no train and val", "give ImageFolder(…).split(…)")
-        if list(data.classes) != self.classes:
-            problem = f"{data.root}: its classes {data.classes} are not the classifier's {self.classes}"
-            raise DataError(problem, "make the classifier with classes=data.classes")
+    def __repr__(self) -> str:
+        """One line: the architecture, the classes, and what learns."""
+        names = ", ".join(visible(name) for name in self.classes[:4]) + (", …" if len(self.classes) > 4 else "")
+        learns = ", ".join(f"{pattern} from epoch {epoch}" for pattern, epoch in self.unfreeze.items())
+        return f"<Classifier {self.network.architecture}: {len(self.classes)} classes ({names}), learns: {learns}>"
 
 
-def load(folder: str | Path) -> Classifier:
+def load(folder: str | os.PathLike[str]) -> Classifier:
     """The classifier of a model bundle or of a finished run.
 
     Raises:
@@ -298,4 +293,4 @@ def load(folder: str | Path) -> Classifier:
     """
     from finetune.model.bundle import load_bundle
 
-    return Classifier.of(load_bundle(Path(folder)))
+    return Classifier.of(load_bundle(accept.path_of(folder, "folder")))

@@ -1,0 +1,106 @@
+"""From split images and a recipe's `train` section to a trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import DataError, UsageError
+from finetune.recipe.schema import TrainConfig
+
+if TYPE_CHECKING:
+    from finetune.data.dataset import Dataset
+    from finetune.device import Compute
+    from finetune.model.network import Network
+    from finetune.model.plan import FreezePlan
+    from finetune.train.trainer import Trainer
+
+
+def require_split(data: Dataset, classes: list[str]) -> None:
+    """Refuse what cannot be trained on.
+
+    Raises:
+        UsageError: it is not split. DataError: its classes are others.
+    """
+    if not (hasattr(data, "train") and hasattr(data, "val")):
+        raise UsageError(f"data: {type(data).__name__} has no train and val", "give ImageFolder(…).split(…)")
+    if list(data.classes) != classes:
+        problem = f"{data.root}: its classes {data.classes} are not the classifier's {classes}"
+        raise DataError(problem, "make the classifier with classes=data.classes")
+
+
+def freeze_plan(network: Network, unfreeze: Mapping[str, int], freeze: Sequence[str], train: TrainConfig) -> FreezePlan:
+    """What of a network learns when and how fast.
+
+    Args:
+        network: gives the layer groups.
+        unfreeze: layer pattern → epoch at which it starts to learn.
+        freeze: layer patterns that never learn.
+        train: gives the epochs and the rates.
+    """
+    from finetune.model.plan import make_plan
+    from finetune.train.decide import backbone_lr
+
+    return make_plan(
+        network.groups,
+        network.parameters,
+        unfreeze=unfreeze,
+        freeze=freeze,
+        epochs=train.epochs,
+        lr=train.lr,
+        backbone_lr=backbone_lr(train.model_dump(), network.pretrained),
+        layer_decay=train.layer_decay,
+    )
+
+
+def make_trainer(
+    network: Network,
+    plan: FreezePlan,
+    data: Dataset,
+    train: TrainConfig,
+    compute: Compute,
+    *,
+    augment: str,
+    class_weights: str,
+    workers: int | None,
+    seed: int,
+    **hooks: Any,
+) -> Trainer:
+    """The trainer of a network on `data.train`, which chooses the best epoch on `data.val`.
+
+    Args:
+        network: changed in place.
+        plan: what learns when.
+        data: split images of the network's classes.
+        train: how.
+        compute: where.
+        augment: none, light or strong.
+        class_weights: none or balanced.
+        workers: threads that decode; None for one per core.
+        seed: of data order, augmentation and dropout.
+        **hooks: checkpoints, stop, tick, progress and say of `finetune.train.trainer.Trainer`.
+    """
+    from finetune.data.batches import load_images
+    from finetune.train.decide import make_cache, make_settings
+    from finetune.train.trainer import Trainer
+
+    require_split(data, network.classes)
+    values = train.model_dump()
+    settings = make_settings(values, data.train, augment, class_weights, seed, network)
+    network.loss = settings.loss
+    cache = make_cache(values)
+    train_images, val_images = (
+        load_images(part, network.preprocess, workers, cache.pictures()) for part in (data.train, data.val)
+    )
+    return Trainer(
+        network,
+        plan,
+        train_images,
+        val_images,
+        settings,
+        compute if train.speed == "auto" else replace(compute, speed="off"),
+        cache=cache,
+        val_is_final=data.test is None,
+        **hooks,
+    )
