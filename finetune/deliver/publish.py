@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finetune.data.batches import load_images
+from finetune.data.batches import AnyImages, load_images
 from finetune.data.dataset import Dataset
 from finetune.data.manifest import changes, write_manifest
 from finetune.data.samples.catalogue import is_drawn
@@ -14,13 +15,14 @@ from finetune.device import versions
 from finetune.errors import DataError
 from finetune.evaluate.activations import example
 from finetune.evaluate.coverage import TARGET
-from finetune.evaluate.judge import Judgement
+from finetune.evaluate.judge import BATCH, Judgement
 from finetune.model.bundle import save_bundle
 from finetune.model.freeze import freeze_hashes, freeze_proof
 from finetune.model.network import Network
 from finetune.model.weights import tensors_sha256
 from finetune.report.faults import Faults
 from finetune.report.files import data_summary, write_report
+from finetune.report.thumbnails import thumbnail
 from finetune.runs.folder import RunFolder
 from finetune.runs.record import RunRecord
 from finetune.train.state import early_ends
@@ -119,6 +121,17 @@ def publish_model(folder: RunFolder, trainer: Trainer) -> None:
     save_bundle(folder.names.model, network, lineage)
 
 
+def _thumbnails(images: AnyImages, places: Sequence[int]) -> dict[int, str]:
+    """Small pictures of the images at these places, as the network sees them."""
+    batches = [places[start : start + BATCH] for start in range(0, len(places), BATCH)]
+    with contextlib.closing(images.batches(batches)) as shown:
+        return {
+            place: thumbnail(picture.numpy())
+            for indices, pixels in shown
+            for place, picture in zip(indices.tolist(), pixels, strict=True)
+        }
+
+
 def _threshold(folder: RunFolder, network: Network) -> float | None:
     """What the recipe's `report.threshold` comes to."""
     asked = folder.record.recipe.get("report", {}).get("threshold")
@@ -147,12 +160,13 @@ def publish_report(folder: RunFolder, trainer: Trainer, data: Dataset, judgement
         "backbone": recipe["model"]["backbone"],
         "best_epoch": (trainer.position.best or {}).get("epoch"),
         "seed": recipe["seed"],
+        "folder": str(folder.path),
         "data": data_summary(data.table, str(data.root), data.notes, data.bad),
     }
-    faults = Faults()
+    faults, pixels = Faults(), load_images(images, network.preprocess)
     passage = None
     with faults.tolerate("features.png"):
-        passage = example(network, load_images(images, network.preprocess), judgement, trainer.compute.in_fp32())
+        passage = example(network, pixels, judgement, trainer.compute.in_fp32())
     faults.lines += write_report(
         folder.names.report.folder,
         split=split,
@@ -164,6 +178,7 @@ def publish_report(folder: RunFolder, trainer: Trainer, data: Dataset, judgement
         plan=trainer.plan.table(),
         run=about,
         cautions=judgement.cautions,
+        thumbnails=lambda places: _thumbnails(pixels, places),
         passage=passage,
     )
     with faults.tolerate("the model card"):

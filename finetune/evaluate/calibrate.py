@@ -15,7 +15,7 @@ import math
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from finetune.evaluate.metrics import probabilities
+from finetune.evaluate.metrics import ECE_BINS, confidence_bins, probabilities
 
 LOWEST, HIGHEST = 0.05, 20.0
 """Temperatures outside which none is looked for."""
@@ -60,3 +60,34 @@ def _lowest(logits: np.ndarray, labels: np.ndarray, loss: str, smoothing: float)
     bounds = (math.log(LOWEST), math.log(HIGHEST))
     found = minimize_scalar(mean_loss, bounds=bounds, method="bounded", options={"xatol": 1e-7})
     return math.exp(float(found.x))
+
+
+def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """What a further temperature makes of probabilities that are a softmax, float64 [N, C]."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(probabilities) / temperature
+        powers = np.exp(logs - logs.max(axis=1, keepdims=True, initial=-np.inf))
+        result: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+    return result
+
+
+def ece_of_the_calibrated(probabilities: np.ndarray, draws: int = 100, seed: int = 0) -> float:
+    """The calibration error that so many images show on average although every confidence is true.
+
+    The error is a sum of absolute gaps, so chance adds to it and never takes away: with few images it is never 0.
+
+    Args:
+        probabilities: float64 [N, C]; rows that are not finite are left out.
+        draws: of right and wrong answers.
+        seed: of the draws.
+    """
+    confidence = probabilities[np.isfinite(probabilities).all(axis=1)].max(axis=1, initial=0.0)
+    if not len(confidence):
+        return 0.0
+    random = np.random.default_rng(np.random.SeedSequence(seed))
+    bins = confidence_bins(confidence, ECE_BINS)
+    gaps = []
+    for _ in range(draws):
+        right = random.random(len(confidence)) < confidence
+        gaps.append(np.abs(np.bincount(bins, weights=right - confidence, minlength=ECE_BINS)).sum())
+    return float(np.mean(gaps) / len(confidence))

@@ -12,6 +12,9 @@ from finetune.evaluate.metrics import predict
 TARGET = 0.95
 """Share of right answers that the automatic threshold is to reach."""
 
+FEWEST = 20
+"""Answers that a threshold must leave on the images that it is found on."""
+
 
 @dataclass(frozen=True)
 class Answered:
@@ -65,10 +68,12 @@ def coverage_curve(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.nd
 def auto_threshold(labels: np.ndarray, probabilities: np.ndarray, target: float = TARGET) -> float | None:
     """The lowest confidence at which the answers given are right in `target` of the cases; 0 where all may be given.
 
-    None where no confidence reaches it.
+    None where no confidence reaches it for `FEWEST` images, or a tenth of all if these are fewer: a single lucky answer
+    is no reason to believe in it.
     """
     thresholds, shares, accuracies = coverage_curve(labels, probabilities)
-    reached = np.flatnonzero(accuracies >= target)
+    enough = shares * len(labels) >= min(FEWEST, len(labels) / 10) - 1e-9
+    reached = np.flatnonzero((accuracies >= target) & enough)
     if not len(reached):
         return None
     last = int(reached[-1])

@@ -161,9 +161,15 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int =
         return None
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels
-    inside = np.clip(np.searchsorted(np.linspace(0, 1, bins + 1), confidence, side="left") - 1, 0, bins - 1)
+    inside = confidence_bins(confidence, bins)
     gaps = np.bincount(inside, weights=correct, minlength=bins) - np.bincount(inside, confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(labels))
+
+
+def confidence_bins(confidence: np.ndarray, bins: int = ECE_BINS) -> np.ndarray:
+    """The bin of each confidence, int64 [N], of so many equal ones (low, high]."""
+    found: np.ndarray = np.clip(np.searchsorted(np.linspace(0, 1, bins + 1), confidence, side="left") - 1, 0, bins - 1)
+    return found
 
 
 def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float | None:

@@ -57,10 +57,9 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [float(f"{index * step:.12g}") for index in range(first, max(last, first + 1) + 1)]
 
 
-def epoch_ticks(last: int, about: int = 8) -> list[int]:
-    """Whole epochs from 0 to `last`, evenly apart."""
-    step = max(1, math.ceil(last / about))
-    return list(range(0, last + 1, step))
+def epoch_ticks(last: int, first: int = 0, about: int = 8) -> list[int]:
+    """Whole epochs from `first` to `last`, evenly apart."""
+    return list(range(first, last + 1, max(1, math.ceil((last - first) / about))))
 
 
 def tick_labels(marks: Sequence[float]) -> list[str]:

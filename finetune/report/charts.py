@@ -14,7 +14,7 @@ import numpy as np
 from markupsafe import Markup
 
 from finetune.evaluate.intervals import wilson
-from finetune.evaluate.metrics import ECE_BINS
+from finetune.evaluate.metrics import ECE_BINS, confidence_bins
 from finetune.report.axes import Scale, epoch_ticks, tick_labels, ticks
 
 if TYPE_CHECKING:
@@ -54,14 +54,15 @@ def curves(label: str, lines: Sequence[Line], thaws: Sequence[tuple[int, str]], 
     """
     height, right, top, bottom = 210.0, 412.0, 18.0, 184.0
     finite = [y for line in lines for _, y in line.points if math.isfinite(y)]
-    last = int(max((x for line in lines for x, _ in line.points), default=0))
+    epochs = [int(x) for line in lines for x, _ in line.points] or [0]
+    first, last = min(epochs), max(epochs)
     marks = ticks(min(finite, default=0.0), max(finite, default=1.0))
     labels = tick_labels(marks)
     left = max(40.0, 12 + 6.4 * max(map(len, labels)))
-    across = Scale(-0.35, last + 0.35, left, right)
+    across = Scale(first - 0.35, last + 0.35, left, right)
     up = Scale(marks[0], marks[-1], bottom, top)
     parts = [_rule(left, right, up(value), label) for value, label in zip(marks, labels, strict=True)]
-    parts += [_text(across(epoch), bottom + 17, str(epoch), "middle") for epoch in epoch_ticks(last)]
+    parts += [_text(across(epoch), bottom + 17, str(epoch), "middle") for epoch in epoch_ticks(last, first)]
     for epoch, text in thaws:
         x = across(epoch - 0.5)
         parts.append(_line(x, top - 6, x, bottom, "thaw"))
@@ -83,8 +84,7 @@ def calibration_bins(labels: NDArray[np.int64], probabilities: NDArray[np.float6
     finite = np.isfinite(probabilities).all(axis=1)
     confidence = probabilities[finite].max(axis=1, initial=0.0)
     right = probabilities[finite].argmax(axis=1) == labels[finite]
-    edges = np.linspace(0, 1, ECE_BINS + 1)
-    index = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, ECE_BINS - 1)
+    index = confidence_bins(confidence)
     found = []
     for number in np.unique(index):
         inside = index == number
@@ -116,6 +116,34 @@ def calibration(label: str, bins: Sequence[Bin]) -> Markup:
     parts.append(_line(left, base, right, base, "grid"))
     parts += [_text(across(value), height - 7, f"{value:g}", "middle") for value in (0, 0.25, 0.5, 0.75)]
     return _svg(label, height, [*parts, _text(across(1.0), height - 7, "1", "end")])
+
+
+def coverage(
+    label: str, shares: NDArray[np.float64], accuracies: NDArray[np.float64], mark: tuple[float, float] | None
+) -> Markup:
+    """Accuracy of the answers given against the share of images answered.
+
+    Args:
+        label: what a screen reader says of the picture.
+        shares: float64 [K], rising.
+        accuracies: float64 [K].
+        mark: (share, accuracy) at the threshold.
+    """
+    height, left, right, top, bottom = 250.0, 40.0, 412.0, 10.0, 214.0
+    lowest = float(accuracies[len(accuracies) // 20 :].min(initial=1.0))  # the first few images alone swing wildly
+    marks = ticks(min(lowest, 0.98), 1.0)
+    across, up = Scale(0, 1, left, right), Scale(marks[0], 1.0, bottom, top)
+    shown = [value for value in marks if value <= 1.0]
+    parts = [_rule(left, right, up(value), text) for value, text in zip(shown, tick_labels(marks), strict=False)]
+    parts += [_text(across(value), bottom + 17, f"{100 * value:.0f}%", "middle") for value in (0.25, 0.5, 0.75)]
+    parts.append(_text(right, bottom + 17, "100%", "end"))
+    places = np.unique(np.linspace(0, len(shares) - 1, 200).round().astype(int)) if len(shares) else np.empty(0, int)
+    path = "M" + "L".join(f"{across(shares[i]):.1f} {up(accuracies[i]):.1f}" for i in places) if len(places) else ""
+    parts.append(Markup('<path class="curve a" d="{}"/>').format(path))
+    if mark is not None:
+        ring = '<circle class="ring" cx="{:.1f}" cy="{:.1f}" r="6"/>'
+        parts.append(Markup(ring).format(across(mark[0]), up(mark[1])))
+    return _svg(label, height, parts)
 
 
 def _curve(line: Line, across: Scale, up: Scale) -> list[Markup]:

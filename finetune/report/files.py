@@ -13,7 +13,9 @@ from finetune.report import plots
 from finetune.report.charts import calibration_bins
 from finetune.report.faults import Faults
 from finetune.report.features import features_png
-from finetune.report.page import Context, render, thaws
+from finetune.report.gallery import Picks, pick
+from finetune.report.learning import thaws
+from finetune.report.page import Context, render
 from finetune.runs.names import ReportNames
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ def write_report(
     plan: tuple[Sequence[str], Sequence[Sequence[object]]] = ((), ()),
     run: Mapping[str, Any] | None = None,
     cautions: Sequence[str] = (),
+    thumbnails: Callable[[Sequence[int]], Mapping[int, str]] | None = None,
     passage: Passage | None = None,
 ) -> list[str]:
     """Write `metrics.json`, `per_class.csv`, `confusion.csv`, `predictions.csv`, the pictures and `report.html`.
@@ -55,8 +58,9 @@ def write_report(
         plan: columns and rows of `plan.csv`.
         run: for the page, each key optional: name, backbone, date (or finished, ISO 8601), status, best_epoch, recipe
             (resolved), batchnorm, device, precision, cache, timings (seconds by name), versions, weights_sha256,
-            freeze_proof, warnings, and data as `data_summary` gives it.
+            freeze_proof, temperature, threshold, folder, warnings, and data as `data_summary` gives it.
         cautions: what qualifies the figures, one sentence each.
+        thumbnails: makes the pictures of so many images, by their places in the predictions, as `data:` addresses.
         passage: of one picture through the network, to be shown.
 
     Returns:
@@ -73,11 +77,15 @@ def write_report(
     pictures = _pictures(metrics, predictions, classes, history, passage, faults)
     for name, png in pictures.items():
         write_atomic(folder / name, png)
+    picks, small = Picks(), {}
+    with faults.tolerate("pictures of single images"):
+        picks = pick(predictions[1], predictions[2])
+        small = dict(thumbnails(picks.pictured())) if thumbnails else {}
     with faults.tolerate(paths.page.name):
         about = {**(run or {})}
         about["warnings"] = [*(about.get("warnings") or ()), *faults.lines]
-        page = Context(split, selected_on, summary, metrics.confusion, predictions, history, plan, about, pictures)
-        write_text(paths.page, render(page))
+        parts = (split, selected_on, summary, metrics.confusion, predictions, history, plan, about, pictures, picks)
+        write_text(paths.page, render(Context(*parts, small), faults))
     return faults.lines
 
 

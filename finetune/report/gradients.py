@@ -16,7 +16,7 @@ MOST = 24
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 210.0, 92.0, 34.0, 204.0, 6.0, 74.0
 
 Series = dict[str, list[tuple[int, float]]]
-"""Layer group → (epoch, mean norm of its gradient), for the epochs in which it learnt."""
+"""Layer group → (epoch from 1, mean norm of its gradient), for the epochs in which it learnt."""
 
 
 def series(history: Sequence[Mapping[str, Any]]) -> Series:
@@ -25,7 +25,7 @@ def series(history: Sequence[Mapping[str, Any]]) -> Series:
     for row in history:
         for name, value in row.items():
             if name.startswith(COLUMN) and value not in (None, "") and math.isfinite(float(value)):
-                found.setdefault(name.removeprefix(COLUMN), []).append((int(row["epoch"]), float(value)))
+                found.setdefault(name.removeprefix(COLUMN), []).append((int(row["epoch"]) + 1, float(value)))
     order = [name.removeprefix(COLUMN) for row in history[:1] for name in row]
     return {group: found[group] for group in sorted(found, key=lambda group: order.index(group))}
 
@@ -39,7 +39,7 @@ def charts(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     last = max(epoch for points in found.values() for epoch, _ in points)
     low, high = math.floor(math.log10(min(norms))), math.ceil(math.log10(max(norms)))
     up = Scale(low, max(high, low + 1), BOTTOM, TOP)
-    across = Scale(-0.35, last + 0.35, LEFT, RIGHT)
+    across = Scale(0.65, last + 0.35, LEFT, RIGHT)
     groups = list(found)
     if len(groups) > MOST:
         groups = [groups[round(place * (len(groups) - 1) / (MOST - 1))] for place in range(MOST)]
@@ -69,7 +69,7 @@ def _chart(group: str, points: Sequence[tuple[int, float]], across: Scale, up: S
     step = max(1, math.ceil((up.high - up.low) / 3))
     parts = [_rule(up(power), power) for power in range(math.ceil(up.high), math.floor(up.low) - 1, -step)]
     last = int(across.high)
-    for epoch in {0, last} if last > 8 else epoch_ticks(last):
+    for epoch in {1, last} if last > 9 else epoch_ticks(last, 1):
         form = '<text class="tick" x="{:.1f}" y="{:.1f}" text-anchor="middle">{}</text>'
         parts.append(Markup(form).format(across(epoch), BOTTOM + 15, epoch))
     places = [(across(epoch), up(math.log10(norm))) for epoch, norm in points if norm > 0]

@@ -80,6 +80,8 @@ def percent(share: float | None) -> str:
     """A share as a percentage with one decimal, never rounded to 100 while something is wrong."""
     if share is None or share != share:
         return "–"
+    if 0 < share < 0.0005:
+        return "<0.1%"
     return "99.9%" if 0.9995 <= share < 1 else f"{share * 100:.1f}%"
 
 

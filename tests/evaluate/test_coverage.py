@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import finetune as ft
 from finetune.errors import UsageError
-from finetune.evaluate.coverage import answered, auto_threshold, coverage_curve
+from finetune.evaluate.coverage import FEWEST, answered, auto_threshold, coverage_curve
 from finetune.files import read_json
 from finetune.recipe.load import from_mapping
 from tests.makers import class_folders
@@ -43,7 +43,9 @@ def test_the_threshold_is_the_lowest_that_reaches_the_target(n: int, seed: int, 
     labels, chances = drawn(n, seed)
     threshold = auto_threshold(labels, chances, target)
     lower = np.append(chances.max(axis=1), 0.0)
-    reaching = [value for value in lower if (answered(labels, chances, value).accuracy or 0) >= target]
+    left = [answered(labels, chances, value) for value in lower]
+    enough = min(FEWEST, n / 10)
+    reaching = [one.threshold for one in left if (one.accuracy or 0) >= target and one.count >= enough]
     if threshold is None:
         assert not reaching
         return
@@ -58,6 +60,8 @@ def test_ends() -> None:
     assert auto_threshold(labels, chances) == 0.0, "all right: every answer is given"
     assert auto_threshold(1 - labels, chances) is None
     assert auto_threshold(np.array([0, 1]), chances) == 0.9
+    lucky = np.concatenate([[[0.99, 0.01]], np.tile([[0.6, 0.4]], (99, 1))])
+    assert auto_threshold(np.arange(100) % 2, lucky) is None, "one lucky answer is not enough"
     lost = np.array([[np.nan, np.nan], [0.8, 0.2]])
     assert answered(labels, lost, 0.0).count == 1
     assert auto_threshold(labels, lost) == 0.8

@@ -16,6 +16,7 @@ from finetune.errors import ResourceError
 from finetune.evaluate.metrics import judge
 from finetune.report import charts, files, gradients, page, plots
 from finetune.report.axes import LARGEST, Scale, tick_labels, ticks
+from finetune.report.learning import learning
 
 ANY = st.floats(allow_nan=True, allow_infinity=True)
 EPS = 2.220446049250313e-16
@@ -76,10 +77,8 @@ def test_curves_of_every_kind_are_drawn(values: list[tuple[float | None, ...]]) 
     context = page.Context(
         "test", False, metrics.as_dict("test"), metrics.confusion, (["x", "y"], labels, chances), history
     )
-    learning = page._learning(context)
-    text = (
-        str(learning["loss"]) + str(learning["scores"]) + "".join(str(one["picture"]) for one in learning["gradients"])
-    )
+    shown = learning(context.history, context.plan, context.run)
+    text = str(shown["loss"]) + str(shown["scores"]) + "".join(str(one["picture"]) for one in shown["gradients"])
     assert "nan" not in text
     assert "inf" not in text
     gradients.comparison(history)

@@ -1,0 +1,73 @@
+"""What a reader should worry about, in plain sentences, gravest first; they stand right below the headline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from finetune.files import visible
+from finetune.report.tables import TOO_FEW
+
+UNBALANCED = 8
+"""Times as many training images in the largest class as in the smallest, from which on it is said."""
+SURE = 0.95
+
+
+def worries(
+    metrics: Mapping[str, Any],
+    data: Mapping[str, Any],
+    mistakes: Sequence[Mapping[str, Any]],
+    curves: str,
+    calibration: str,
+) -> list[str]:
+    """All that applies, each a sentence without its stop.
+
+    Args:
+        metrics: the content of `metrics.json`.
+        data: what `data_summary` gives.
+        mistakes: the surest mistakes, with `sure`.
+        curves: over- or underfitting, as `learning.fitting` says it.
+        calibration: as `confidence.overconfidence` says it.
+    """
+    found = [*metrics.get("cautions", ())]
+    found += _no_better_than_nothing(metrics)
+    found += _small_classes(metrics["per_class"])
+    found += _imbalance(data)
+    found += [line for line in (curves, calibration) if line]
+    sure = sum(one["sure"] >= SURE for one in mistakes)
+    if sure:
+        several = f"In {sure} mistakes it was" if sure > 1 else "In one mistake it was"
+        found.append(f"{several} at least {SURE:.0%} sure: look there for wrong labels first")
+    return found
+
+
+def _no_better_than_nothing(metrics: Mapping[str, Any]) -> list[str]:
+    base, interval = metrics.get("base_rate"), metrics.get("accuracy_ci95")
+    if not metrics["n"] or base is None or interval is None or interval[0] > base:
+        return []
+    return [
+        f"It is not clearly better than always naming the largest class, which is right {100 * base:.1f}% of the time"
+    ]
+
+
+def _small_classes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    few = [visible(row["class"]) for row in rows if row["support"] < TOO_FEW]
+    if not few:
+        return []
+    named = ", ".join(few[:4]) + (f" and {len(few) - 4} more" if len(few) > 4 else "")
+    which = "Every class has" if len(few) == len(rows) else f"{len(few)} of {len(rows)} classes have"
+    return [f"{which} fewer than {TOO_FEW} images here, too few to trust the scores of single classes: {named}"]
+
+
+def _imbalance(data: Mapping[str, Any]) -> list[str]:
+    counts = {name: count for name, count in ((data.get("counts") or {}).get("train") or {}).items() if count}
+    if len(counts) < 2:
+        return []
+    small, large = min(counts, key=lambda name: counts[name]), max(counts, key=lambda name: counts[name])
+    times = counts[large] / counts[small]
+    if times < UNBALANCED:
+        return []
+    return [
+        f"Unbalanced: {visible(large)} has {times:.0f} times as many training images as {visible(small)} "
+        f"({counts[large]:,} and {counts[small]:,}); see data.class_weights"
+    ]
