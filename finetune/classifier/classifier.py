@@ -208,8 +208,7 @@ class Classifier:
             self.history_.append(record)
             reporter.epoch(record, config.epochs)
         self.network.module.load_state_dict(trainer.best_state())
-        self.network.temperature = trainer.position.temperature
-        self.network.auto_threshold = trainer.position.auto_threshold
+        trainer.position.put_into(self.network)
         reporter.best(trainer.position.best, config.select)
         return self
 

@@ -101,7 +101,7 @@ def publish_model(folder: RunFolder, trainer: Trainer) -> None:
     """Load the best weights into the network, prove what stayed frozen, write the bundle."""
     state, network = trainer.best_state(), trainer.network
     network.module.load_state_dict(state)
-    network.temperature, network.auto_threshold = trainer.position.temperature, trainer.position.auto_threshold
+    trainer.position.put_into(network)
     network.threshold = _threshold(folder, network)
     proof = freeze_proof(trainer.extra["freeze_before"], freeze_hashes(state, trainer.plan.frozen_tensors()))
     broken = [group for group, pair in proof.items() if pair["sha256_before"] != pair["sha256_after"]]

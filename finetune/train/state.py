@@ -14,6 +14,7 @@ from finetune.errors import DivergedError
 from finetune.evaluate.calibrate import fit_temperature
 from finetune.evaluate.coverage import auto_threshold
 from finetune.evaluate.metrics import probabilities
+from finetune.model.network import Network
 
 MEASURED_EVERY = 10
 """Steps of which the gradient of one is measured: enough for a mean over an epoch, and next to nothing in time."""
@@ -178,6 +179,10 @@ class Position:
         if self.epoch < stop:
             self.ended_early.append({"phase": phase, "epochs": self.epoch - start, "planned": stop - start})
         self.epoch, self.stale = stop, 0
+
+    def put_into(self, network: Network) -> None:
+        """Let the network's probabilities be those of the best epoch."""
+        network.temperature, network.auto_threshold = self.temperature, self.auto_threshold
 
     def require_finite(self) -> None:
         """Refuse a run in which no epoch gave finite answers.

@@ -13,7 +13,7 @@ from torch import nn
 import finetune as ft
 from finetune.recipe.section import train_config
 from finetune.runs.checkpoints import Checkpoints
-from finetune.runs.folder import HISTORY
+from finetune.runs.history import HISTORY
 from finetune.runs.reporter import Reporter
 from finetune.story.run import run
 from finetune.train.gradients import Gradients, gradient_columns
