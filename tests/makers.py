@@ -223,7 +223,7 @@ def special_files(root: Path, class_name: str) -> None:
 
 
 def bad_links(root: Path, class_name: str, outside: Path) -> dict[str, str]:
-    """Links that lead nowhere or out of `root`; path → a part of the reason that must be given."""
+    """Links that lead nowhere, or out of `root` (bad where links are refused); path → a part of the reason."""
     put(outside / "secret.jpg", jpeg(60))
     folder = root / class_name
     (folder / "dangling.jpg").symlink_to("nothing.jpg")
@@ -234,7 +234,7 @@ def bad_links(root: Path, class_name: str, outside: Path) -> dict[str, str]:
     return {
         f"{class_name}/dangling.jpg": "link to nothing",
         f"{class_name}/circle.jpg": "link in a circle",
-        f"{class_name}/out.jpg": "link out of the folder",
-        f"{class_name}/out_folder": "link out of the folder",
-        "out_class": "link out of the folder",
+        f"{class_name}/out.jpg": "data.links is refuse",
+        f"{class_name}/out_folder": "data.links is refuse",
+        "out_class": "data.links is refuse",
     }

@@ -88,7 +88,7 @@ def make_trainer(
     require_split(data, network.classes)
     values = train.model_dump()
     settings = make_settings(values, data.train, augment, class_weights, seed, network)
-    network.loss = settings.loss
+    network.loss, network.preprocess = settings.loss, network.preprocess.read_as(data.decoding)
     cache = make_cache(values)
     train_images, val_images = (
         load_images(part, network.preprocess, workers, cache.pictures()) for part in (data.train, data.val)

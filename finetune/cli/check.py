@@ -28,26 +28,45 @@ if TYPE_CHECKING:
 def check(what: Path, overrides: tuple[str, ...], strict: bool, as_json: bool) -> None:
     """Audit a recipe and its images, or a folder of images; nothing is trained or written."""
     from finetune.data.audit import audit_folder, blocking
+    from finetune.data.crop import hidden_by_crop
+    from finetune.data.wanted import Wanted
 
     with stop_on_signals() as stop:
-        folder, classes, fractions, skip = what, None, (0.15, 0.15, 0), False
-        if not what.is_dir():
-            recipe = read_recipe(what, overrides, (), None, None, None)
-            split = recipe.data.split
-            if recipe.data.folder is None or recipe.data.source != "folder":
-                return _check_source(recipe, as_json, stop)
-            folder, classes = Path(recipe.data.folder), recipe.data.classes
-            fractions, skip = (split.val, split.test, split.seed), recipe.data.on_bad == "skip"
-            if recipe.data.sample and not folder.exists():
-                click.echo(f"{what}: in order; {folder} will be drawn when it is run", err=True)
-                return
+        recipe = _recipe_of(what, overrides)
+        section = recipe.data
+        if section.folder is None or section.source != "folder":
+            return _check_source(recipe, as_json, stop)
+        folder, wanted = Path(section.folder), Wanted.of(section.model_dump())
+        if section.sample and not folder.exists():
+            click.echo(f"{what}: in order; {folder} will be drawn when it is run", err=True)
+            return
         with reporting(stop) as reporter:
-            scanned, findings = audit_folder(
-                folder, classes, fractions, reporter.reading("reading images", "reading the images")
-            )
+            scanned, findings = audit_folder(folder, wanted, reporter.reading("reading images", "reading the images"))
+        if _crop_mode(recipe) == "center":
+            findings += hidden_by_crop(scanned.root, scanned.table)
     _show_findings(findings, summary_of(scanned.root, scanned.table, scanned.classes, scanned.notes), as_json)
-    if graves := blocking(findings, strict=strict, skip_unreadable=skip):
+    if graves := blocking(findings, strict=strict, skip_unreadable=section.on_bad == "skip"):
         raise DataError([finding.message for finding in graves], "mend the folder, or see data.on_bad and data.classes")
+
+
+def _recipe_of(what: Path, overrides: tuple[str, ...]) -> Recipe:
+    """The recipe that is checked; of a folder, one with all defaults."""
+    from finetune.recipe.load import from_mapping, resolve
+
+    if not what.is_dir():
+        return read_recipe(what, overrides, (), None, None, None)
+    plain = {"data": {"folder": str(what)}, "model": {"backbone": "auto"}}
+    return resolve(from_mapping(plain, str(what), overrides), Path.cwd())
+
+
+def _crop_mode(recipe: Recipe) -> str:
+    """What becomes of the ends of long pictures: as the recipe says, else as the network's weights do."""
+    chosen = recipe.model.preprocess.crop_mode
+    if chosen is None and recipe.model.backbone != "auto":
+        from finetune.model.backbones import preprocess_of  # takes seconds to import
+
+        chosen = preprocess_of(recipe.model.backbone).get("crop_mode")
+    return chosen or "center"
 
 
 def _check_source(recipe: Recipe, as_json: bool, stop: StopFlag) -> None:
@@ -67,7 +86,9 @@ def summary_of(root: Path, table: pd.DataFrame, classes: list[str], notes: list[
 
 def _show_findings(findings: list[Finding], summary: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        listed = [{"kind": f.kind, "severity": f.severity, "message": f.message} for f in findings]
+        listed = [
+            {"kind": f.kind, "severity": f.severity, "message": f.message, "paths": list(f.paths)} for f in findings
+        ]
         print_json({**summary, "findings": listed})
         return
     counts = ", ".join(f"{visible(name)} {count}" for name, count in summary["classes"].items())

@@ -17,15 +17,22 @@ from finetune.files import visible, write_text
 def init(folder: Path, out: Path | None, backbone: str) -> None:
     """Write a commented recipe for FOLDER, which has one folder of images per class."""
     from finetune.data.listing import list_folder
+    from finetune.data.places import is_inside, require_outside
+    from finetune.data.scan import no_images
     from finetune.recipe.template import commented
 
     if not folder.is_dir():
         raise DataError(f"{visible(str(folder))}: no such folder", "give a folder with one folder of images per class")
     listing = list_folder(folder.resolve(), None)
-    classes = listing.classes
-    target = out or Path(f"{folder.resolve().name}.yaml")
+    if not listing.samples:
+        raise no_images(folder, listing, [])
+    real, inside = folder.resolve(), is_inside(Path.cwd(), folder)
+    target = out or (real.parent if inside else Path()) / f"{real.name}.yaml"
+    require_outside(target, folder)
     if target.exists():
         raise UsageError(f"{visible(str(target))}: is there already", "give another name with --out")
-    write_text(target, commented(str(folder), folder.resolve().name, classes, len(listing.samples), backbone))
+    write_text(
+        target, commented(str(real if inside else folder), real.name, listing.classes, len(listing.samples), backbone)
+    )
     click.echo(target)
     click.echo(f"look it over, then: finetune check {target}; finetune run {target}", err=True)

@@ -75,7 +75,7 @@ def predict(
         raise UsageError("--resume adds to a file", "name it with --out")
     if out is not None:
         check_out(out, resume)
-    files = _named(paths)
+    files = _named(run, paths)
     predictor = _predictor(run, device, precision, threshold, knn, files)
     if out is not None:
         count = _to_file(predictor, files, out, topk, resume, None if paths == ("-",) else _count(files))
@@ -91,16 +91,19 @@ def predict(
             click.echo(line, nl=not as_csv)
             count += _counted([row] if row is not None else [])
     sys.stdout.flush()
+    for line in getattr(files, "notes", ()):
+        click.echo(f"note: {line}", err=True)
     if count["errors"] and strict:
         said = f"{count['errors']} of {count['images']} files could not be read"
         raise DataError(said, "the rows above say which and why" if out is None else f"{out} says which and why")
 
 
-def _named(paths: tuple[str, ...]) -> Iterable[Path]:
-    from finetune.deliver.predict import Files
+def _named(run: Path, paths: tuple[str, ...]) -> Iterable[Path]:
+    from finetune.data.find import Files
+    from finetune.deliver.predict import rules_of
 
     if "-" not in paths:
-        return Files(paths)
+        return Files(paths, rules_of(run))
     if len(paths) > 1:
         raise UsageError("-: the list of files comes from stdin", "give - alone, or paths and no -")
     lines = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)

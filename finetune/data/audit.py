@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
 from finetune.data import split as splitting
-from finetune.data.listing import SPLITS
-from finetune.data.scan import Scan, scan
+from finetune.data.layout import SPLITS
+from finetune.data.notes import count, named
+from finetune.data.scan import Scan, range_text, scan
+from finetune.data.wanted import Wanted
 from finetune.errors import DataError
 from finetune.files import visible
 
@@ -22,31 +24,35 @@ FEW = 20
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found: its kind, how grave it is, and a line for people that names the culprit."""
+    """One thing found.
+
+    Attributes:
+        kind: a short name.
+        severity: with an error nothing can be trained; a warning should be looked at; a note is worth knowing.
+        message: a line for people that names the culprit.
+        paths: the images that it is about, absolute.
+    """
 
     kind: str
     severity: Literal["error", "warning", "note"]
     message: str
+    paths: tuple[str, ...] = ()
 
 
 def audit_folder(
-    folder: Path,
-    classes: Sequence[str] | None,
-    fractions: tuple[float, float, int],
-    tick: Callable[[int, int], None] | None = None,
+    folder: Path, wanted: Wanted, tick: Callable[[int, int], None] | None = None
 ) -> tuple[Scan, list[Finding]]:
     """Scan a folder and audit it as it would be split; images that cannot be read are findings, not errors.
 
     Args:
         folder: with one folder of images per class, or split already.
-        classes: only these.
-        fractions: val, test and seed of the split, where the folder has none of its own.
+        wanted: which images, and how they would be split.
         tick: told (done, total) while images are read.
     """
-    scanned = scan(folder, classes, "skip", tick)
+    scanned = scan(folder, replace(wanted, on_bad="skip"), tick)
     findings = audit(scanned)
-    if not scanned.split_layout and not any(finding.severity == "error" for finding in findings):
-        findings = audit(scanned, splitting.split(scanned.table, *fractions))
+    if not any(finding.severity == "error" for finding in findings):
+        findings = audit(scanned, splitting.fill(scanned.table, wanted.val, wanted.test, wanted.seed))
     return scanned, findings
 
 
@@ -65,15 +71,16 @@ def audit(scan: Scan, splits: pd.Series[str] | None = None) -> list[Finding]:
     """All findings on a folder, gravest first.
 
     Kinds: `name collision`, `class only in val or test`, `empty class`, `one class`, `single image`, `empty split`
-    (errors); `unreadable`, `class missing`, `duplicates across splits`, `duplicates across classes`, `few images`
-    (warnings); `duplicates` (a note).
+    (errors); `unreadable`, `nearly uniform`, `class missing`, `duplicates across splits`,
+    `duplicates across classes`, `few images` (warnings); `duplicates` (a note).
 
     Args:
         scan: what `finetune.data.scan.scan` found.
         splits: the split of each row of `scan.table`; None for the folder's own, if it has one.
     """
     table = scan.table if splits is None else scan.table.assign(split=splits)
-    found = [*_names(scan), *_counts(scan), *_own_split(scan), *_unreadable(scan), *_duplicates(table)]
+    found = [*_names(scan), *_counts(scan), *_own_split(scan), *_unreadable(scan), *_uniform(scan)]
+    found += _duplicates(scan.root, table)
     return sorted(found, key=lambda finding: ("error", "warning", "note").index(finding.severity))
 
 
@@ -146,23 +153,34 @@ def _own_split(scan: Scan) -> Iterator[Finding]:
 
 def _unreadable(scan: Scan) -> Iterator[Finding]:
     for path, reason in scan.bad:
-        yield Finding("unreadable", "warning", f"{visible(path)}: {reason}; left out")
+        yield Finding("unreadable", "warning", f"{visible(path)}: {reason}; left out", (str(scan.root / path),))
 
 
-def _duplicates(table: pd.DataFrame) -> Iterator[Finding]:
+def _uniform(scan: Scan) -> Iterator[Finding]:
+    """Images whose pixels all come out alike: blank ones, or numbers scaled by a range that does not fit."""
+    if scan.uniform:
+        what = "comes out nearly uniform" if len(scan.uniform) == 1 else "come out nearly uniform"
+        deep = f"; black and white: {range_text(scan.range)} (data.range)" if scan.range is not None else ""
+        message = f"{count(len(scan.uniform), 'image')} {what} (blank, or numbers out of range{deep}): "
+        paths = tuple(str(scan.root / path) for path in scan.uniform)
+        yield Finding("nearly uniform", "warning", message + named(scan.uniform), paths)
+
+
+def _duplicates(root: Path, table: pd.DataFrame) -> Iterator[Finding]:
     """Files with exactly the same bytes."""
     twins = table[table["sha256"].duplicated(keep=False)]
     for _, rows in sorted(twins.groupby("sha256"), key=lambda group: str(group[1]["path"].iloc[0])):
+        where = tuple(str(root / path) for path in rows["path"])
         across_classes, across_splits = rows["class"].nunique() > 1, rows["split"].nunique() > 1
         if across_classes:
             message = f"the same image in several classes: {_paths(rows, 'class')}"
-            yield Finding("duplicates across classes", "warning", message)
+            yield Finding("duplicates across classes", "warning", message, where)
         if across_splits:
             labels = ", ".join(split for split in SPLITS if split in set(rows["split"]))
             message = f"the same image in {labels}: {_paths(rows, 'split')}"
-            yield Finding("duplicates across splits", "warning", message)
+            yield Finding("duplicates across splits", "warning", message, where)
         if not across_classes and not across_splits:
-            yield Finding("duplicates", "note", f"the same image {len(rows)} times: {_paths(rows, 'path')}")
+            yield Finding("duplicates", "note", f"the same image {len(rows)} times: {_paths(rows, 'path')}", where)
 
 
 def _paths(rows: pd.DataFrame, column: str) -> str:

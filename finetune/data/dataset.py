@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from finetune.data.decode import PLAIN, Decoding
 from finetune.errors import DataError, did_you_mean
 from finetune.files import visible
 
@@ -80,6 +82,7 @@ class Dataset:
         bad: (path, reason) of the images left out.
         warnings: what whoever reads the figures must know, a line each.
         pixels: uint8 [N, H, W], a row for each of the table, where the images are in memory already.
+        decoding: how the images are decoded; a network that learns from them keeps it.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Dataset:
         bad: Sequence[tuple[str, str]] = (),
         warnings: Sequence[str] = (),
         pixels: np.ndarray | None = None,
+        decoding: Decoding = PLAIN,
     ) -> None:
         self.root = Path(root)
         self.table = table
@@ -100,6 +104,7 @@ class Dataset:
         self.bad = list(bad)
         self.warnings = list(warnings)
         self.pixels = pixels
+        self.decoding = decoding
 
     @property
     def left_out(self) -> list[str]:
@@ -132,9 +137,10 @@ class Dataset:
             DataError: there is no such class.
         """
         classes = one_against_rest(positive, self.classes)
-        data = Dataset(
-            self.root, relabelled(self.table, *classes), classes, self.notes, bad=self.bad, pixels=self.pixels
-        )
+        data = copy(self)
+        data.table, data.classes = relabelled(self.table, *classes), classes
+        for name in ("train", "val", "test"):
+            data.__dict__.pop(name, None)  # the properties that are kept once they were asked for
         rates = [(name, part.base_rate()) for name, part in data.parts()]
         data.warnings = [
             f"'{visible(positive)}' against the rest: always answering '{visible(largest)}' would be right for "

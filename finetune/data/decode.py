@@ -9,44 +9,26 @@ import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from PIL import (
-    BmpImagePlugin,
-    Image,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
+from finetune.data.formats import FORMATS, HEAD, NEEDS, can_read, format_of
+from finetune.data.levels import Range, eight_bits, is_deep, quantiles
 from finetune.errors import BadImage, ResourceError, from_os_error
 from finetune.files import visible
 
 MAX_BYTES = 256 * 1024**2
 """Largest file that is read, in bytes."""
 
-MAX_PIXELS = 100_000_000
-"""Largest image that is decoded, in pixels: 300 MB in RGB. More is an error, read off the header."""
+MAX_MEGAPIXELS = 100.0
+"""Largest image that is decoded by default: 300 MB in RGB. More is an error, read off the header."""
 
 BACKGROUND = (255, 255, 255, 255)
 """What shows through transparent pixels. White: cut-outs and drawings are made for white pages."""
-
-# Importing the plugins here registers them once, before any thread decodes; Pillow would else do so lazily.
-_PLUGINS = (
-    JpegImagePlugin.JpegImageFile,
-    PngImagePlugin.PngImageFile,
-    WebPImagePlugin.WebPImageFile,
-    BmpImagePlugin.BmpImageFile,
-    TiffImagePlugin.TiffImageFile,
-    PpmImagePlugin.PpmImageFile,
-)
-FORMATS = tuple(str(plugin.format) for plugin in _PLUGINS)
-"""The formats that are decoded, whatever the file's name says."""
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -71,14 +53,45 @@ _MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 @dataclass(frozen=True)
+class Decoding:
+    """How images are decoded, the same for all of a data set.
+
+    Attributes:
+        range: the numbers that are black and white in images of more than 8 bits.
+        max_megapixels: larger images are refused.
+    """
+
+    range: Range = None
+    max_megapixels: float = MAX_MEGAPIXELS
+
+
+LOOK = (64, 64)
+"""Width and height that a JPEG is decoded at to be looked at: small is fast, but a thumbnail's grey levels count."""
+
+PLAIN = Decoding()
+"""What holds where nothing else is said."""
+
+
+@dataclass(frozen=True)
 class Facts:
-    """What a file says of its image: upright size in pixels, Pillow mode, format, more than one frame."""
+    """What a file says of its image.
+
+    Attributes:
+        width, height: in pixels, upright.
+        mode: of the file, as Pillow names it.
+        format: likewise.
+        animated: whether it has more than one frame.
+        bits: of a channel in the file: 8, 16 or 32.
+        numbers: `levels.quantiles` of the image.
+    """
 
     width: int
     height: int
     mode: str
     format: str
     animated: bool
+    bits: int = 8
+    numbers: tuple[float, ...] = ()
 
 
 def read(path: Path) -> bytes:
@@ -135,7 +148,10 @@ def _require_regular(status: os.stat_result) -> None:
 
 
 def decode(
-    source: Path | bytes | Image.Image, mode: Literal["RGB", "L"], draft: tuple[int, int] | None = None
+    source: Path | bytes | Image.Image,
+    mode: Literal["RGB", "L"],
+    draft: tuple[int, int] | None = None,
+    decoding: Decoding = PLAIN,
 ) -> Image.Image:
     """One image, whole, upright, 8 bits a channel; of several frames the first.
 
@@ -147,6 +163,7 @@ def decode(
         mode: "RGB" or "L" (grey).
         draft: (width, height) in pixels, upright, at least 1: a JPEG may be decoded at 1/2, 1/4 or 1/8 scale, never
             below this size. Much faster where a small image is wanted.
+        decoding: what is black and white, and the cap on pixels.
 
     Raises:
         BadImage: the file is no image, is cut short, breaks a cap or cannot be read; the problem says why, without
@@ -155,21 +172,22 @@ def decode(
     """
     data = read(source) if isinstance(source, Path) else source
     with _reasons(source):
-        image, _ = _load(data, draft)
-        return _plain(image, mode)
+        image, _ = _load(data, draft, decoding)
+        return _plain(image, mode, decoding.range)
 
 
-def inspect(data: bytes) -> Facts:
-    """Decode all of an image, at the smallest scale its format allows, and tell what it is.
+def inspect(data: bytes, decoding: Decoding = PLAIN) -> Facts:
+    """Decode all of an image, at a small scale where its format allows, and tell what it is.
 
     Raises:
         BadImage: as for `decode`.
         ResourceError: not enough memory.
     """
     with _reasons(data):
-        image, facts = _load(data, draft=(1, 1))
-        _plain(image, "RGB")
-        return facts
+        image, facts = _load(data, LOOK, decoding)
+        numbers = quantiles(image) if is_deep(image.mode) else ()
+        plain = _plain(image, "RGB", decoding.range)
+        return replace(facts, numbers=numbers or quantiles(plain))
 
 
 @contextmanager
@@ -187,9 +205,10 @@ def _reasons(source: Path | bytes | Image.Image) -> Iterator[None]:
         raise BadImage(f"cannot be decoded: {visible(str(error)) or type(error).__name__}") from error
 
 
-def _load(data: bytes | Image.Image, draft: tuple[int, int] | None) -> tuple[Image.Image, Facts]:
+def _load(data: bytes | Image.Image, draft: tuple[int, int] | None, decoding: Decoding) -> tuple[Image.Image, Facts]:
     """The decoded image, upright but in the file's own mode, and its facts."""
-    image = _open(data) if isinstance(data, bytes) else data
+    image = _open(data, decoding) if isinstance(data, bytes) else data
+    bits = _bits(image, data)
     stored, mode, name, animated = image.size, image.mode, image.format or "", getattr(image, "is_animated", False)
     jpeg = isinstance(image, JpegImagePlugin.JpegImageFile)  # MPO, the JPEG of many phones, is a subclass
     if draft is not None and jpeg and image is not data:  # what somebody else has opened keeps its size
@@ -199,10 +218,22 @@ def _load(data: bytes | Image.Image, draft: tuple[int, int] | None) -> tuple[Ima
     if turn in _UPRIGHT:
         image = image.transpose(_UPRIGHT[turn])
     width, height = image.size if not jpeg else stored[::-1] if turn >= 5 else stored
-    return image, Facts(width, height, mode, "JPEG" if jpeg else name, bool(animated) and not jpeg)
+    return image, Facts(width, height, mode, "JPEG" if jpeg else name, bool(animated) and not jpeg, bits)
 
 
-def _open(data: bytes) -> Image.Image:
+def _bits(image: Image.Image, data: bytes | Image.Image) -> int:
+    """Bits of a channel in the file. Of colours with 16, Pillow gives the upper 8, and its mode does not tell."""
+    if is_deep(image.mode):
+        return 16 if image.mode.startswith("I;16") else 32
+    if isinstance(data, bytes) and image.format == "PNG":
+        return 16 if data[24:25] == b"\x10" else 8  # IHDR's bit depth
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        widths = image.tag_v2.get(258, (8,))
+        return 16 if max(widths if isinstance(widths, tuple) else (widths,)) > 8 else 8
+    return 8
+
+
+def _open(data: bytes, decoding: Decoding) -> Image.Image:
     """The image behind its header, pixels not read yet; caps and completeness checked."""
     if not data:
         raise BadImage("empty file (0 bytes)")
@@ -210,16 +241,22 @@ def _open(data: bytes) -> Image.Image:
         raise BadImage(f"file too large: {len(data):,} bytes, more than {MAX_BYTES:,}")
     image = _identify(data)
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise BadImage(f"too many pixels: {width} x {height}, more than {MAX_PIXELS:,}")
+    if width * height > decoding.max_megapixels * 1e6:
+        raise BadImage(
+            f"too many pixels: {width} x {height}, more than {decoding.max_megapixels:g} megapixels "
+            "(data.max_megapixels raises the limit)"
+        )
     if image.format == "PNG" and b"IEND" not in data:  # Pillow is content once it has the pixels
         raise BadImage("cannot be decoded: image file is truncated (no end marker)")
     return image
 
 
 def _identify(data: bytes) -> Image.Image:
-    """What `Image.open(formats=FORMATS)` does, less its warning above 89 megapixels: `MAX_PIXELS` decides here."""
-    for name in FORMATS:
+    """What `Image.open(formats=FORMATS)` does, less its warning above 89 megapixels: `Decoding` decides here."""
+    looks_like = format_of(data[:HEAD])
+    if looks_like in NEEDS and not can_read(looks_like):
+        raise BadImage(NEEDS[looks_like])
+    for name in (*FORMATS, "HEIF") if looks_like == "HEIF" else FORMATS:
         factory, accept = Image.OPEN[name]
         if accept is None or accept(data[:16]):
             with suppress(SyntaxError, IndexError, TypeError, struct.error):  # how plugins say "not mine"
@@ -238,35 +275,14 @@ def _orientation(image: Image.Image) -> int:
     return 1
 
 
-def _plain(image: Image.Image, mode: str) -> Image.Image:
+def _plain(image: Image.Image, mode: str, black_white: Range) -> Image.Image:
     """`image` in mode RGB or L with nothing transparent and no metadata (a second turn must not happen)."""
-    if image.mode.startswith("I") or image.mode == "F":
-        image = Image.fromarray(_eight_bits(np.asarray(image), image.format == "PPM", image.mode))
+    if is_deep(image.mode):
+        kind = "I;16" if image.format == "PPM" else image.mode  # Pillow scales a PGM of any depth above 8 to 16 bits
+        image = Image.fromarray(eight_bits(np.asarray(image), kind, black_white))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, BACKGROUND), image)
     image = image.convert(mode)
     image.info.clear()
     return image
-
-
-def _eight_bits(levels: np.ndarray[Any, Any], ppm: bool, mode: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Levels of a 16-bit, 32-bit or float image, [H, W], as 8-bit ones.
-
-    16 bits are scaled by 255/65535. A 32-bit file does not say what white is: floats within 0..1 and integers within
-    0..255 or 0..65535 are taken for that range, anything else is stretched from its darkest to its lightest pixel.
-    """
-    if not np.isfinite(levels).all():
-        raise BadImage("holds values that are not finite")
-    low, high = float(levels.min()), float(levels.max())
-    whites = [1.0, 255.0, 65535.0] if mode == "F" else [255.0, 65535.0]
-    if mode.startswith("I;16") or (ppm and mode == "I"):
-        whites = [65535.0]  # Pillow scales a PGM of any depth above 8 to 16 bits
-    white = next((w for w in whites if low >= 0 and high <= w), None)
-    low, white = (0.0, white) if white is not None else (low, high)
-    scaled = np.empty(levels.shape, np.uint8)
-    rows = max(1, 1_000_000 // levels.shape[1])  # in strips: eight bytes a pixel of a large scan are much
-    for top in range(0, levels.shape[0], rows):
-        strip = (levels[top : top + rows].astype(np.float64) - low) * 255.0 / max(white - low, 1e-300)
-        scaled[top : top + rows] = np.rint(strip)
-    return scaled

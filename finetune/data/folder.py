@@ -11,10 +11,11 @@ import pandas as pd
 
 from finetune.data.audit import Finding, audit, require_usable
 from finetune.data.dataset import Dataset, ImageSet
+from finetune.data.decode import Decoding
 from finetune.data.listing import list_folder
 from finetune.data.samples.catalogue import CLASSES
 from finetune.data.scan import COLUMNS, scan
-from finetune.data.split import split
+from finetune.data.split import fill
 from finetune.data.wanted import Wanted
 from finetune.errors import DataError, UsageError
 from finetune.files import visible
@@ -29,6 +30,10 @@ class ImageFolder:
         on_bad: "stop" refuses a folder with unreadable images; "skip" leaves them out (`.bad`).
         tick: called as `tick(done, total)` while the images are read; may raise to stop.
         workers: threads that read; None for one per core.
+        links: "follow" links to files and folders inside the folder or of the same owner, or "refuse" all.
+        range: the numbers that are black and white in images of more than 8 bits; "auto": found in the images.
+        extensions: endings of the images' names, with their dots; None: the usual ones, else the content.
+        max_megapixels: larger images are unreadable.
 
     Attributes:
         table: one row per image, see `finetune.data.scan.Scan`.
@@ -49,12 +54,25 @@ class ImageFolder:
         on_bad: Literal["stop", "skip"] = "stop",
         tick: Callable[[int, int], None] | None = None,
         workers: int | None = None,
+        *,
+        links: Literal["follow", "refuse"] = "follow",
+        range: tuple[float, float] | Literal["auto", "dtype"] = "auto",
+        extensions: Sequence[str] | None = None,
+        max_megapixels: float = 100.0,
     ) -> None:
         if not isinstance(folder, str | os.PathLike):
             raise UsageError(
                 f"folder: {folder!r} is not a path", "give the folder of images, as text or a pathlib.Path"
             )
-        self.scan = scan(Path(folder), classes, on_bad, tick, workers)
+        self.wanted = Wanted(
+            classes=None if classes is None else tuple(classes),
+            on_bad=on_bad,
+            links=links,
+            range=range,
+            extensions=None if extensions is None else tuple(extensions),
+            max_megapixels=max_megapixels,
+        )
+        self.scan = scan(Path(folder), self.wanted, tick, workers)
         self.findings: list[Finding] = audit(self.scan)
         require_usable(self.findings)
         self.root = self.scan.root
@@ -73,18 +91,21 @@ class ImageFolder:
     def split(self, val: float = 0.15, test: float = 0.15, seed: int = 0) -> Dataset:
         """Images to learn from, to choose with and to judge by; see `finetune.data.split.split`.
 
-        A folder with train/ and val/ keeps its own split, whatever the arguments say; a note tells so.
+        A folder that is split keeps its own split, whatever the arguments say; what it lacks is cut off train/.
 
         Raises:
             DataError: a class cannot be split.
             UsageError: the fractions make no split.
         """
-        if self.scan.split_layout:
-            own = " and ".join(f"{name}/" for name in self.scan.folders)
-            notes = [*self.notes, f"split by the folder itself: {own}"]
-            return Dataset(self.root, self.table, self.classes, notes, bad=self.bad)
-        table = self.table.assign(split=split(self.table, val, test, seed))
-        return Dataset(self.root, table, self.classes, self.notes, bad=self.bad)
+        bases, notes = self.scan.bases, list(self.notes)
+        if bases:
+            notes.append(f"split by the folder itself: {' and '.join(f'{visible(name)}/' for name in bases.values())}")
+            lacking = [] if "val" in bases else ["validation"] if "test" in bases else ["validation", "test"]
+            if lacking:
+                notes.append(f"images for {' and '.join(lacking)} are taken out of {visible(bases['train'])}/")
+        table = self.table.assign(split=fill(self.table, val, test, seed))
+        decoding = Decoding(self.scan.range, self.wanted.max_megapixels)
+        return Dataset(self.root, table, self.classes, notes, bad=self.bad, decoding=decoding)
 
 
 # --- as a source of recipes ------------------------------------------------------------------------------------------
@@ -97,7 +118,17 @@ def read(folder: Path | None, wanted: Wanted, tick: Callable[[int, int], None] |
         DataError: images or classes that are not usable.
     """
     assert folder is not None
-    images = ImageFolder(folder, wanted.classes, wanted.on_bad, tick, workers)
+    images = ImageFolder(
+        folder,
+        wanted.classes,
+        wanted.on_bad,
+        tick,
+        workers,
+        links=wanted.links,
+        range=wanted.range,
+        extensions=wanted.extensions,
+        max_megapixels=wanted.max_megapixels,
+    )
     return images.split(wanted.val, wanted.test, wanted.seed)
 
 
@@ -111,21 +142,20 @@ def class_names(folder: Path | None, wanted: Wanted, sample: str | None) -> list
         return list(CLASSES[sample])
     if folder is None or not folder.is_dir():
         raise DataError(f"data.folder: {folder}: no such folder", "give one with a folder of images per class")
-    return list_folder(folder, None).classes
+    return list_folder(folder, None, wanted.rules).classes
 
 
 def outline(folder: Path | None, wanted: Wanted) -> Dataset | None:
     """The images by their names alone, split as many to many as they will be; None where they could not be split."""
     if folder is None or not folder.is_dir():
         return None
-    listing = list_folder(folder, wanted.classes)
+    listing = list_folder(folder, wanted.classes, wanted.rules)
     rows = [(path, name, part, path, 0, 0, 0, "") for path, (name, part) in sorted(listing.samples.items())]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    if not listing.split_layout:
-        try:
-            table["split"] = split(table, wanted.val, wanted.test, wanted.seed)
-        except DataError:
-            return None
+    try:
+        table["split"] = fill(table, wanted.val, wanted.test, wanted.seed)
+    except DataError:
+        return None
     data = Dataset(folder, table, list(wanted.classes) if wanted.classes is not None else listing.classes)
     return data if len(data.train) and len(data.val) else None
 

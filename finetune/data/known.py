@@ -14,7 +14,8 @@ from typing import Any
 
 import PIL
 
-from finetune.data.decode import MAX_BYTES, MAX_PIXELS, Facts
+from finetune.data.decode import MAX_BYTES, Decoding, Facts
+from finetune.data.levels import QUANTILES
 from finetune.errors import FinetuneError
 from finetune.files import cache_folder, read_json, write_json
 
@@ -27,12 +28,13 @@ class Known:
 
     Args:
         root: the folder, absolute; its path only names the file that this is kept in.
+        decoding: its caps; what another cap let through is looked at again.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, decoding: Decoding) -> None:
         name = hashlib.sha256(str(root).encode("utf-8", "surrogateescape")).hexdigest()
         self._path = cache_folder() / "scans" / f"{name}.json"
-        self._version = {"format": 1, "pillow": PIL.__version__, "limits": [MAX_BYTES, MAX_PIXELS]}
+        self._version = {"format": 2, "pillow": PIL.__version__, "limits": [MAX_BYTES, decoding.max_megapixels]}
         self._facts: dict[str, Facts] = {}
         with suppress(FinetuneError, OSError, KeyError, TypeError, ValueError, AttributeError):  # as good as not there
             kept = read_json(self._path)
@@ -53,8 +55,8 @@ class Known:
 
 
 def _checked(values: Any) -> Facts:
-    width, height, mode, kind, animated = values
-    kinds = (width, int), (height, int), (mode, str), (kind, str), (animated, bool)
-    if not all(isinstance(value, expected) for value, expected in kinds):
+    width, height, mode, kind, animated, bits, numbers = values
+    kinds = (width, int), (height, int), (mode, str), (kind, str), (animated, bool), (bits, int), (numbers, list)
+    if not all(isinstance(value, expected) for value, expected in kinds) or len(numbers) != len(QUANTILES):
         raise TypeError("not what was written")
-    return Facts(width, height, mode, kind, animated)
+    return Facts(width, height, mode, kind, animated, bits, tuple(float(number) for number in numbers))

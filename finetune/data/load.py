@@ -72,7 +72,8 @@ def prepare(
 def _picture(source: Path | bytes | Image.Image, preprocess: Preprocess, augment: Augment | None) -> Image.Image:
     """The decoded picture, no smaller than its views need."""
     random = augment is not None and augment.random
-    return decode(source, preprocess.mode, draft=augment.draft(preprocess) if augment and random else preprocess.draft)
+    draft = augment.draft(preprocess) if augment and random else preprocess.draft
+    return decode(source, preprocess.mode, draft, preprocess.decoding)
 
 
 def _view(

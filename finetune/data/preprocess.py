@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from finetune.data.decode import MAX_MEGAPIXELS, Decoding
 from finetune.errors import UsageError, did_you_mean
 
 INTERPOLATIONS = {
@@ -22,6 +23,8 @@ INTERPOLATIONS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 """Pillow's filters by the names that timm's configurations use; all but `nearest` are anti-aliased."""
+
+CROP_MODES = ("center", "squash", "border")
 
 DRAFT = 2
 """A JPEG may be decoded at a reduced scale that still has this many times the pixels a side that the resize needs.
@@ -44,6 +47,11 @@ class Preprocess:
         interpolation: one of `INTERPOLATIONS`.
         crop: share of the picture's short side that the centre crop keeps; above 1, up to 4, the picture gets a black
             margin instead: for 1.4, it fills 1 / 1.4 of what the network takes.
+        crop_mode: what becomes of the part that does not fit, as in timm: "center" cuts off the ends of the long side;
+            "squash" changes the proportions; "border" adds margins of the mean colour. With crop 1 the last two show
+            all of the picture.
+        range: the numbers that are black and white in pictures of more than 8 bits, see `finetune.data.levels`.
+        max_megapixels: larger pictures are refused.
 
     Raises:
         UsageError: a value that no picture could be prepared with.
@@ -54,6 +62,9 @@ class Preprocess:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     interpolation: str = "bicubic"
     crop: float = 0.875
+    crop_mode: str = "center"
+    range: tuple[float, float] | str | None = None
+    max_megapixels: float = MAX_MEGAPIXELS
 
     def __post_init__(self) -> None:
         problems = _problems(self)
@@ -63,6 +74,9 @@ class Preprocess:
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
         object.__setattr__(self, "std", tuple(float(value) for value in self.std))
         object.__setattr__(self, "crop", float(self.crop))
+        object.__setattr__(self, "max_megapixels", float(self.max_megapixels))
+        if isinstance(self.range, (list, tuple)):
+            object.__setattr__(self, "range", tuple(float(number) for number in self.range))
 
     @property
     def channels(self) -> int:
@@ -75,6 +89,15 @@ class Preprocess:
         return "RGB" if self.channels == 3 else "L"
 
     @property
+    def decoding(self) -> Decoding:
+        """How pictures are decoded before they are resized."""
+        return Decoding(self.range, self.max_megapixels)  # type: ignore[arg-type]  # `_problems` has seen it
+
+    def read_as(self, decoding: Decoding) -> Preprocess:
+        """The same for pictures that are decoded by other rules, those of a data set."""
+        return replace(self, range=decoding.range, max_megapixels=decoding.max_megapixels)
+
+    @property
     def draft(self) -> tuple[int, int]:
         """Least width and height a JPEG is decoded at, for `decode`; the same whichever way up the picture lies."""
         side = math.ceil(DRAFT * max(self.size) / self.crop)
@@ -84,7 +107,8 @@ class Preprocess:
         """The picture as it is judged: scaled until it covers `size / crop`, then the centre of it.
 
         Both are one resize from a centred box with fractional borders, so no picture in between is made and none is
-        too small or too narrow. Where the box is larger than the picture (`crop` above 1), what is outside is black.
+        too small or too narrow. Where the box is larger than the picture, what is outside is black, or of the mean
+        colour with the crop mode "border" (as in timm).
 
         Args:
             image: of mode `self.mode`, as `decode` gives it.
@@ -93,10 +117,15 @@ class Preprocess:
             uint8 [H, W, C].
         """
         height, width = self.size
-        scale = max(height / image.height, width / image.width) / self.crop
-        if self.crop > 1:
-            image = _with_margins(image, width / scale, height / scale)
-        left, upper = (image.width - width / scale) / 2, (image.height - height / scale) / 2
+        scales = height / image.height, width / image.width
+        if self.crop_mode == "squash":
+            down, across = (scale / self.crop for scale in scales)
+        else:
+            down = across = (min(scales) if self.crop_mode == "border" else max(scales)) / self.crop
+        box_width, box_height = width / across, height / down
+        if self.crop > 1 or self.crop_mode == "border":
+            image = _with_margins(image, box_width, box_height, self.mean if self.crop_mode == "border" else (0.0,))
+        left, upper = (image.width - box_width) / 2, (image.height - box_height) / 2
         return self.resize(image, (left, upper, image.width - left, image.height - upper))
 
     def resize(self, image: Image.Image, box: tuple[float, float, float, float]) -> np.ndarray:
@@ -150,10 +179,20 @@ class Preprocess:
         return cls(**{**values, "size": (size, size) if isinstance(size, int) else size})
 
 
-def _with_margins(image: Image.Image, width: float, height: float) -> Image.Image:
-    """The picture in the middle of black, at least `width` x `height` pixels large, the same number on either side."""
+def _with_margins(image: Image.Image, width: float, height: float, colour: tuple[float, ...]) -> Image.Image:
+    """The picture in the middle of a colour, at least `width` x `height` pixels large, as many on either side.
+
+    Args:
+        image: RGB or grey.
+        width, height: in pixels.
+        colour: a number from 0 to 1 for each channel, or one for all.
+    """
     across, down = (math.ceil(max(0.0, room) / 2) for room in (width - image.width, height - image.height))
-    return ImageOps.expand(image, (across, down), fill=0)
+    if not across and not down:
+        return image
+    levels = tuple(min(255, max(0, round(255 * level))) for level in colour)
+    levels = levels * 3 if image.mode == "RGB" and len(levels) == 1 else levels
+    return ImageOps.expand(image, (across, down), fill=levels if image.mode == "RGB" else levels[0])
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -177,7 +216,18 @@ def _problems(given: Preprocess) -> list[str]:
         found.append(f"preprocess.interpolation: {given.interpolation!r} is none of {', '.join(INTERPOLATIONS)}{near}")
     if not (_numbers([given.crop]) and 0 < given.crop <= 4):
         found.append(f"preprocess.crop: {given.crop!r} is not in (0, 4]")
+    if given.crop_mode not in CROP_MODES:
+        near = did_you_mean(str(given.crop_mode), CROP_MODES)
+        found.append(f"preprocess.crop_mode: {given.crop_mode!r} is none of {', '.join(CROP_MODES)}{near}")
+    if not (given.range in (None, "dtype") or (_numbers(given.range) and _is_range(given.range))):
+        found.append(f"preprocess.range: {given.range!r} is no pair of numbers, the lower first")
+    if not (_numbers([given.max_megapixels]) and given.max_megapixels > 0):
+        found.append(f"preprocess.max_megapixels: {given.max_megapixels!r} is no positive number")
     return found
+
+
+def _is_range(values: Any) -> bool:
+    return len(values) == 2 and values[0] < values[1]
 
 
 def _numbers(values: Any) -> bool:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
-from finetune.data.decode import Facts, inspect, read
+from finetune.data.decode import Decoding, Facts, inspect, read
+from finetune.data.formats import FORMAT_OF, NEEDS, suffix
 from finetune.data.known import Known
-from finetune.data.listing import Listing, is_image_name, list_folder
+from finetune.data.levels import UNIFORM, Range, find_range, grey_levels, is_deep
+from finetune.data.listing import list_folder
+from finetune.data.notes import count, listing_notes, named, note
+from finetune.data.pillow import Heard, hearing
+from finetune.data.walk import Listing
+from finetune.data.wanted import ALL, Wanted
 from finetune.device import cores
 from finetune.errors import BadImage, DataError, did_you_mean
 from finetune.files import visible
@@ -23,17 +29,6 @@ COLUMNS = ("path", "class", "split", "sha256", "bytes", "width", "height", "mode
 """Columns of the table, in order."""
 
 _LAYOUT = "put the images into one folder per class (cats/1.jpg, dogs/1.jpg), or those into train/ and val/"
-_FORMAT_OF = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".png": "PNG",
-    ".webp": "WEBP",
-    ".bmp": "BMP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".ppm": "PPM",
-    ".pgm": "PPM",
-}
 
 
 @dataclass(frozen=True)
@@ -46,10 +41,13 @@ class Scan:
             ('' or train/val/test), sha256, bytes, width and height (pixels, upright), mode (of the file, as Pillow
             names it).
         classes: the classes in order; of a split layout those of train/. A class may have no rows.
-        split_layout: whether the folder has train/ and val/.
+        split_layout: whether the folder is split already, see `finetune.data.layout`.
         notes: what is worth knowing, a line each.
         bad: (path, reason) of each file that could not be used, sorted by path.
         folders: split → names of its class folders, empty ones included.
+        bases: split → name of its folder.
+        range: the numbers that are black and white in images of more than 8 bits; None where there are none.
+        uniform: images of which next to nothing is left once they are scaled to 8 bits.
     """
 
     root: Path
@@ -59,12 +57,14 @@ class Scan:
     notes: list[str]
     bad: list[tuple[str, str]]
     folders: dict[str, list[str]] = field(default_factory=dict)
+    bases: dict[str, str] = field(default_factory=dict)
+    range: Range = None
+    uniform: list[str] = field(default_factory=list)
 
 
 def scan(
     folder: Path,
-    classes: Sequence[str] | None = None,
-    on_bad: Literal["stop", "skip"] = "stop",
+    wanted: Wanted = ALL,
     tick: Callable[[int, int], None] | None = None,
     workers: int | None = None,
 ) -> Scan:
@@ -73,9 +73,8 @@ def scan(
     Whether the classes make sense is judged by `finetune.data.audit`, on the result.
 
     Args:
-        folder: class folders, or train/ and val/ (and test/) with class folders each.
-        classes: only these, in this order; None for all, sorted by name.
-        on_bad: "stop" raises if any file is unreadable; "skip" lists such files in `Scan.bad`.
+        folder: class folders, or split folders with class folders each.
+        wanted: which images; with `on_bad` "stop", any unreadable file raises, with "skip" they are in `Scan.bad`.
         tick: called as `tick(done, total)` after each image, in the calling thread; may raise to end the scan.
         workers: threads; None for one per core, at most 8.
 
@@ -84,19 +83,55 @@ def scan(
         ResourceError: out of memory or file descriptors.
     """
     root = _require_folder(folder)
-    listing = list_folder(root, classes)
-    found = _inspect_all(root, list(listing.samples), tick, workers)
-    refused = [(path, result) for path, result in found.items() if isinstance(result, str)]
+    listing = list_folder(root, wanted.classes, wanted.rules)
+    with hearing() as heard:
+        results = _inspect_all(root, list(listing.samples), wanted.decoding, heard, tick, workers)
+    refused = [(path, result) for path, result in results.items() if isinstance(result, str)]
     bad = sorted([*listing.bad, *refused])
-    if bad and on_bad == "stop":
-        problems = [f"{visible(str(root / path))}: {reason}" for path, reason in bad]
-        raise DataError(problems, "mend or remove these files, or go on without them: data.on_bad: skip")
-    images = {path: result for path, result in found.items() if not isinstance(result, str)}
+    if bad and wanted.on_bad == "stop":
+        raise _unreadable(root, bad)
+    images = {path: result for path, result in results.items() if not isinstance(result, str)}
     if not images:
-        raise _no_images(root, listing, bad)
-    order = list(classes) if classes is not None else listing.classes
-    notes = [*_listing_notes(listing), *_image_notes(images)]
-    return Scan(root, _table(listing, images), order, listing.split_layout, notes, bad, listing.folders)
+        raise no_images(root, listing, bad)
+    black_white = _range(images, wanted)
+    return Scan(
+        root,
+        _table(listing, images),
+        list(wanted.classes) if wanted.classes is not None else listing.classes,
+        listing.split_layout,
+        [*listing_notes(listing), *_image_notes(images, black_white), *heard.lines(), *_unused_range(images, wanted)],
+        bad,
+        listing.folders,
+        listing.bases,
+        black_white,
+        [path for path, image in images.items() if _grey_levels(image.facts, black_white) < UNIFORM],
+    )
+
+
+def _range(images: dict[str, _Image], wanted: Wanted) -> Range:
+    """The numbers that are black and white in images of more than 8 bits; None where there are none."""
+    deep = [image.facts for image in images.values() if is_deep(image.facts.mode)]
+    if wanted.range != "auto":
+        return wanted.range
+    if not deep:
+        return None
+    return find_range([facts.numbers for facts in deep], any(facts.mode == "F" for facts in deep))
+
+
+def _grey_levels(facts: Facts, black_white: Range) -> float:
+    return grey_levels(facts.numbers, is_deep(facts.mode), black_white, facts.mode)
+
+
+def _unused_range(images: dict[str, _Image], wanted: Wanted) -> list[str]:
+    unused = isinstance(wanted.range, tuple) and not any(is_deep(image.facts.mode) for image in images.values())
+    return ["data.range is not used: all images have 8 bits, 0 is black and 255 white"] if unused else []
+
+
+def range_text(black_white: Range) -> str:
+    """What is black and what is white, in words."""
+    if isinstance(black_white, tuple):
+        return f"{black_white[0]:g} is black, {black_white[1]:g} is white"
+    return "black and white are what the type can hold" if black_white == "dtype" else "each by its own range"
 
 
 @dataclass(frozen=True)
@@ -107,14 +142,24 @@ class _Image:
 
 
 def _inspect_all(
-    root: Path, paths: list[str], tick: Callable[[int, int], None] | None, workers: int | None
+    root: Path,
+    paths: list[str],
+    decoding: Decoding,
+    heard: Heard,
+    tick: Callable[[int, int], None] | None,
+    workers: int | None,
 ) -> dict[str, _Image | str]:
     """Path → what is there, or why it cannot be used."""
-    known = Known(root)
+    known = Known(root, decoding)
     pool = ThreadPoolExecutor(max(1, min(cores(), 8) if workers is None else workers), thread_name_prefix="scan")
     found: dict[str, _Image | str] = {}
+
+    def look(path: str) -> _Image | str:
+        with heard.about(path):
+            return _inspect(root / path, known, decoding)
+
     try:
-        for path, result in zip(paths, pool.map(lambda path: _inspect(root / path, known), paths), strict=True):
+        for path, result in zip(paths, pool.map(look, paths), strict=True):
             found[path] = result
             if tick is not None:
                 tick(len(found), len(paths))
@@ -124,11 +169,11 @@ def _inspect_all(
     return found
 
 
-def _inspect(path: Path, known: Known) -> _Image | str:
+def _inspect(path: Path, known: Known, decoding: Decoding) -> _Image | str:
     try:
         data = read(path)
         sha256 = hashlib.sha256(data).hexdigest()
-        return _Image(sha256, len(data), known.get(sha256) or inspect(data))
+        return _Image(sha256, len(data), known.get(sha256) or inspect(data, decoding))
     except BadImage as error:
         return error.problems[0]
 
@@ -159,59 +204,43 @@ def _require_folder(folder: Path) -> Path:
     raise DataError(f"{name}: no such folder{visible(did_you_mean(root.name, beside))}", "give a folder that exists")
 
 
-def _no_images(root: Path, listing: Listing, bad: list[tuple[str, str]]) -> DataError:
+def _unreadable(root: Path, bad: list[tuple[str, str]]) -> DataError:
+    """All files that cannot be used, a line each; those that only lack a plugin in one line."""
+    lines = [f"{visible(str(root / path))}: {reason}" for path, reason in bad if reason not in NEEDS.values()]
+    for reason in NEEDS.values():
+        if lacking := [path for path, why in bad if why == reason]:
+            lines.append(f"{visible(str(root))}: {count(len(lacking), 'image')} ({named(lacking)}): {reason}")
+    return DataError(lines, "mend or remove these files, or go on without them: -o data.on_bad=skip")
+
+
+def no_images(root: Path, listing: Listing, bad: list[tuple[str, str]]) -> DataError:
+    """What to say of a folder without usable images."""
     name = visible(str(root))
     if bad:
-        return DataError(f"{name}: no readable image among its {_count(len(bad), 'image')}", "give another folder")
+        return DataError(f"{name}: no readable image among its {count(len(bad), 'image')}", "give another folder")
     if listing.outside:
-        problem = f"{name}: its {_count(len(listing.outside), 'image')} lie beside the class folders, none in one"
+        problem = f"{name}: its {count(len(listing.outside), 'image')} lie directly in it, outside any class folder"
         return DataError(problem, _LAYOUT)
-    hint = f" ({_named(listing.others)} not counted)" if listing.others else ""
+    hint = f" ({named(listing.others)} not counted)" if listing.others else ""
     return DataError(f"{name}: no images in class folders{hint}", _LAYOUT)
 
 
-def _listing_notes(listing: Listing) -> list[str]:
-    notes = [
-        (listing.others, "is not a sample", "are not samples"),
-        (listing.outside, "lies in no class folder and is not used", "lie in no class folder and are not used"),
-        (listing.irregular, "is not a regular file and was skipped", "are not regular files and were skipped"),
-        (listing.repeated, "is a link to what is counted already", "are links to what is counted already"),
-        (listing.unused, "beside train/ and val/ is not used", "beside train/ and val/ are not used"),
-    ]
-    lines = [_note(paths, one, many) for paths, one, many in notes if paths]
-    half = {"train", "val", "valid", "validation", "test"} & set(listing.folders.get("", []))
-    if half:
-        lines.append(
-            f"{', '.join(sorted(half))}: taken as the name of a class; a folder that is split has both train/ and val/"
-        )
-    return lines
-
-
-def _image_notes(images: dict[str, _Image]) -> list[str]:
-    animated = [path for path, image in images.items() if image.facts.animated]
-    misnamed = [path for path, image in images.items() if image.facts.format != _FORMAT_OF[_suffix(path)]]
+def _image_notes(images: dict[str, _Image], black_white: Range) -> list[str]:
+    """What is unusual about the images."""
+    facts = {path: image.facts for path, image in images.items()}
+    animated = [path for path, fact in facts.items() if fact.animated]
+    misnamed = [path for path, fact in facts.items() if fact.format != FORMAT_OF.get(suffix(path), fact.format)]
+    deep = [path for path, fact in facts.items() if is_deep(fact.mode)]
+    cut = [path for path, fact in facts.items() if fact.bits > 8 and not is_deep(fact.mode)]
     lines = []
     if animated:
-        lines.append(_note(animated, "has several frames: the first counts", "have several frames: the first counts"))
+        lines.append(note(animated, "has several frames: the first counts", "have several frames: the first counts"))
     if misnamed:
         what = "has another format than its name says"
-        lines.append(_note(misnamed, what, "have another format than their names say"))
+        lines.append(note(misnamed, what, "have another format than their names say"))
+    if deep:
+        lines.append(f"{count(len(deep), 'image')} of more than 8 bits: {range_text(black_white)} (data.range)")
+    if cut:
+        what = "16-bit colours, of which the upper 8 bits are used"
+        lines.append(note(cut, f"has {what}", f"have {what}"))
     return lines
-
-
-def _suffix(path: str) -> str:
-    return os.path.splitext(path)[1].lower()
-
-
-def _note(paths: list[str], one: str, many: str) -> str:
-    kind = "image" if all(is_image_name(path) for path in paths) else "file"
-    return f"{_count(len(paths), kind)} {one if len(paths) == 1 else many}: {_named(paths)}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _named(paths: list[str], most: int = 5) -> str:
-    more = f" and {len(paths) - most:,} more" if len(paths) > most else ""
-    return ", ".join(visible(path) for path in sorted(paths)[:most]) + more

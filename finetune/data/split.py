@@ -56,6 +56,30 @@ def split(table: pd.DataFrame, val: float, test: float, seed: int) -> pd.Series[
     return pd.Series([places[content] for content in table["sha256"]], index=table.index, name="split", dtype=object)
 
 
+def fill(table: pd.DataFrame, val: float, test: float, seed: int) -> pd.Series[str]:
+    """The split of each row, with what a folder's own split lacks cut off its training images.
+
+    A folder without a split is dealt out whole; one with train/ and test/ gives up a share of train/ for validation;
+    one whose only usable part is train/ gives up both.
+
+    Args:
+        table: as `Scan.table`; its column `split` is '' or the folder's own.
+        val, test, seed: as for `split`.
+
+    Raises:
+        UsageError, DataError: as for `split`.
+    """
+    own: pd.Series[str] = table["split"]
+    if (own == "val").any():
+        return own
+    rows = ~own.isin(["test"])
+    if rows.all():
+        return split(table, val, test, seed)
+    filled = own.copy()
+    filled[rows] = split(table[rows], val, 0.0, seed)
+    return filled
+
+
 def _deal(contents: set[str], places: dict[str, str], val: float, test: float, seed: int) -> None:
     """Give each content of one class that has no place yet its place; what other classes share has one already."""
     wanted = dict(zip(("test", "val"), _counts(len(contents), val, test), strict=True))

@@ -11,6 +11,8 @@ from finetune.data.dataset import ImageSet, one_against_rest, relabelled
 from finetune.data.manifest import read_manifest
 from finetune.data.scan import scan
 from finetune.data.source import reopen
+from finetune.data.wanted import Wanted
+from finetune.deliver.predict import rules_of
 from finetune.device import choose
 from finetune.errors import DataError, UsageError
 from finetune.evaluate.judge import Judgement, judge_images
@@ -53,7 +55,7 @@ def evaluate(
     if folder is None:
         images, judged = own_images(Path(run), split, network)
     else:
-        images, judged = _folder_images(Path(folder), network, reporter)
+        images, judged = _folder_images(Path(run), Path(folder), network, reporter)
     tick = reporter.reading("judging", "judging")
     judgement = judge_images(
         network,
@@ -76,8 +78,15 @@ def _cautions(run: RunNames, images: ImageSet, split: str | None) -> list[str]:
     return cautions(images.table, "", manifest[manifest["split"] == "train"])
 
 
-def _folder_images(folder: Path, network: Network, reporter: Reporter) -> tuple[ImageSet, str]:
-    found = scan(folder, None, "stop", reporter.reading("reading images", "reading the images"))
+def _folder_images(run: Path, folder: Path, network: Network, reporter: Reporter) -> tuple[ImageSet, str]:
+    prepared, rules = network.preprocess, rules_of(run)
+    wanted = Wanted(
+        links=rules.links,
+        extensions=rules.extensions,
+        range=prepared.decoding.range or "auto",
+        max_megapixels=prepared.max_megapixels,
+    )
+    found = scan(folder, wanted, reporter.reading("reading images", "reading the images"))
     reporter.notes(found.notes)
     table, positive = found.table, network.classes[-1]
     if positive in found.classes and network.classes == one_against_rest(positive, found.classes):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import glob
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune.data.find import find_images
 from finetune.data.given import Picture, as_list
-from finetune.data.listing import is_hidden, is_image_name
-from finetune.errors import DataError
+from finetune.data.walk import USUAL, Rules
+from finetune.files import read_json
 
 
 @dataclass(frozen=True)
@@ -55,64 +54,11 @@ def pictures_of(source: Picture | Iterable[Picture]) -> Picture | list[Picture]:
     return several
 
 
-def find_images(paths: Sequence[str | Path]) -> list[Path]:
-    """The files that `paths` name: files as they are, folders with the samples below them, globs.
-
-    Raises:
-        DataError: a path or glob that matches nothing (all of them are named).
-    """
-    return list(Files(paths))
-
-
-class Files:
-    """The files that `paths` name, found anew each time they are gone through: a million of them take no memory.
-
-    Args:
-        paths: files, folders and globs.
-
-    Raises:
-        DataError: a path or glob that matches nothing (all of them are named).
-    """
-
-    def __init__(self, paths: Sequence[str | Path]) -> None:
-        self._paths = paths
-        missing = [problem for path in paths if (problem := _missing(path))]
-        if missing:
-            raise DataError(missing, "name image files, folders or globs that are there")
-
-    def __iter__(self) -> Iterator[Path]:
-        for name in self._paths:
-            path = Path(name)
-            if path.is_dir():
-                yield from _samples(path)
-            elif os.path.lexists(path):
-                yield path
-            else:
-                yield from _matches(name)
-
-
-def _missing(name: str | Path) -> str:
-    """What is wrong with a path or glob, if anything is."""
-    path = Path(name)
-    if path.is_dir():
-        return "" if next(_samples(path), None) else f"{path}: no images in this folder"
-    there = os.path.lexists(path) or any(_matches(name))
-    return "" if there else f"{path}: no such file or folder"
-
-
-def _matches(name: str | Path) -> list[Path]:
-    found = sorted(glob.glob(str(name), recursive=True)) if glob.has_magic(str(name)) else []
-    return [Path(match) for match in found if not Path(match).is_dir()]
-
-
-def _samples(folder: Path) -> Iterator[Path]:
-    """The samples below a folder, in the order of their paths: not what a system left there, as the scan has it."""
-    with os.scandir(folder) as entries:
-        inside = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
-    for name, is_folder in inside:
-        if is_hidden(name):
-            continue
-        if is_folder:
-            yield from _samples(folder / name)
-        elif is_image_name(name):
-            yield folder / name
+def rules_of(run: Path) -> Rules:
+    """Which files below a folder are images, as the run's recipe has it; the usual rules for a model without a run."""
+    record = run / "run.json"
+    if not record.is_file():
+        return USUAL
+    data = read_json(record).get("recipe", {}).get("data", {})
+    extensions = data.get("extensions")
+    return Rules(data.get("links", "follow"), None if extensions is None else tuple(extensions))

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from finetune.data.find import find_images
 from finetune.data.load import prepare
-from finetune.deliver.predict import find_images
 from finetune.deliver.vectors.source import encoder_of
 from finetune.deliver.vectors.store import Neighbour, VectorStore
 from finetune.errors import BadImage, DataError, UsageError

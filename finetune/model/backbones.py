@@ -164,6 +164,17 @@ def find(backbone: str) -> Origin:
     return Origin(backbone)
 
 
+def preprocess_of(backbone: str) -> dict[str, Any]:
+    """What the weights of a backbone expect of a picture, without reading them.
+
+    Raises:
+        UsageError, ArtefactError: as for `find`.
+    """
+    origin = find(backbone)
+    library, _, name = origin.architecture.partition("/")
+    return {**LIBRARIES[library].default_preprocess(name), **origin.preprocess}
+
+
 def list_backbones(pattern: str = "*") -> list[str]:
     """Names of architectures that match a glob, with or without the library; plain text matches anywhere in the name.
 

@@ -57,6 +57,7 @@ def default_preprocess(name: str) -> dict[str, Any]:
         "std": tuple(config.std),
         "interpolation": config.interpolation,
         "crop": config.crop_pct,
+        "crop_mode": config.crop_mode,
     }
 
 

@@ -31,9 +31,11 @@ from finetune.recipe.values import (
     as_channels,
     as_classes,
     as_device,
+    as_extensions,
     as_name,
     as_numbers,
     as_options,
+    as_range,
     as_size,
     as_spreads,
     as_threshold,
@@ -92,6 +94,16 @@ class DataConfig(Section):
     )
     on_bad: Literal["stop", "skip"] = Field(default="stop", description="what to do about unreadable images")
     class_weights: Literal["none", "balanced"] = Field(default="none", description="balanced: rare classes weigh more")
+    links: Literal["follow", "refuse"] = Field(
+        default="follow", description="follow: links to files and folders inside the folder, or of the same owner"
+    )
+    range: Annotated[Literal["auto", "dtype"] | tuple[float, float], BeforeValidator(as_range)] = Field(
+        default="auto", description="black and white of images of more than 8 bits: auto, dtype, or [black, white]"
+    )
+    extensions: Annotated[tuple[Text, ...], BeforeValidator(as_extensions)] | None = Field(
+        default=None, description="endings of the images' names; null: the usual ones, else the content decides"
+    )
+    max_megapixels: Annotated[Positive, Field(le=10_000)] = Field(default=100.0, description="larger ones are refused")
     workers: Annotated[Whole, Field(ge=0, le=1024)] | None = Field(default=None, description="threads that read images")
 
     @field_validator("folder", mode="after")
@@ -128,6 +140,11 @@ class PreprocessConfig(Section):
     )
     crop: Annotated[Positive, Field(le=4)] | None = Field(
         default=None, description="part of the resized image that is kept; above 1: a black margin around it"
+    )
+    crop_mode: Literal["center", "squash", "border"] | None = Field(
+        default=None,
+        description="center: the ends of the long side are cut off; squash: proportions change; "
+        "border: margins are added",
     )
 
 

@@ -70,6 +70,25 @@ def as_size(value: Any) -> Any:
     return tuple(value) if isinstance(value, (list, tuple)) else value
 
 
+def as_range(value: Any) -> Any:
+    """auto, dtype, or the numbers that are black and white."""
+    if value in ("auto", "dtype"):
+        return value
+    pair = isinstance(value, (list, tuple)) and len(value) == 2 and all(_is_number(item) for item in value)
+    if not pair or not value[0] < value[1]:
+        raise ValueError("expected auto, dtype or [black, white], the lower number first")
+    return float(value[0]), float(value[1])
+
+
+def as_extensions(value: Any) -> Any:
+    """Endings of file names, each with its dot and in lower case; "" for names without one."""
+    if not isinstance(value, (list, tuple)) or not value or not all(isinstance(item, str) for item in value):
+        raise ValueError("expected a list of file name endings, for instance [.jpg, .dat]")
+    if unfit := [item for item in value if "/" in item or "*" in item or not item.isprintable()]:
+        raise ValueError(f"{unfit[0]!r} is no ending of a file name; write it as in [.jpg, .dat]")
+    return tuple(dict.fromkeys(item.lower() if item[:1] in ("", ".") else f".{item.lower()}" for item in value))
+
+
 def as_numbers(value: Any) -> Any:
     """A list of numbers, one a channel."""
     if not isinstance(value, (list, tuple)) or not value or not all(_is_number(item) for item in value):

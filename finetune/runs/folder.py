@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+from finetune.data.places import home_of_runs, require_outside
 from finetune.errors import ArtefactError, FinetuneError, ResourceError, Stopped, UsageError, from_os_error
 from finetune.files import TEMPORARY, make_folder, read_json, write_csv, write_json, write_text
 from finetune.runs.history import write_history
@@ -35,17 +36,24 @@ class RunFolder:
         self._fresh = False
 
     @classmethod
-    def create(cls, out: Path | None, name: str) -> RunFolder:
+    def create(cls, out: Path | None, name: str, images: str | None = None) -> RunFolder:
         """A new, locked folder: `out`, which must be absent or empty, or the next of `runs/NAME/001`, `002`, ….
 
+        Args:
+            out: absent or empty; None for the next number.
+            name: of the runs.
+            images: the data folder, in which no run may lie; `runs/` is made beside it where it is the working folder.
+
         Raises:
-            UsageError: `out` is there and not empty.
+            UsageError: `out` is there and not empty, or in the data folder.
             ResourceError: it cannot be made or written to, or another process is at work there.
         """
+        data = None if images is None else Path(images)
         try:
             if out is None:
-                out = _next_number(Path("runs") / name)
-            elif out.exists() and (not out.is_dir() or not all(map(_left_over, out.iterdir()))):
+                out = _next_number(home_of_runs(data) / name)
+            require_outside(out, data)
+            if out.exists() and (not out.is_dir() or not all(map(_left_over, out.iterdir()))):
                 if RunNames(out).lock.is_file():
                     cls(out).lock(hold=False)
                 raise UsageError(

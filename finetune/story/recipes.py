@@ -58,6 +58,7 @@ def with_decisions(recipe: Recipe, classifier: Classifier, data: Dataset, traine
     """The recipe with everything written out that it left to be decided."""
     settings, plan = trainer.settings, trainer.plan
     images = {"folder": recipe.data.folder or str(data.root), "workers": trainer.train.workers}
+    images |= {"range": data.decoding.range or recipe.data.range}
     unfreeze = plan.as_unfreeze() if classifier.freeze else classifier.unfreeze
     model = {"backbone": classifier.network.backbone or recipe.model.backbone, "unfreeze": unfreeze}
     rates = [rate for group, rate in plan.rates.items() if group != "head"]

@@ -59,7 +59,7 @@ def run(
     recipe = prepare(recipe, overrides)
     require_formats(recipe.export)
     choose(recipe.train.device, recipe.train.precision)  # refused before there is a folder
-    folder = RunFolder.create(None if out is None else path_of(out, "out"), recipe.name or "run")
+    folder = RunFolder.create(None if out is None else path_of(out, "out"), recipe.name or "run", recipe.data.folder)
     with folder.recording():
         folder.record.freeze = list(patterns_of(freeze, "freeze"))
         save_recipe(folder, recipe)

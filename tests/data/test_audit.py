@@ -11,6 +11,7 @@ import pytest
 from finetune.data.audit import Finding, audit, require_usable
 from finetune.data.scan import scan
 from finetune.data.split import split
+from finetune.data.wanted import Wanted
 from finetune.errors import DataError
 from tests import makers
 
@@ -18,7 +19,7 @@ MANY = {"cat": 20, "dog": 20}
 
 
 def findings(root: Path, **options: object) -> list[Finding]:
-    return audit(scan(root, **options))
+    return audit(scan(root, Wanted(**options)))
 
 
 def kinds(root: Path) -> dict[str, str]:

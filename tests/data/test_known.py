@@ -19,7 +19,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one with every image that is decoded."""
     counted: list[int] = []
     inspect = scanning.inspect
-    monkeypatch.setattr(scanning, "inspect", lambda data: counted.append(1) or inspect(data))
+    monkeypatch.setattr(scanning, "inspect", lambda *given: counted.append(1) or inspect(*given))
     monkeypatch.setattr(module, "WORTH", 3)
     return counted
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from finetune.data.scan import COLUMNS, scan
+from finetune.data.wanted import Wanted
 from finetune.errors import DataError, Stopped
 from tests import makers
 
@@ -18,7 +19,7 @@ TWO = {"cat": 3, "dog": 2}
 
 
 def paths(root: Path, **options: object) -> list[str]:
-    return list(scan(root, **options).table["path"])
+    return list(scan(root, Wanted(**options)).table["path"])
 
 
 def test_the_table_of_class_folders(tmp_path: Path) -> None:
@@ -42,21 +43,14 @@ def test_a_split_layout_takes_its_classes_from_train(tmp_path: Path) -> None:
     assert got.folders == {"train": ["cat", "dog"], "val": ["dog", "emu"], "test": ["cat"]}
 
 
-def test_train_without_val_is_a_class_and_said_to_be(tmp_path: Path) -> None:
-    root = makers.split_folders(tmp_path, {"train": TWO, "test": TWO})
-    got = scan(root)
-    assert got.classes == ["test", "train"]
-    assert "taken as the name of a class" in got.notes[0]
-
-
 def test_chosen_classes_in_their_order(tmp_path: Path) -> None:
     root = makers.class_folders(tmp_path, {"1": 1, "10": 1, "2": 1, "café": 1})
     assert scan(root).classes == ["1", "10", "2", "café"]
-    got = scan(root, classes=["2", "1"])
+    got = scan(root, Wanted(classes=("2", "1")))
     assert got.classes == ["2", "1"]
     assert list(got.table["path"]) == ["1/000.jpg", "2/000.jpg"]
     with pytest.raises(DataError) as caught:
-        scan(root, classes=["cafe", "1", "1", "cafe\u0301"])
+        scan(root, Wanted(classes=("cafe", "1", "1", "cafe\u0301")))
     assert "'cafe' is no class folder" in caught.value.problems[0]
     assert "did you mean 'café'" in caught.value.problems[0]
     assert "code points" in caught.value.problems[1]
@@ -103,6 +97,7 @@ def test_odd_images_are_all_samples(tmp_path: Path) -> None:
     assert got.notes == [
         "1 image has several frames: the first counts: odd/animated.webp",
         "1 image has another format than its name says: odd/png_inside.jpg",
+        "3 images of more than 8 bits: 0 is black, 65535 is white (data.range)",
     ]
 
 
@@ -121,7 +116,7 @@ def test_bad_images_stop_the_scan_all_at_once(tmp_path: Path) -> None:
 def test_bad_images_can_be_skipped(tmp_path: Path) -> None:
     root = makers.class_folders(tmp_path, TWO)
     reasons = makers.bad_images(root / "cat")
-    got = scan(root, on_bad="skip")
+    got = scan(root, Wanted(on_bad="skip"))
     assert len(got.table) == 5
     assert [path for path, _ in got.bad] == sorted(f"cat/{name}" for name in reasons)
 
@@ -139,14 +134,14 @@ def test_links_in_circles_and_pipes_change_nothing(tmp_path: Path) -> None:
 def test_links_that_lead_nowhere_or_out_are_bad(tmp_path: Path) -> None:
     root = makers.class_folders(tmp_path / "data", TWO)
     reasons = makers.bad_links(root, "cat", tmp_path / "elsewhere")
-    got = scan(root, on_bad="skip")
+    got = scan(root, Wanted(on_bad="skip", links="refuse"))
     assert len(got.table) == 5
     assert got.classes == ["cat", "dog"]
     assert [path for path, _ in got.bad] == sorted(reasons)
     for path, reason in got.bad:
         assert reasons[path] in reason
-    with pytest.raises(DataError, match="link out of the folder"):
-        scan(root)
+    with pytest.raises(DataError, match="data.links is refuse"):
+        scan(root, Wanted(links="refuse"))
 
 
 def test_links_inside_the_root_bring_each_image_once(tmp_path: Path) -> None:
@@ -180,7 +175,7 @@ def test_hostile_names(tmp_path: Path) -> None:
         makers.put(root / name / f"{name}.jpg", makers.jpeg(len(name)))
         makers.put(root / name / f"{name}.txt", b"")
     makers.put(root / makers.HOSTILE_NAMES[3] / "bad.jpg", b"")
-    got = scan(root, on_bad="skip")
+    got = scan(root, Wanted(on_bad="skip"))
     assert sorted(got.classes) == got.classes == sorted(makers.HOSTILE_NAMES)
     assert len(got.table) == 3 * len(makers.HOSTILE_NAMES)
     assert all(note.isprintable() for note in got.notes)
@@ -198,11 +193,11 @@ def test_folders_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no images in class folders"):
         scan(tmp_path / "empty")
-    with pytest.raises(DataError, match=r"3 images lie beside the class folders"):
+    with pytest.raises(DataError, match=r"3 images lie directly in it, outside any class folder"):
         scan(tmp_path / "vehicles" / "cat")
     makers.put(tmp_path / "spoilt/a/x.jpg", b"")
     with pytest.raises(DataError, match="no readable image"):
-        scan(tmp_path / "spoilt", on_bad="skip")
+        scan(tmp_path / "spoilt", Wanted(on_bad="skip"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -248,7 +243,7 @@ def test_nothing_depends_on_the_number_of_workers_and_nothing_is_written(tmp_pat
     makers.odd_images(root / "odd")
     makers.bad_images(root / "cat")
     before = makers.tree_hash(root)
-    one, many = (scan(root, on_bad="skip", workers=workers) for workers in (1, 7))
+    one, many = (scan(root, Wanted(on_bad="skip"), workers=workers) for workers in (1, 7))
     assert one.table.equals(many.table)
     assert one.bad == many.bad
     assert one.notes == many.notes

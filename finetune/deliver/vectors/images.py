@@ -82,7 +82,7 @@ def list_images(folder: Path) -> list[Listed]:
     if not root.is_dir():
         what = "a file, not a folder of images" if root.exists() else "no such folder"
         raise DataError(f"{visible(str(folder))}: {what}", "give a folder with images in it")
-    listing = list_folder(root)
+    listing = list_folder(root, strict=False)
     found = {path: Listed(root / path, *kind) for path, kind in listing.samples.items()}
     found |= {path: Listed(root / path, None, None) for path in listing.outside}
     if not found:

@@ -1,0 +1,39 @@
+"""Where our own files may go: never among the images, which would be scanned, and trained on, the next time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from finetune.errors import UsageError
+from finetune.files import visible
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path, which need not exist, is a folder or lies below it, links resolved."""
+    return path.expanduser().resolve().is_relative_to(folder.expanduser().resolve())
+
+
+def require_outside(path: Path, folder: Path | None, flag: str = "--out") -> None:
+    """Refuse to write into the data folder, before anything is made.
+
+    Args:
+        path: what would be written.
+        folder: of the images; None where they have none.
+        flag: what the user said.
+
+    Raises:
+        UsageError: `path` is the data folder or lies in it.
+    """
+    if folder is not None and is_inside(path, folder):
+        beside = folder.resolve().parent / path.resolve().name
+        raise UsageError(
+            f"{flag} {visible(str(path))}: inside the data folder {visible(str(folder))}",
+            f"choose a place outside, for instance {flag} {visible(str(beside))}",
+        )
+
+
+def home_of_runs(folder: Path | None) -> Path:
+    """Where runs go by default: `runs` in the working folder, or beside the data where that is the working folder."""
+    if folder is not None and folder.is_dir() and is_inside(Path("runs"), folder):
+        return folder.resolve().parent / "runs"
+    return Path("runs")
