@@ -21,7 +21,7 @@ from finetune.errors import from_os_error
 from finetune.files import visible
 
 _NOWHERE = "link to nothing"
-_RUN = ("run.json", "recipe.yaml")
+_RUN = ("run.json", "recipe.yaml")  # spelled again: the scan comes before the room of runs
 RUNS_DEPTH = 3
 """Folders below each other in which runs lie: runs/NAME/001."""
 

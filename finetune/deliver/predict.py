@@ -10,6 +10,7 @@ from finetune.data.find import find_images
 from finetune.data.given import Picture, as_list
 from finetune.data.walk import USUAL, Rules
 from finetune.files import read_json
+from finetune.runs.names import RunNames
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def pictures_of(source: Picture | Iterable[Picture]) -> Picture | list[Picture]:
 
 def rules_of(run: Path) -> Rules:
     """Which files below a folder are images, as the run's recipe has it; the usual rules for a model without a run."""
-    record = run / "run.json"
+    record = RunNames(run).run_json
     if not record.is_file():
         return USUAL
     data = read_json(record).get("recipe", {}).get("data", {})
