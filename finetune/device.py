@@ -12,6 +12,7 @@ from importlib import metadata
 import torch
 
 from finetune.errors import ResourceError, UsageError
+from finetune.files import cores as cores  # a scan asks for them, too, without torch
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -166,12 +167,6 @@ def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
     names = ("finetune-toolkit", "torch", "torchvision", "timm", "numpy", "pillow")
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    ask = getattr(os, "sched_getaffinity", None)  # Linux only
-    return len(ask(0)) if ask is not None else os.cpu_count() or 1
 
 
 def free_memory() -> int:

@@ -272,6 +272,12 @@ def markup(text: object) -> str:
 # --- places ----------------------------------------------------------------------------------------------------------
 
 
+def cores() -> int:
+    """Processor cores that this process may use."""
+    ask = getattr(os, "sched_getaffinity", None)  # Linux only
+    return len(ask(0)) if ask is not None else os.cpu_count() or 1
+
+
 def cache_folder() -> Path:
     """`$FINETUNE_CACHE`, else `$XDG_CACHE_HOME/finetune`, else `~/.cache/finetune`; not created here."""
     if explicit := os.environ.get("FINETUNE_CACHE"):

@@ -21,9 +21,8 @@ from finetune.data.notes import count, listing_notes, named, note
 from finetune.data.pillow import Heard, hearing
 from finetune.data.walk import Listing
 from finetune.data.wanted import ALL, Wanted
-from finetune.device import cores
 from finetune.errors import BadImage, DataError, did_you_mean
-from finetune.files import visible
+from finetune.files import cores, visible
 
 COLUMNS = ("path", "class", "split", "sha256", "bytes", "width", "height", "mode")
 """Columns of the table, in order."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -55,6 +57,11 @@ def test_chosen_classes_in_their_order(tmp_path: Path) -> None:
     assert "did you mean 'café'" in caught.value.problems[0]
     assert "code points" in caught.value.problems[1]
     assert "'1' is named twice" in caught.value.problems[2]
+
+
+def test_a_scan_needs_no_torch() -> None:
+    code = "import sys, finetune.data.audit, finetune.data.crop; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_deeper_folders_belong_to_their_class(tmp_path: Path) -> None:
