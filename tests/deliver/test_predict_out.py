@@ -19,7 +19,8 @@ from pyarrow import parquet
 
 from finetune import Classifier
 from finetune.cli.main import cli as commands
-from finetune.deliver.predict import Files, Prediction
+from finetune.data.find import Files
+from finetune.deliver.predict import Prediction
 from finetune.deliver.predictor import Predictor
 from finetune.deliver.table import PredictionTable
 from finetune.errors import ArtefactError, DataError, FinetuneError, Stopped, UsageError
