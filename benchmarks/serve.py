@@ -17,6 +17,7 @@ import io
 import json
 import os
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -93,7 +94,10 @@ def server(kind: str, run: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 async def answering(port: int) -> None:
@@ -146,7 +150,7 @@ async def load(port: int, requests: list[bytes], clients: int, seconds: float) -
 def compare(run: str, requests: list[bytes], kinds: list[str], clients: list[int], seconds: float, rounds: int) -> None:
     """Both servers run all the time, and only one of them has clients."""
     found: dict[tuple[str, int], list[tuple[float, float, float]]] = {}
-    with_ports = list(zip(kinds, range(8471, 8480), strict=False))
+    with_ports = [(kind, free_port()) for kind in kinds]
     managers = [server(kind, run, port) for kind, port in with_ports]
     for manager in managers:
         manager.__enter__()
@@ -188,11 +192,12 @@ def soak(run: str, pictures: list[bytes], seconds: float, clients: int = 64) -> 
         right[place] = predictor.predict(data)
     statuses: Counter[int] = Counter()
     wrong = 0
-    with server("finetune", run, 8470) as process:
+    port = free_port()
+    with server("finetune", run, port) as process:
         sizes: list[float] = []
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
-            for place, _, status, body in asyncio.run(load(8470, requests, clients, 5)):
+            for place, _, status, body in asyncio.run(load(port, requests, clients, 5)):
                 statuses[status] += 1
                 row = json.loads(body)["predictions"][0] if status == 200 else None
                 if row is not None and place < len(pictures):
@@ -212,7 +217,13 @@ def soak(run: str, pictures: list[bytes], seconds: float, clients: int = 64) -> 
     print(f"resident after 20 s: {after[0]:.0f} MB, then {min(after):.0f} to {max(after):.0f} MB; ended with {code}")
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers end with this process
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="a folder with photographs (JPEG), at any depth")
     parser.add_argument("--run", help="a run folder or bundle")

@@ -1,15 +1,21 @@
-"""What is written otherwise than in one step: a file that grows by lines while work is done."""
+"""What is written otherwise than in one step: a file that grows by lines, and files that are given another place."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from finetune.errors import from_os_error
-from finetune.files import make_folder
+from finetune.files import TEMPORARY, make_folder
+
+NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP)
+"""How systems say that a file cannot have another name there."""
 
 
 @contextlib.contextmanager
@@ -33,3 +39,57 @@ def growing(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
     except OSError as error:
         raise from_os_error(error, path, "write") from error
+
+
+def place_copy(source: Path, target: Path) -> bool:
+    """Copy a file to a name that is free; False where the name is taken. Whole or not at all, and nothing is replaced.
+
+    Raises:
+        ResourceError: it cannot be written.
+    """
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    try:
+        make_folder(target.parent)
+        if os.path.lexists(target):
+            return False
+        try:
+            shutil.copy2(source, temporary)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            return _named(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise from_os_error(error, target, "write") from error
+
+
+def place_moved(source: Path, target: Path) -> bool:
+    """Move a file to a name that is free; False where the name is taken. It is never gone, and nothing is replaced.
+
+    Raises:
+        ResourceError: it cannot be moved.
+    """
+    try:
+        make_folder(target.parent)
+        if os.path.lexists(target):
+            return False
+        try:
+            done = _named(source, target)
+        except OSError as error:
+            if error.errno not in NO_LINK:
+                raise
+            done = place_copy(source, target)  # to another file system
+        if done:
+            source.unlink()
+        return done
+    except OSError as error:
+        raise from_os_error(error, source, "move") from error
+
+
+def _named(file: Path, target: Path) -> bool:
+    """Give a file another name unless that is taken: a link, which no other process can come before."""
+    try:
+        os.link(file, target)
+    except FileExistsError:
+        return False
+    return True

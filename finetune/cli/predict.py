@@ -23,6 +23,7 @@ from finetune.files import cell, visible
 if TYPE_CHECKING:
     from finetune.deliver.predict import Prediction
     from finetune.deliver.predictor import Predictor
+    from finetune.deliver.sort import Sorter
     from finetune.model.network import Network
 
 
@@ -45,6 +46,13 @@ def _threshold(ctx: click.Context, param: click.Parameter, value: str | None) ->
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write to FILE.csv, .jsonl or .parquet.")
 @click.option("--resume", is_flag=True, help="Add to --out what it has no row of yet.")
 @click.option("--knn", metavar="STORE", type=click.Path(path_type=Path), help="Label by the neighbours in STORE.")
+@click.option(
+    "--copy-to", type=click.Path(path_type=Path), metavar="DIR", help="Copy files to DIR/LABEL (see --apply)."
+)
+@click.option(
+    "--move-to", type=click.Path(path_type=Path), metavar="DIR", help="Move files to DIR/LABEL (see --apply)."
+)
+@click.option("--apply", is_flag=True, help="Really copy or move; without it, only say what would be done.")
 @click.option("--strict", is_flag=True, help="Exit code 3 if a file could not be read.")
 @device
 @precision
@@ -58,6 +66,9 @@ def predict(
     out: Path | None,
     resume: bool,
     knn: Path | None,
+    copy_to: Path | None,
+    move_to: Path | None,
+    apply: bool,
     strict: bool,
     device: str | None,
     precision: str,
@@ -67,35 +78,77 @@ def predict(
 
     A file that is no image gets an error instead of a label.
     """
-    from finetune.deliver.table import check_out
-
-    if out is not None and as_csv:
-        raise UsageError("--csv writes to stdout, --out to a file", "give one of them: --out FILE.csv is CSV, too")
-    if out is None and resume:
-        raise UsageError("--resume adds to a file", "name it with --out")
-    if out is not None:
-        check_out(out, resume)
+    _check(out, resume, as_csv, copy_to, move_to, apply)
     files = _named(run, paths)
     predictor = _predictor(run, device, precision, threshold, knn, files)
+    sorter = _sorter(copy_to, move_to, apply, predictor)
     if out is not None:
         count = _to_file(predictor, files, out, topk, resume, None if paths == ("-",) else _count(files))
         _tell(count, run, out, as_json)
-    elif as_json:
-        rows = list(predictor.stream(files))
-        print_json({"run": str(run), "predictions": [_as_dict(row, topk) for row in rows]})
-        count = _counted(rows)
     else:
-        count = Counter()
-        lines = _csv_lines(predictor, files) if as_csv else _text_lines(predictor, files, topk)
-        for line, row in lines:
-            click.echo(line, nl=not as_csv)
-            count += _counted([row] if row is not None else [])
+        rows = _placed(predictor, files, sorter)
+        if as_json:
+            found = [row for row, _ in rows]
+            print_json({"run": str(run), "predictions": [_as_dict(row, topk) for row in found]})
+            count = _counted(found)
+        else:
+            count = Counter()
+            for line, row in _csv_lines(rows, predictor.classes) if as_csv else _text_lines(rows, topk):
+                click.echo(line, nl=not as_csv)
+                count += _counted([row] if row is not None else [])
     sys.stdout.flush()
     for line in getattr(files, "notes", ()):
         click.echo(f"note: {line}", err=True)
+    if sorter is not None:
+        _tell_sorted(sorter, count["images"])
     if count["errors"] and strict:
         said = f"{count['errors']} of {count['images']} files could not be read"
         raise DataError(said, "the rows above say which and why" if out is None else f"{out} says which and why")
+
+
+def _check(
+    out: Path | None, resume: bool, as_csv: bool, copy_to: Path | None, move_to: Path | None, apply: bool
+) -> None:
+    """Refuse what does not go together, before anything is loaded."""
+    to = [f"--{name}-to" for name, folder in (("copy", copy_to), ("move", move_to)) if folder is not None]
+    if out is not None and as_csv:
+        raise UsageError("--csv writes to stdout, --out to a file", "give one of them: --out FILE.csv is CSV, too")
+    if len(to) > 1 or (to and out is not None):
+        raise UsageError(f"{' and '.join([*to, *(['--out'] if out else [])])}: one at a time", "run it twice")
+    if apply and not to:
+        raise UsageError("--apply says really to copy or move", "say where with --copy-to or --move-to")
+    if out is None and resume:
+        raise UsageError("--resume adds to a file", "name it with --out")
+    if out is not None:
+        from finetune.deliver.table import check_out
+
+        check_out(out, resume)
+
+
+def _sorter(copy_to: Path | None, move_to: Path | None, apply: bool, predictor: Predictor) -> Sorter | None:
+    folder = move_to or copy_to
+    if folder is None:
+        return None
+    from finetune.deliver.sort import Sorter
+
+    return Sorter(folder, predictor.classes, move=move_to is not None, apply=apply)
+
+
+def _placed(
+    predictor: Predictor, files: Iterable[Path], sorter: Sorter | None
+) -> Iterator[tuple[Prediction, Path | None]]:
+    """Each prediction, and where its file goes."""
+    for row in predictor.stream(files if sorter is None else sorter.unsorted(files)):
+        yield row, None if sorter is None else sorter.place(row)
+
+
+def _tell_sorted(sorter: Sorter, images: int) -> None:
+    done = "moved" if sorter.move else "copied"
+    number = sum(sorter.counts.values())
+    each = ", ".join(f"{visible(label)} {count:,}" for label, count in sorted(sorter.counts.items()))
+    also = "" if sorter.apply else "; nothing is done yet: add --apply"
+    said = f"{number:,} of {images:,} files {done if sorter.apply else 'would be ' + done} to {sorter.folder}"
+    click.echo(f"{said}{f' ({each})' if each else ''}{also}", err=True)
 
 
 def _named(run: Path, paths: tuple[str, ...]) -> Iterable[Path]:
@@ -201,17 +254,19 @@ def _as_dict(row: Prediction, topk: int) -> dict[str, Any]:
     }
 
 
-def _text_lines(predictor: Predictor, files: Iterable[Path], topk: int) -> Iterator[tuple[str, Prediction]]:
-    for row in predictor.stream(files):
+def _text_lines(rows: Iterable[tuple[Prediction, Path | None]], topk: int) -> Iterator[tuple[str, Prediction]]:
+    for row, target in rows:
         named = "  ".join(f"{visible(label)} {confidence:.4f}" for label, confidence in row.top(topk))
         named = f"not sure: {named}" if row.abstained else named
-        yield f"{visible(row.path)}  {named or 'error: ' + visible(row.error or '')}", row
+        goes = f"  → {visible(str(target))}" if target is not None else ""
+        yield f"{visible(row.path)}  {named or 'error: ' + visible(row.error or '')}{goes}", row
 
 
-def _csv_lines(predictor: Predictor, files: Iterable[Path]) -> Iterator[tuple[str, Prediction | None]]:
-    classes = predictor.classes
+def _csv_lines(
+    rows: Iterable[tuple[Prediction, Path | None]], classes: list[str]
+) -> Iterator[tuple[str, Prediction | None]]:
     yield _csv_line(["path", "predicted", "confidence", "abstained", "error", *(f"p:{name}" for name in classes)]), None
-    for row in predictor.stream(files):
+    for row, _ in rows:
         chances = row.probabilities or {}
         first = [row.path, row.label, row.confidence, str(row.abstained).lower(), row.error]
         yield _csv_line([*first, *(chances.get(name) for name in classes)]), row
