@@ -19,6 +19,7 @@ MISTAKES, UNSURE, PER_CELL, CELLS = 16, 8, 6, 150
 """Pictures of each kind at most; cells of the confusion matrix whose images are listed."""
 PICTURES = 160
 """Pictures of a page at most: some 3 kB each, and each is decoded once more."""
+VERY_SURE = 0.95
 NAMED = 20
 """Paths listed for a cell at most."""
 
@@ -32,11 +33,13 @@ class Picks:
 
     Attributes:
         mistakes: wrong answers, the surest first.
+        very_sure: how many wrong answers were given with a confidence of at least `VERY_SURE`.
         unsure: right answers, the least sure first.
         cells: (truth, answer) → wrong answers of that kind, the surest first; the most frequent kinds first.
     """
 
     mistakes: list[int] = field(default_factory=list)
+    very_sure: int = 0
     unsure: list[int] = field(default_factory=list)
     cells: dict[tuple[int, int], list[int]] = field(default_factory=dict)
 
@@ -63,7 +66,8 @@ def pick(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> Picks
     for place in wrong.tolist():
         cells.setdefault((int(labels[place]), int(predicted[place])), []).append(place)
     ranked = sorted(cells.items(), key=lambda item: (-len(item[1]), item[0]))[:CELLS]
-    return Picks(wrong[:MISTAKES].tolist(), right[:UNSURE].tolist(), dict(ranked))
+    very_sure = int((sure[wrong] >= VERY_SURE).sum())
+    return Picks(wrong[:MISTAKES].tolist(), very_sure, right[:UNSURE].tolist(), dict(ranked))
 
 
 def gallery(

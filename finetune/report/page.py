@@ -117,7 +117,7 @@ def _evidence(context: Context, run: Mapping[str, Any], faults: Faults) -> dict[
     few = len(rows) <= HEAT_MAP_UP_TO
     return {
         "sentences": part("the verdict", [""], words.verdict, context.metrics, context.confusion, context.selected_on),
-        "worries": part("what to worry about", [], worries, context.metrics, data, shown["mistakes"], curves, unsound),
+        "worries": part("what to worry about", [], worries, context.metrics, data, picks.very_sure, curves, unsound),
         "confusions": part("frequent mistakes", [], words.confusions, context.confusion, rows),
         "heat": part("the confusion matrix", [], heat_map, context.confusion, rows, picks) if few else [],
         "shown": shown,

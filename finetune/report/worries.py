@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune.files import visible
+from finetune.report.gallery import VERY_SURE
 from finetune.report.tables import TOO_FEW
 
 UNBALANCED = 8
 """Times as many training images in the largest class as in the smallest, from which on it is said."""
-SURE = 0.95
 
 
 def worries(
     metrics: Mapping[str, Any],
     data: Mapping[str, Any],
-    mistakes: Sequence[Mapping[str, Any]],
+    sure_mistakes: int,
     curves: str,
     calibration: str,
 ) -> list[str]:
@@ -25,7 +25,7 @@ def worries(
     Args:
         metrics: the content of `metrics.json`.
         data: what `data_summary` gives.
-        mistakes: the surest mistakes, with `sure`.
+        sure_mistakes: wrong answers given with a confidence of at least `VERY_SURE`.
         curves: over- or underfitting, as `learning.fitting` says it.
         calibration: as `confidence.overconfidence` says it.
     """
@@ -34,10 +34,9 @@ def worries(
     found += _small_classes(metrics["per_class"])
     found += _imbalance(data)
     found += [line for line in (curves, calibration) if line]
-    sure = sum(one["sure"] >= SURE for one in mistakes)
-    if sure:
-        several = f"In {sure} mistakes it was" if sure > 1 else "In one mistake it was"
-        found.append(f"{several} at least {SURE:.0%} sure: look there for wrong labels first")
+    if sure_mistakes:
+        several = f"In {sure_mistakes:,} mistakes it was" if sure_mistakes > 1 else "In one mistake it was"
+        found.append(f"{several} at least {VERY_SURE:.0%} sure: look there for wrong labels first")
     return found
 
 
