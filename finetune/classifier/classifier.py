@@ -285,11 +285,11 @@ class Classifier:
 
 
 def load(folder: str | os.PathLike[str]) -> Classifier:
-    """The classifier of a model bundle or of a finished run.
+    """The classifier of a model bundle, a run (the best checkpoint of one that was stopped), or a run's checkpoint.
 
     Raises:
         UsageError: there is none. ArtefactError: it is broken or of a newer version.
     """
-    from finetune.model.bundle import load_bundle
+    from finetune.deliver.opened import open_network
 
-    return Classifier.of(load_bundle(accept.path_of(folder, "folder")))
+    return Classifier.of(open_network(accept.path_of(folder, "folder")))

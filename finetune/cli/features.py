@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from finetune.cli.options import device, json_flag, print_json, run_argument
+from finetune.cli.options import device, json_flag, open_run_network, print_json, run_argument
 from finetune.files import visible
 
 
@@ -22,14 +22,13 @@ def features(run: Path, image: Path, out: Path, force: bool, device: str | None,
 
     The shapes are the true ones. Nothing that is there is overwritten without --force.
     """
-    from finetune.classifier import load
     from finetune.deliver.features import check_out, summary, write_features
     from finetune.deliver.features import features as do
     from finetune.device import choose
     from finetune.report.tables import table_text
 
     check_out(out, force)
-    network = load(run).network
+    network = open_run_network(run)
     compute = choose(device or "auto", "fp32", convolutional=network.convolutional, light=network.light)
     passage = do(network, image, compute)
     write_features(out, passage)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finetune.files import to_json
+from finetune.files import to_json, visible
 
 if TYPE_CHECKING:
+    from finetune.model.network import Network
     from finetune.recipe.schema import Recipe
     from finetune.story.result import Run
 
@@ -58,6 +59,16 @@ def read_recipe(
 
     loaded = load(recipe, overrides_of(epochs, seed, device, overrides))
     return resolve(with_unfreeze(loaded, unfreeze), Path.cwd())
+
+
+def open_run_network(run: Path) -> Network:
+    """The network of RUN; what is to be known about it is said on stderr."""
+    from finetune.classifier import load
+
+    network = load(run).network
+    for note in network.notes:
+        click.echo(f"note: {visible(note)}", err=True)
+    return network
 
 
 def print_json(value: Any) -> None:

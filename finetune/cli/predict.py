@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finetune.cli.options import device, json_flag, precision, print_json, run_argument
+from finetune.cli.options import device, json_flag, open_run_network, precision, print_json, run_argument
 from finetune.cli.progress import counting
 from finetune.cli.signals import stop_on_signals
 from finetune.errors import DataError, Stopped, UsageError
@@ -175,12 +175,11 @@ def _predictor(
     knn: Path | None,
     files: Iterable[Path],
 ) -> Predictor:
-    from finetune.classifier import load
     from finetune.deliver.predictor import Predictor
     from finetune.device import choose
     from finetune.evaluate.judge import MANY
 
-    network = load(run).network
+    network = open_run_network(run)
     compute = choose(device or "auto", precision, convolutional=network.convolutional, light=network.light)
     images = MANY if isinstance(files, Iterator) else _count(files, MANY)  # how many stdin names is not known
     vote = None

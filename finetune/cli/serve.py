@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from finetune.cli.options import device, precision, run_argument
+from finetune.cli.options import device, open_run_network, precision, run_argument
 from finetune.errors import ResourceError, UsageError
 
 
@@ -45,7 +45,6 @@ def serve(
     if not is_loopback(host) and token is None:
         click.echo(f"warning: anybody who reaches {host} can use this server: there is no --token", err=True)
 
-    from finetune.classifier import load
     from finetune.deliver.predictor import Predictor
     from finetune.device import choose
     from finetune.serve.about import about
@@ -56,7 +55,7 @@ def serve(
     from finetune.serve.metrics import ServerMetrics
     from finetune.serve.server import serve as do
 
-    network = load(run).network
+    network = open_run_network(run)
     compute = choose(device or "auto", precision, convolutional=network.convolutional, light=network.light)
     metrics = ServerMetrics()
     batcher = Batcher(
@@ -65,7 +64,7 @@ def serve(
         max_wait=max_wait_ms / 1000,
         batched=metrics.batches.observe,
     )
-    served = Served(batcher, about(run, threshold=network.threshold), metrics, State(), Limits())
+    served = Served(batcher, about(run, network, threshold=network.threshold), metrics, State(), Limits())
     click.echo(f"serving {run} at {url_of(listening)} (end with Ctrl-C)", err=True)
     do(served, listening, token=token)
 

@@ -12,11 +12,11 @@ from finetune.data.manifest import read_manifest
 from finetune.data.scan import scan
 from finetune.data.source import reopen
 from finetune.data.wanted import Wanted
+from finetune.deliver.opened import open_network, run_of
 from finetune.deliver.predict import rules_of
 from finetune.device import choose
 from finetune.errors import DataError, UsageError
 from finetune.evaluate.judge import Judgement, judge_images
-from finetune.model.bundle import load_bundle
 from finetune.model.network import Network
 from finetune.report.cautions import cautions
 from finetune.runs.folder import RunFolder
@@ -51,11 +51,12 @@ def evaluate(
         DataError: images that are gone or changed, or of a class that the network does not know.
     """
     reporter = reporter or Reporter()
-    network = load_bundle(Path(run))
+    network, run = open_network(Path(run)), run_of(Path(run))
+    reporter.notes(network.notes)
     if folder is None:
-        images, judged = own_images(Path(run), split, network)
+        images, judged = own_images(run, split, network)
     else:
-        images, judged = _folder_images(Path(run), Path(folder), network, reporter)
+        images, judged = _folder_images(run, Path(folder), network, reporter)
     tick = reporter.reading("judging", "judging")
     judgement = judge_images(
         network,
@@ -64,7 +65,7 @@ def evaluate(
         loss=network.loss,
         tick=lambda done: tick(done, len(images)),
     )
-    told = _cautions(RunNames(Path(run)), images, None if folder is not None else judged)
+    told = _cautions(RunNames(run), images, None if folder is not None else judged)
     return replace(judgement, cautions=told), judged
 
 

@@ -5,30 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from finetune.deliver.opened import run_of
 from finetune.files import read_json
-from finetune.model.bundle import find_bundle, read_description
+from finetune.model.bundle import plain_state
+from finetune.model.network import Network
+from finetune.model.weights import tensors_sha256
 from finetune.runs.names import RunNames
 
 MEASURED = ("split", "n", "accuracy", "accuracy_ci95", "macro_f1", "macro_f1_ci95", "balanced_accuracy", "loss", "ece")
 """Keys of the metrics that are told as they are, besides `per_class`."""
 
 
-def about(run: Path, *, threshold: float | None) -> dict[str, Any]:
+def about(run: Path, network: Network, *, threshold: float | None) -> dict[str, Any]:
     """Classes, preprocessing and weights of the model at `run`, its metrics with intervals, and its card.
 
     Args:
-        run: a run folder or a bundle.
+        run: a run folder, a bundle, or a checkpoint.
+        network: the model.
         threshold: confidence below which the server abstains.
     """
-    description = read_description(run)
+    folder = run_of(run)
+    bundle = RunNames(folder).model if RunNames(folder).model.is_dir() else folder
     return {
-        "classes": description.classes,
-        "architecture": description.architecture,
-        "preprocess": description.preprocess,
-        "weights_sha256": description.weights_sha256,
+        "classes": network.classes,
+        "architecture": network.architecture,
+        "preprocess": network.preprocess.as_dict(),
+        "weights_sha256": tensors_sha256(plain_state(network.module.state_dict())),
         "threshold": threshold,
-        "metrics": _metrics(run),
-        "card": _card(find_bundle(run)),
+        "metrics": _metrics(folder),
+        "card": _card(bundle),
     }
 
 

@@ -16,7 +16,7 @@ import torch
 
 pytest.importorskip("fastapi")
 
-from finetune import Classifier
+from finetune import Classifier, load
 from finetune.deliver.predictor import Predictor
 from finetune.serve.about import about
 from finetune.serve.app import Served
@@ -114,7 +114,7 @@ def start(bundle: Path) -> Callable[..., Any]:
     ) -> Iterator[Client]:
         metrics = ServerMetrics()
         batcher = Batcher(predictor, batched=metrics.batches.observe, **batching)
-        told = about(bundle, threshold=predictor.threshold)
+        told = about(bundle, load(bundle).network, threshold=predictor.threshold)
         served = Served(batcher, told, metrics, State(), limits or Limits())
         listening = listen("127.0.0.1", 0)
         client = Client(listening.getsockname()[1], served)

@@ -9,8 +9,8 @@ from finetune.data.dataset import ImageSet
 from finetune.deliver.evaluate import own_images
 from finetune.deliver.export.publish import FORMATS, Export, export_network, require_formats
 from finetune.deliver.export.samples import Samples, drawn, from_files
+from finetune.deliver.opened import open_network, run_of
 from finetune.errors import DataError, FinetuneError, Stopped, UsageError, did_you_mean
-from finetune.model.bundle import load_bundle
 from finetune.model.network import Network
 from finetune.runs.folder import RunFolder
 from finetune.runs.names import RunNames
@@ -38,7 +38,9 @@ def export_run(
     """
     _require_known(formats, "--to ")
     require_formats(formats)
-    network = load_bundle(run)
+    network, run = open_network(run), run_of(run)
+    for note in network.notes:
+        say(f"note: {note}")
     require_formats(formats, network)
     place = _places(run, len(set(formats)), out)
     say("computing the answers that the exports must give")

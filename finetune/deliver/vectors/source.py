@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune.deliver.opened import open_network, run_of
 from finetune.deliver.vectors.record import Identity
 from finetune.deliver.vectors.store import VectorStore
 from finetune.device import Compute, choose
 from finetune.errors import ArtefactError, FinetuneError
 from finetune.evaluate.encode import Encoder, make_encoder
 from finetune.model.backbones import build
-from finetune.model.bundle import load_bundle, plain_state
+from finetune.model.bundle import plain_state
 from finetune.model.groups import HEAD
 from finetune.model.network import Network
 from finetune.model.weights import tensors_sha256
@@ -57,11 +58,11 @@ def open_source(name: str) -> Source:
     """The network of a run folder, a model bundle or a backbone.
 
     Raises:
-        UsageError, ArtefactError, ResourceError: as `load_bundle` and `build`.
+        UsageError, ArtefactError, ResourceError: as `open_network` and `build`.
     """
     path = Path(name).expanduser()
-    if path.is_dir():
-        return Source(str(path.resolve()), load_bundle(path), True, path)
+    if path.is_dir() or path.suffix == ".pth":
+        return Source(str(path.resolve()), open_network(path), True, run_of(path))
     card = path.suffix in (".yaml", ".yml")
     return Source(str(path.resolve()) if card else name, build(name, ["0", "1"]), False)
 
