@@ -47,6 +47,7 @@ def options(**values: str) -> list[str]:
 RESNET = options(
     model__backbone="timm/resnet18",
     model__weights="none",
+    model__weights_missing="allow",
     model__preprocess="{size: 224, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]}",
 )
 

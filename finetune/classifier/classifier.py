@@ -52,6 +52,7 @@ class Classifier:
         seed: of the new head, data order, augmentation and dropout.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: of training: auto, fp32, bf16 or fp16. Evaluation is in fp32.
+        weights_missing: allow, to freeze layers that have learned nothing.
         load: False where a checkpoint brings the weights: none are read, and all else is as if they had been.
 
     Raises:
@@ -75,6 +76,7 @@ class Classifier:
         seed: int = 0,
         device: str = "auto",
         precision: str = "auto",
+        weights_missing: str = "stop",
         load: bool = True,
     ) -> None:
         from finetune.model.backbones import build
@@ -95,6 +97,7 @@ class Classifier:
         self._take(network, seed, device, precision)
         self.unfreeze = with_default(thaw, learns_by_default(network))
         self.freeze = accept.patterns_of(freeze, "freeze")
+        self._allow_random = weights_missing == "allow" or not load  # a checkpoint's run has been asked already
 
     @classmethod
     def from_recipe(
@@ -152,6 +155,7 @@ class Classifier:
         self.compute = choose(device, precision, convolutional=network.convolutional, light=network.light)
         self.seed = seed
         self.history_: list[dict[str, Any]] = []
+        self._allow_random = True
 
     @property
     def classes(self) -> list[str]:
@@ -168,7 +172,7 @@ class Classifier:
         return self._plan(train_config(epochs=epochs, **train))
 
     def _plan(self, train: TrainConfig) -> FreezePlan:
-        return freeze_plan(self.network, self.unfreeze, self.freeze, train)
+        return freeze_plan(self.network, self.unfreeze, self.freeze, train, self._allow_random)
 
     def fit(
         self,

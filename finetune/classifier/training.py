@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from finetune.errors import DataError, UsageError
+from finetune.errors import ArtefactError, DataError, UsageError
 from finetune.recipe.schema import TrainConfig
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ def require_split(data: Dataset, classes: list[str]) -> None:
         raise DataError(problem, "make the classifier with classes=data.classes")
 
 
-def freeze_plan(network: Network, unfreeze: Mapping[str, int], freeze: Sequence[str], train: TrainConfig) -> FreezePlan:
+def freeze_plan(
+    network: Network, unfreeze: Mapping[str, int], freeze: Sequence[str], train: TrainConfig, allow_random: bool
+) -> FreezePlan:
     """What of a network learns when and how fast.
 
     Args:
@@ -38,11 +40,15 @@ def freeze_plan(network: Network, unfreeze: Mapping[str, int], freeze: Sequence[
         unfreeze: layer pattern → epoch at which it starts to learn.
         freeze: layer patterns that never learn.
         train: gives the epochs and the rates.
+        allow_random: layers that have learned nothing may stay frozen.
+
+    Raises:
+        UsageError, ArtefactError: see `make_plan` and `require_learned`.
     """
     from finetune.model.plan import make_plan
     from finetune.train.decide import backbone_lr
 
-    return make_plan(
+    plan = make_plan(
         network.groups,
         network.parameters,
         unfreeze=unfreeze,
@@ -51,6 +57,34 @@ def freeze_plan(network: Network, unfreeze: Mapping[str, int], freeze: Sequence[
         lr=train.lr,
         backbone_lr=backbone_lr(train.model_dump(), network.pretrained),
         layer_decay=train.layer_decay,
+    )
+    if not allow_random:
+        require_learned(network, plan)
+    return plan
+
+
+def require_learned(network: Network, plan: FreezePlan) -> None:
+    """Refuse to freeze, for the whole run, layers that have learned nothing: what they make of an image is noise.
+
+    Raises:
+        UsageError: the network has no weights at all. ArtefactError: its weights did not hold those of frozen layers.
+    """
+    frozen = {group: names for group, names in plan.frozen_tensors().items() if group != "head"}
+    random = set(network.missing)
+    hollow = [group for group, names in frozen.items() if not network.pretrained or random & set(names)]
+    if not hollow:
+        return
+    allow = "allow random features with -o model.weights_missing=allow (weights_missing='allow' in a script)"
+    shown = ", ".join(hollow[:4]) + (f" and {len(hollow) - 4} more" if len(hollow) > 4 else "")
+    if not network.pretrained:
+        raise UsageError(
+            f"model.unfreeze: {shown} would stay frozen, but the network has no weights (model.weights: none)",
+            f"train all of it with -o 'model.unfreeze={{all: 0}}' (unfreeze='all'), give it weights, or {allow}",
+        )
+    count = len(random & {name for names in frozen.values() for name in names})
+    raise ArtefactError(
+        f"{network.source}: holds nothing for {count} tensors of layers that would stay frozen: {shown}",
+        f"let those layers learn (--unfreeze {hollow[0]}), give complete weights, or {allow}",
     )
 
 

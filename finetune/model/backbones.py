@@ -118,7 +118,9 @@ def build(
     if own is not None:
         state, network.source = own
         network.base = base
-        network.notes += load_backbone(network.module, state, network.heads, network.source)
+        loaded = load_backbone(network.module, state, network.heads, network.source)
+        network.notes += loaded.notes
+        network.missing = loaded.missing
     return network
 
 

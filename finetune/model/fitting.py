@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -15,7 +15,19 @@ from finetune.model.weights import State
 _COUNTER = "num_batches_tracked"  # absent from files older than PyTorch 0.4.1, and used by nothing but momentum=None
 
 
-def load_backbone(module: nn.Module, state: State, head: str | Sequence[str], source: str) -> list[str]:
+class Loaded(NamedTuple):
+    """What came of loading weights.
+
+    Attributes:
+        notes: what was not used and what was not found, one line each.
+        missing: names of the tensors outside the head that were not found, and so hold their first random values.
+    """
+
+    notes: list[str]
+    missing: list[str]
+
+
+def load_backbone(module: nn.Module, state: State, head: str | Sequence[str], source: str) -> Loaded:
     """Load all but the head into `module`.
 
     Where names do not fit as they are, timm's own conversion for the architecture is tried (original names of papers'
@@ -27,9 +39,6 @@ def load_backbone(module: nn.Module, state: State, head: str | Sequence[str], so
         state: see `read_weights`.
         head: dotted name, or names, of the new classifier, whose tensors are left alone.
         source: the file's name for messages.
-
-    Returns:
-        What was not used and what was not found, one line each.
 
     Raises:
         ArtefactError: less than half of the backbone's tensors are there, or one has another shape.
@@ -48,7 +57,7 @@ def load_backbone(module: nn.Module, state: State, head: str | Sequence[str], so
         (unused, "not used: the network has nothing of this name"),
         (old_head, "not used: the head is new"),
     ]
-    return [f"{source}: {some(names)}: {what}" for names, what in notes if names]
+    return Loaded([f"{source}: {some(names)}: {what}" for names, what in notes if names], missing)
 
 
 def within(name: str, modules: Sequence[str]) -> bool:

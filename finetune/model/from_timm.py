@@ -95,7 +95,8 @@ def published(name: str) -> tuple[State, Base]:
     else:
         raise UsageError(
             f"model.weights: timm publishes no weights for {name}",
-            "name a weights file (-o model.weights=FILE), train from scratch (-o model.weights=none), or choose one of "
+            "name a weights file (-o model.weights=FILE), train from scratch (-o model.weights=none "
+            "-o 'model.unfreeze={all: 0}'), or choose one of "
             "`finetune models`",
         )
     return read_weights(path), Base(f"timm/{name}", source, sha256_file(path), config.license or UNKNOWN)

@@ -30,6 +30,7 @@ class Network:
         source: where the weights came from.
         notes: what of the weights was not used or not found, one line each.
         head_spec: what the head was built from.
+        missing: tensors of the backbone that the weights did not hold, so that they are random.
         pretrained: whether weights were loaded, so that the backbone has learnt something already.
         loss: what it was trained with; decides how logits become probabilities.
         backbone: what ``backbone: auto`` came to, a name that `build` takes; empty where it was named.
@@ -50,6 +51,7 @@ class Network:
     source: str
     notes: list[str] = field(default_factory=list)
     head_spec: HeadSpec = "linear"
+    missing: list[str] = field(default_factory=list)
     pretrained: bool = True
     loss: str = "cross_entropy"
     backbone: str = ""

@@ -171,5 +171,6 @@ def _unreachable(what: str, url: str, reason: object) -> ResourceError:
         f"{reason}",
         "fetch them once on a machine with network and copy its cache folder, or name what you have "
         "(-o model.weights=FILE.safetensors, or -o model.backbone=CARD.yaml), or take the small network that comes "
-        "with this tool (-o model.backbone=models/small-resnet), or train from scratch (-o model.weights=none)",
+        "with this tool (-o model.backbone=models/small-resnet), or train from scratch (-o model.weights=none "
+        "-o 'model.unfreeze={all: 0}')",
     )

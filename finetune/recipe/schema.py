@@ -167,6 +167,9 @@ class ModelConfig(Section):
         default_factory=dict, description="passed to the architecture, e.g. {pad_type: same}"
     )
     weights: Text = Field(default="default", description="default (the published ones, or the card's), none, or a file")
+    weights_missing: Literal["stop", "allow"] = Field(
+        default="stop", description="allow: layers that have learned nothing may stay frozen (random features)"
+    )
     preprocess: PreprocessConfig = Field(
         default=PreprocessConfig(), description="only where it differs from the weights' own"
     )

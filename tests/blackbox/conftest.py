@@ -13,6 +13,7 @@ data: {folder: images, split: {val: 0.25, test: 0.25}}
 model:
   backbone: timm/test_resnet
   weights: none
+  weights_missing: allow
   preprocess: {size: 32}
   unfreeze: {head: 0, "last:2": 1}
 train: {epochs: 3, batch_size: 4, lr: 0.01, precision: fp32, checkpoint: {every_steps: 2}}

@@ -223,7 +223,7 @@ def test_the_head_is_left_alone_and_everything_else_loads() -> None:
     given, module = small().state_dict(), small()
     head = module.state_dict()["3.weight"].clone()
     given["3.weight"] = torch.zeros(1000, 4)
-    notes = load_backbone(module, dict(given), "3", "w.pth")
+    notes = load_backbone(module, dict(given), "3", "w.pth").notes
     now = module.state_dict()
     assert torch.equal(now["3.weight"], head)
     assert torch.equal(now["0.weight"], given["0.weight"])
@@ -236,7 +236,7 @@ def test_what_is_missing_and_what_is_unused_is_said() -> None:
     given, module = dict(small().state_dict()), small()
     del given["1.bias"], given["1.num_batches_tracked"], given["3.weight"], given["3.bias"]
     given["extra"] = torch.ones(1)
-    notes = load_backbone(module, given, "3", "w.pth")
+    notes = load_backbone(module, given, "3", "w.pth").notes
     assert notes == [
         "w.pth: 1.bias: not found in the file, so freshly initialised",
         "w.pth: extra: not used: the network has nothing of this name",

@@ -37,6 +37,7 @@ data: {{folder: images, split: {{val: 0.25, test: 0.25}}, augment: light}}
 model:
   backbone: timm/test_resnet
   weights: none
+  weights_missing: allow
   preprocess: {{size: 32}}
   unfreeze: {unfreeze}
 train: {{epochs: {epochs}, batch_size: 4, lr: 0.01, precision: fp32, cache: {cache}, checkpoint: {checkpoint}}}

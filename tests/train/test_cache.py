@@ -35,6 +35,7 @@ def train(folder: Path, out: Path, *, cache: Any, backbone: str = "timm/test_res
         "model": {
             "backbone": backbone,
             "weights": "none",
+            "weights_missing": "allow",
             "preprocess": {"size": changes.pop("size", 32)},
             "unfreeze": changes.pop("unfreeze", {"head": 0, "last:1": 1}),
         },

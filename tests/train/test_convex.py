@@ -113,6 +113,7 @@ def recipe(folder: Path, **model: Any) -> dict[str, Any]:
         "model": {
             "backbone": "timm/test_resnet",
             "weights": "none",
+            "weights_missing": "allow",
             "preprocess": {"size": 32},
             "unfreeze": unfreeze,
             **model,

@@ -17,7 +17,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> tuple[ft.Run, list[st
     said: list[str] = []
     recipe = {
         "data": {"folder": str(folder / "images"), "split": {"val": 0.3, "test": 0}, "augment": "none"},
-        "model": {"backbone": "small/mlp", "unfreeze": {"head": 0, "fc1": 5}},
+        "model": {"backbone": "small/mlp", "unfreeze": {"head": 0, "fc1": 5}, "weights_missing": "allow"},
         "train": {"epochs": 8, "early_stop": 1, "optimizer": "sgd", "lr": 1e-30, "device": "cpu"},
     }
     return ft.run(recipe, out=folder / "o", reporter=Reporter(say=said.append)), said

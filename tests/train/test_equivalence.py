@@ -33,7 +33,9 @@ def trained(folder: Path, name: str, unfreeze: dict[str, int], cache: str) -> tu
     data = ImageFolder(folder).split(val=0.25, test=0.25, seed=0)
     preprocess = {} if name == "small/mlp" else {"size": 64}
     given = NETWORKS[name]
-    clf = Classifier(name, data.classes, weights="none", unfreeze=unfreeze, preprocess=preprocess, **given)
+    clf = Classifier(
+        name, data.classes, weights="none", weights_missing="allow", unfreeze=unfreeze, preprocess=preprocess, **given
+    )
     clf.compute = clf.compute.in_fp32()
     before = vector(clf)
     trainer = clf.trainer(data, train_config(cache), augment="none")

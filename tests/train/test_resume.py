@@ -31,6 +31,7 @@ def recipe(folder: Path, **train: Any) -> dict[str, Any]:
         "model": {
             "backbone": "timm/test_resnet",
             "weights": "none",
+            "weights_missing": "allow",
             "preprocess": {"size": 32},
             "options": {"drop_rate": 0.2},
             "unfreeze": {"head": 0, "last:2": 1},

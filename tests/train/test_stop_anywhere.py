@@ -62,6 +62,7 @@ def recipe(images: Path, drawn: dict[str, Any]) -> dict[str, Any]:
         "model": {
             "backbone": "timm/test_resnet",
             "weights": "none",
+            "weights_missing": "allow",
             "preprocess": {"size": 32},
             "unfreeze": {"head": 0, "last:1": 1},
         },
