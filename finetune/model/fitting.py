@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -30,6 +32,7 @@ class Loaded(NamedTuple):
 def load_backbone(module: nn.Module, state: State, head: str | Sequence[str], source: str) -> Loaded:
     """Load all but the head into `module`.
 
+    What the names that fit have before them in common (``model.``, ``backbone.``, ``encoder_q.``, …) is taken off.
     Where names do not fit as they are, timm's own conversion for the architecture is tried (original names of papers'
     repositories, position embeddings of another resolution). A first convolution with another number of channels is
     adapted as timm does: summed over the colours, or spread evenly over them.
@@ -45,7 +48,7 @@ def load_backbone(module: nn.Module, state: State, head: str | Sequence[str], so
     """
     heads = (head,) if isinstance(head, str) else tuple(head)
     wanted = {name: tensor for name, tensor in module.state_dict().items() if not within(name, heads)}
-    given = _best_names(module, state, wanted)
+    given, prefix = _best_names(module, state, wanted)
     found = {name: _adapted(given[name], tensor) for name, tensor in wanted.items() if name in given}
     _require_fit(found, wanted, given, source)
     module.load_state_dict(found, strict=False)
@@ -57,7 +60,8 @@ def load_backbone(module: nn.Module, state: State, head: str | Sequence[str], so
         (unused, "not used: the network has nothing of this name"),
         (old_head, "not used: the head is new"),
     ]
-    return Loaded([f"{source}: {some(names)}: {what}" for names, what in notes if names], missing)
+    taken_off = [f"{source}: {visible(prefix)!r} taken off the tensors' names"] if prefix else []
+    return Loaded([*taken_off, *(f"{source}: {some(names)}: {what}" for names, what in notes if names)], missing)
 
 
 def within(name: str, modules: Sequence[str]) -> bool:
@@ -75,14 +79,51 @@ def _fits(state: State, wanted: State) -> int:
     return sum(name in state and state[name].shape == tensor.shape for name, tensor in wanted.items())
 
 
-def _best_names(module: nn.Module, state: State, wanted: State) -> State:
-    """The state as it is, or as timm's own filter for this architecture renames and resizes it, if more of it fits."""
-    convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
+def _best_names(module: nn.Module, state: State, wanted: State) -> tuple[State, str]:
+    """The state under the names of which most fit, and the prefix that was taken off to get there.
+
+    Tried are the names as they are, without a prefix, and as timm's own filter for this architecture renames and
+    resizes what is under them.
+    """
     needed = sum(not name.endswith(_COUNTER) for name in wanted)
-    if _fits(state, wanted) >= needed or convert is None or not type(module).__module__.startswith("timm."):
+    best, taken_off, most = state, "", -1
+    for prefix, found in _candidates(module, state, wanted):
+        if (count := _fits(found, wanted)) > most:
+            best, taken_off, most = found, prefix, count
+        if most >= needed:
+            break
+    return best, taken_off
+
+
+def _candidates(module: nn.Module, state: State, wanted: State) -> Iterator[tuple[str, State]]:
+    """Ways to name the tensors, each with the prefix that was taken off, the plainest first."""
+    convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
+    for prefix in ["", *_prefixes(state, wanted)]:
+        bare = _without(state, prefix)
+        yield prefix, bare
+        if convert is not None and type(module).__module__.startswith("timm."):
+            yield prefix, _try(partial(convert, dict(bare), module))
+
+
+def _prefixes(state: State, wanted: State) -> list[str]:
+    """What may stand before the names: before most of those that are wanted, else before all that there are."""
+    counts: Counter[str] = Counter()
+    for name in state:
+        for place in (at for at, letter in enumerate(name) if letter == "."):
+            if name[place + 1 :] in wanted:
+                counts[name[: place + 1]] += 1
+    first, last = (sorted(state) or [""])[0], (sorted(state) or [""])[-1]  # what these two share, all names do
+    shared = next((at for at, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), 0)
+    whole = first[: first.rfind(".", 0, shared) + 1]
+    return list(dict.fromkeys([*(prefix for prefix, _ in counts.most_common(3)), *([whole] if whole else [])]))
+
+
+def _without(state: State, prefix: str) -> State:
+    """The tensors with `prefix` taken off where it is; what else has such a name already stays out."""
+    if not prefix:
         return state
-    converted = _try(lambda: convert(dict(state), module))
-    return converted if _fits(converted, wanted) > _fits(state, wanted) else state
+    inside = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    return {**{name: tensor for name, tensor in state.items() if not name.startswith(prefix)}, **inside}
 
 
 def _try(convert: Callable[[], Any]) -> State:
@@ -119,7 +160,7 @@ def _require_fit(found: State, wanted: State, given: State, source: str) -> None
         near = did_you_mean(lacking[0], given)
         raise ArtefactError(
             f"{source}: only {len(fitting)} of the backbone's {len(needed)} tensors are in it, "
-            f"so it belongs to another architecture; lacking: {some(lacking)}{near}",
+            f"so it seems to belong to another architecture; lacking: {some(lacking)}{near}",
             remedy,
         )
     unlike = [name for name in found if found[name].shape != wanted[name].shape]

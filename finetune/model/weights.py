@@ -8,7 +8,7 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -20,11 +20,11 @@ from torch import Tensor
 
 from finetune.errors import ArtefactError
 from finetune.files import visible
+from finetune.model.foreign import looks_like_safetensors, what_else
+from finetune.model.harmless import harmless
+from finetune.model.unwrap import unwrap
 
 State = dict[str, Tensor]
-
-WRAPPERS = ("state_dict", "model_state_dict", "model")
-"""Keys under which training scripts keep the weights among other things."""
 
 PREFIXES = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before every name."""
@@ -39,29 +39,46 @@ _BROKEN = "give an intact file: download or copy it again"
 
 
 def read_weights(path: Path) -> State:
-    """The tensors of a weights file, on the CPU, floating-point ones as float32.
+    """The tensors of a weights file, on the CPU, floating-point ones as float32; see `read_noted`."""
+    return read_noted(path)[0]
 
-    Plain state dicts, those wrapped in one of `WRAPPERS`, and names with `PREFIXES` are all understood.
+
+def read_noted(path: Path) -> tuple[State, list[str]]:
+    """The tensors of a weights file, on the CPU, floating-point ones as float32, and what was taken off around them.
+
+    Plain state dicts, those wrapped in one of `unwrap.WRAPPERS`, and names with `PREFIXES` are all understood.
 
     Args:
-        path: safetensors by its suffix, anything else as PyTorch writes it; the latter is read with
-            ``weights_only=True``, which rebuilds tensors and plain containers and calls nothing from the file.
+        path: safetensors or what PyTorch writes, told apart by the content; the latter is read with
+            ``weights_only=True``, which rebuilds tensors, plain containers and what `harmless` lists, and calls
+            nothing from the file.
 
     Raises:
-        ArtefactError: missing, broken, holding code, no tensors, or a value that is not finite.
+        ArtefactError: missing, broken, something else, holding code, no tensors, or a value that is not finite.
     """
     if not path.is_file():
         problem = "a folder, not a weights file" if path.is_dir() else "no such weights file"
         raise ArtefactError(f"{path}: {problem}", "correct the path, or put the file there")
     try:
-        content = _read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+        if found := what_else(path):
+            raise ArtefactError(f"{path}: {found[0]}, not a weights file", found[1])
+        content = _read_safetensors(path) if _is_safetensors(path) else read_pickle(path, harmless())
     except OSError as error:
         raise ArtefactError(f"{path}: not readable: {error.strerror or error}", _BROKEN) from error
-    state = {_bare(name): value for name, value in _unwrap(content).items() if isinstance(value, Tensor)}
+    tensors, notes = unwrap(content)
+    state = {_bare(name): value for name, value in tensors.items() if isinstance(value, Tensor)}
     _check_count(path, len(state))
     if not state:
         raise ArtefactError(f"{path}: holds no tensors", "give a file with a network's state dict in it")
-    return {name: _checked(tensor, f"{path}: {visible(name)}", path) for name, tensor in state.items()}
+    checked = {name: _checked(tensor, f"{path}: {visible(name)}", path) for name, tensor in state.items()}
+    return checked, [f"{path}: {note}" for note in notes]
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By content; a broken file by its name, unless it begins as PyTorch's do."""
+    with open(path, "rb") as file:
+        start = file.read(16)
+    return looks_like_safetensors(start) or (path.suffix == ".safetensors" and start[:2] not in (b"PK", b"\x80\x02"))
 
 
 def _read_safetensors(path: Path) -> State:
@@ -106,17 +123,25 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def read_pickle(path: Path) -> Any:
+def read_pickle(path: Path, also: Sequence[Any] = ()) -> Any:
     """What ``torch.save`` wrote: tensors and plain containers, on the CPU; nothing in the file is ever called.
+
+    Args:
+        path: of the file.
+        also: classes besides whose objects may be in it, see `harmless`.
 
     Raises:
         ArtefactError: missing, broken, or holding anything else.
     """
     try:
         _check_zip(path)
-        # Said explicitly, because TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD turns the default off, but not what a caller says.
-        with warnings.catch_warnings(action="ignore"):  # PyTorch's doubts about a pickle are told by what comes of it
-            return torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            return _safely(path)
+        except UnpicklingError:
+            if not also:
+                raise
+        with torch.serialization.safe_globals(list(also)):  # not at once: torch goes through the list at each tensor
+            return _safely(path)
     except UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))  # PyTorch's own text says how to run it all the same
         raise ArtefactError(
@@ -133,6 +158,14 @@ def read_pickle(path: Path) -> Any:
         raise ArtefactError(f"{path}: not a whole PyTorch file: {_line(error)}", _BROKEN) from error
 
 
+def _safely(path: Path) -> Any:
+    """What PyTorch's safe reader makes of a file."""
+    # Opened here: given a path, torch would choose its reader by the suffix. Its doubts about a pickle are told by what
+    # comes of it. Said explicitly, because TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD turns the default off, but not a caller's.
+    with open(path, "rb") as file, warnings.catch_warnings(action="ignore"):
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
 def _check_zip(path: Path) -> None:
     """Refuse an archive that would unpack to more than it is."""
     if not zipfile.is_zipfile(path):
@@ -144,16 +177,6 @@ def _check_zip(path: Path) -> None:
         raise ArtefactError(f"{path}: not a whole PyTorch file: {_line(error)}", _BROKEN) from error
     if unpacked > path.stat().st_size:
         raise ArtefactError(f"{path}: unpacks to {unpacked:,} bytes, more than the file has", _BROKEN)
-
-
-def _unwrap(content: Any) -> Mapping[Any, Any]:
-    """The mapping of tensors inside what a training script saved."""
-    for _ in range(len(WRAPPERS)):
-        inner = [content[key] for key in WRAPPERS if isinstance(content, Mapping) and key in content]
-        if not inner or not isinstance(inner[0], Mapping):
-            break
-        content = inner[0]
-    return content if isinstance(content, Mapping) else {}
 
 
 def _bare(name: Any) -> str:
