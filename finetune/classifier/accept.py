@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import UsageError
+from finetune.recipe.values import as_weights
 
 
 def path_of(value: object, name: str = "path") -> Path:
@@ -31,10 +32,10 @@ def name_of(value: object, argument: str, example: str) -> str:
 
 
 def weights_of(value: object) -> str:
-    """The argument `weights`: None and False mean none, True means the default ones."""
+    """The argument `weights`: None and False mean none, True the default ones, and so do the usual words for both."""
     if value is None or value is False:
         return "none"
-    return "default" if value is True else name_of(value, "weights", "default")
+    return "default" if value is True else str(as_weights(name_of(value, "weights", "default")))
 
 
 def classes_of(value: object) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -10,7 +11,7 @@ from typing import Any
 
 from finetune.errors import UsageError
 from finetune.files import carried_folder, sha256_file
-from finetune.model import from_timm
+from finetune.model import from_timm, from_torchvision
 from finetune.model.architectures import LIBRARIES, assemble, split_name
 from finetune.model.at_hand import AUTO, choose_backbone
 from finetune.model.bundle import Description, read_description, read_state
@@ -18,7 +19,7 @@ from finetune.model.card import Card, read_card
 from finetune.model.fitting import load_backbone
 from finetune.model.lineage import UNKNOWN, Base, licence_of, short_path
 from finetune.model.network import HeadSpec, Network
-from finetune.model.weights import State, read_weights
+from finetune.model.weights import State, read_noted
 
 CARRIED = carried_folder()
 """What the package carries: `models/` lies here."""
@@ -33,6 +34,7 @@ class Origin:
     preprocess: Mapping[str, Any] = field(default_factory=dict)
     card: Card | None = None
     bundle: Description | None = None
+    notes: Sequence[str] = ()
 
     @property
     def has_weights(self) -> bool:
@@ -93,15 +95,17 @@ def build(
     _require_names(classes)
     choice = choose_backbone() if backbone == AUTO else None
     origin = find(choice.backbone if choice else backbone)
+    weights = _without_names_of_torchvision(weights, origin.architecture)
     described = origin.card is not None and origin.card.weights == "none"
     if weights == "default" and not origin.has_weights and (described or origin.architecture.startswith("small/")):
         weights = "none"
-    own = base = None
+    own, base, taken_off = None, None, list[str]()
     if load and weights == "default":
         own, base = origin.weights(), origin.base(backbone)
     elif load and weights != "none":
         file = Path(weights).expanduser()
-        own, base = (read_weights(file), weights), Base(file.name, "a file of the user's", sha256_file(file))
+        state, taken_off = read_noted(file)
+        own, base = (state, weights), Base(file.name, "a file of the user's", sha256_file(file))
     network = assemble(
         origin.architecture,
         classes,
@@ -115,6 +119,7 @@ def build(
     )
     if choice:
         network.backbone, network.notes = choice.backbone, [f"network: {choice.sentence}"]
+    network.notes += [*origin.notes, *taken_off]
     if own is not None:
         state, network.source = own
         network.base = base
@@ -145,7 +150,8 @@ def find(backbone: str) -> Origin:
     """
     if backbone.partition("/")[0] in LIBRARIES:
         split_name(backbone)
-        return Origin(backbone)
+        architecture, notes = _current(backbone)
+        return Origin(architecture, notes=notes)
     path = Path(backbone).expanduser()
     if path.suffix in (".yaml", ".yml"):
         return _from_card(path)
@@ -195,7 +201,28 @@ def _from_card(path: Path) -> Origin:
     except UsageError as error:
         named = [problem.removeprefix("model.backbone: ") for problem in error.problems]
         raise UsageError([f"{path}: architecture: {problem}" for problem in named], error.remedy) from error
-    return Origin(card.architecture, card.options, _given(card.preprocess), card=card)
+    architecture, notes = _current(card.architecture)
+    return Origin(architecture, card.options, _given(card.preprocess), card=card, notes=notes)
+
+
+def _current(architecture: str) -> tuple[str, list[str]]:
+    """The name that the library has now, and what to say where it is another."""
+    library, _, name = architecture.partition("/")
+    now = from_timm.current_name(name) if library == "timm" else name
+    return f"{library}/{now}", [] if now == name else [f"{architecture}: timm has renamed it to {now}"]
+
+
+def _without_names_of_torchvision(weights: str, architecture: str) -> str:
+    """`default` for the name of torchvision's default weights; anything else as it is."""
+    name = weights.rpartition("_Weights.")[2]
+    if not re.fullmatch(r"(IMAGENET|KINETICS|COCO)[A-Z0-9_]*", name) or Path(weights).is_file():
+        return weights
+    library, _, network = architecture.partition("/")
+    if library != "torchvision":
+        remedy = "write -o model.weights=default, or name the weights' tag in model.backbone (`finetune models`)"
+        raise UsageError(f"model.weights: {weights} names weights of torchvision, and {architecture} is not", remedy)
+    from_torchvision.require_default(network, name)
+    return "default"
 
 
 def _given(values: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 import timm
-from timm.models import PretrainedCfg, get_pretrained_cfg
+from timm.models import PretrainedCfg, _registry, get_pretrained_cfg
 from torch import nn
 
 from finetune.errors import UsageError, did_you_mean
@@ -28,6 +28,11 @@ def names() -> tuple[str, ...]:
 def tagged_names() -> tuple[str, ...]:
     """Every set of published weights, as ARCHITECTURE.TAG."""
     return tuple(timm.list_models(pretrained=True))
+
+
+def current_name(name: str) -> str:
+    """The name that timm has now for one of old, with the tag of its weights: timm's own mapping."""
+    return str(getattr(_registry, "_deprecated_models", {}).get(name) or name)
 
 
 def check_name(name: str) -> None:

@@ -51,6 +51,28 @@ def default_preprocess(name: str) -> dict[str, Any]:
     }
 
 
+def require_default(name: str, weights: str) -> None:
+    """Refuse a set of weights that is not the one this version takes.
+
+    Args:
+        name: of the architecture.
+        weights: as torchvision names it, such as `IMAGENET1K_V1`.
+
+    Raises:
+        UsageError: there is no such set, or it is not the default; what to write instead is said.
+    """
+    sets = torchvision.models.get_model_weights(name)
+    if weights not in sets.__members__:
+        near = did_you_mean(weights, sets.__members__)
+        problem = f"model.weights: torchvision has no {weights} for {name}{near}"
+        raise UsageError(problem, f"there are {', '.join(sets.__members__)}")
+    if sets[weights] is not sets.DEFAULT:
+        raise UsageError(
+            f"model.weights: {weights} is not torchvision's best for {name}, which {sets.DEFAULT.name} is",
+            f"write -o model.weights=default for that, or fetch {sets[weights].url} and give the file",
+        )
+
+
 def fixed_size(name: str, options: Mapping[str, Any]) -> tuple[str, tuple[int, int]]:
     """The option that fixes the input's size (empty if any size will do), and the size without it."""
     return ("image_size" if name.startswith("vit_") else "input_size" if name.startswith("maxvit") else "", (224, 224))

@@ -169,7 +169,7 @@ def resolve(recipe: Recipe, folder: Path) -> Recipe:
     weights = recipe.model.weights
     model = {
         "backbone": _backbone(recipe.model.backbone, folder),
-        "weights": weights if weights in ("default", "none") else _absolute(weights, folder),
+        "weights": weights if _is_word(weights) else _absolute(weights, folder),
     }
     data = {"folder": None if recipe.data.folder is None else _absolute(recipe.data.folder, folder)}
     return recipe.model_copy(
@@ -186,6 +186,13 @@ def _absolute(text: str, folder: Path) -> str:
     path = os.path.join(folder.absolute(), os.path.expanduser(text))
     tidy = os.path.normpath(path)
     return tidy if os.path.realpath(tidy) == os.path.realpath(path) else path
+
+
+def _is_word(weights: str) -> bool:
+    """Whether it is no file: a word, or the name of a set of weights as torchvision has them."""
+    return weights in ("default", "none") or bool(
+        re.fullmatch(r"(\w+_Weights\.)?(IMAGENET|KINETICS|COCO)[A-Z0-9_]*", weights)
+    )
 
 
 def _backbone(text: str, folder: Path) -> str:

@@ -39,6 +39,7 @@ from finetune.recipe.values import (
     as_size,
     as_spreads,
     as_threshold,
+    as_weights,
     as_widths,
     head_kind,
 )
@@ -166,7 +167,7 @@ class ModelConfig(Section):
     options: Annotated[dict[str, Option], BeforeValidator(as_options)] = Field(
         default_factory=dict, description="passed to the architecture, e.g. {pad_type: same}"
     )
-    weights: Text = Field(default="default", description="default (the published ones, or the card's), none, or a file")
+    weights: Annotated[Text, BeforeValidator(as_weights)] = Field(default="default", description="or none, or a file")
     weights_missing: Literal["stop", "allow"] = Field(
         default="stop", description="allow: layers that have learned nothing may stay frozen (random features)"
     )

@@ -141,6 +141,20 @@ def as_options(value: Any) -> Any:
     return {} if value is None else value
 
 
+WEIGHTS_WORDS = {
+    **dict.fromkeys(("default", "pretrained", "published", "imagenet", "true"), "default"),
+    **dict.fromkeys(("none", "random", "scratch", "false"), "none"),
+}
+"""What people write for the published weights, and for none."""
+
+
+def as_weights(value: Any) -> Any:
+    """`default` and `none` by any of their usual names; a file, or a name of torchvision's, as it is."""
+    if isinstance(value, bool):
+        return "default" if value else "none"
+    return WEIGHTS_WORDS.get(value.lower(), value) if isinstance(value, str) else value
+
+
 def as_device(value: Any) -> Any:
     """The name of a device."""
     if isinstance(value, str) and not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", value):

@@ -22,9 +22,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from finetune.errors import ArtefactError
-from finetune.model.backbones import build
+from finetune.errors import ArtefactError, ResourceError, UsageError
+from finetune.model import from_timm
+from finetune.model.backbones import build, find
 from finetune.model.weights import read_noted, read_weights, tensors_sha256
+from finetune.recipe.load import from_mapping, resolve
+from finetune.recipe.schema import Recipe
 from tests import makers
 
 NAME = "test_resnet"
@@ -218,3 +221,54 @@ def test_safetensors_are_known_by_content(suffix: str, tmp_path: Path) -> None:
 def test_what_pytorch_wrote_is_known_by_content(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(2)}, tmp_path / "w.safetensors")
     assert read_weights(tmp_path / "w.safetensors")["a"].tolist() == [1, 1]
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_name_that_timm_has_changed_is_mapped_as_timm_does_and_said() -> None:
+    from timm.models._registry import _deprecated_models
+
+    assert len(_deprecated_models) > 100
+    assert {find(f"timm/{old}").architecture for old in _deprecated_models} == {
+        f"timm/{new}" for new in _deprecated_models.values()
+    }
+    origin = find("timm/vit_base_patch16_224_in21k")
+    assert origin.architecture == "timm/vit_base_patch16_224.augreg_in21k"
+    assert "renamed it to vit_base_patch16_224.augreg_in21k" in origin.notes[0]
+    assert from_timm.default_preprocess("vit_base_patch16_224.augreg_in21k")["mean"] == (0.5, 0.5, 0.5)
+
+
+def test_a_network_of_an_old_name_is_built_and_says_so(tmp_path: Path) -> None:
+    network = build("timm/convnext_tiny_in22k", ["ant", "bee"], weights="none", options={"depths": [1, 1, 1, 1]})
+    assert network.architecture == "timm/convnext_tiny.fb_in22k"
+    assert "renamed" in network.notes[0]
+
+
+@pytest.mark.parametrize("word", ["pretrained", "DEFAULT", "imagenet", True])
+def test_words_for_the_published_weights_are_understood(word: object) -> None:
+    assert recipe_of(word).model.weights == "default"
+
+
+@pytest.mark.parametrize("word", ["random", "scratch", "None", False])
+def test_words_for_no_weights_are_understood(word: object) -> None:
+    assert recipe_of(word).model.weights == "none"
+
+
+def recipe_of(weights: object) -> Recipe:
+    values = {"data": {"folder": "."}, "model": {"backbone": "timm/resnet18", "weights": weights}}
+    return resolve(from_mapping(values, "recipe"), Path.cwd())
+
+
+def test_the_default_weights_of_torchvision_go_by_their_own_name_too() -> None:
+    assert recipe_of("IMAGENET1K_V1").model.weights == "IMAGENET1K_V1"
+    for weights in ("IMAGENET1K_V1", "ResNet18_Weights.IMAGENET1K_V1"):  # there is no network here to fetch them
+        with pytest.raises(ResourceError, match="resnet18-"):
+            build("torchvision/resnet18", ["ant", "bee"], weights=weights)
+    with pytest.raises(UsageError, match="IMAGENET1K_V2 is") as caught:
+        build("torchvision/resnet50", ["ant", "bee"], weights="IMAGENET1K_V1")
+    assert "download.pytorch.org" in caught.value.remedy
+    with pytest.raises(UsageError, match="torchvision has no IMAGENET1K_V9"):
+        build("torchvision/resnet50", ["ant", "bee"], weights="IMAGENET1K_V9")
+    with pytest.raises(UsageError, match="names weights of torchvision"):
+        build("timm/resnet18", ["ant", "bee"], weights="IMAGENET1K_V1")
