@@ -298,6 +298,4 @@ class Recipe(Section):
     model: ModelConfig = Field(description="the network")
     train: TrainConfig = Field(default=TrainConfig(), description="how it learns")
     report: ReportConfig = Field(default=ReportConfig(), description="how answers are judged and given")
-    export: list[Literal["onnx", "torch", "timm"]] = Field(
-        default=[], description="formats in which the network is exported at the end, as `finetune export` does"
-    )
+    export: list[Literal["onnx", "torch", "timm"]] = Field(default=[], description="formats, made at the end")
