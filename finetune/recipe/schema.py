@@ -168,9 +168,7 @@ class ModelConfig(Section):
         default_factory=dict, description="passed to the architecture, e.g. {pad_type: same}"
     )
     weights: Annotated[Text, BeforeValidator(as_weights)] = Field(default="default", description="or none, or a file")
-    weights_missing: Literal["stop", "allow"] = Field(
-        default="stop", description="allow: layers that have learned nothing may stay frozen (random features)"
-    )
+    weights_missing: Literal["stop", "allow"] = Field(default="stop", description="allow: random features may freeze")
     preprocess: PreprocessConfig = Field(
         default=PreprocessConfig(), description="only where it differs from the weights' own"
     )
