@@ -6,7 +6,8 @@ import difflib
 from functools import cache
 from typing import Any, Literal, get_args, get_origin
 
-from finetune.recipe.schema import Recipe, Section
+from finetune.recipe.schema import Recipe
+from finetune.recipe.values import Section
 from finetune.recipe.yaml import Place
 
 Kind = Literal["section", "mapping", "text", "other"]

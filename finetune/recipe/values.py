@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Strict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 
 
 def _no_nul(value: str) -> str:
@@ -172,3 +172,14 @@ def as_threshold(value: Any) -> Any:
 def head_kind(value: Any) -> str:
     """Which branch of the union a head belongs to."""
     return "<layers>" if isinstance(value, (Mapping, BaseModel)) else "<word>"
+
+
+class Section(BaseModel):
+    """A mapping of known keys. One that is there but empty is the same as one that is absent."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_absent(cls, value: Any) -> Any:
+        return {} if value is None else value
