@@ -30,12 +30,28 @@ def facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Label and text of what the reader should know of the training, in reading order; what is unknown is left out."""
     recipe = run.get("recipe")
     found = [(label, look_up(recipe, key)) for label, key in ESSENTIALS.items()]
-    machine = [("BatchNorm", "batchnorm"), ("Device", "device"), ("Precision", "precision"), ("Cache", "cache")]
+    machine = [
+        ("BatchNorm", "batchnorm"),
+        ("Device", "device"),
+        ("Precision", "precision"),
+        ("Temperature", "temperature"),
+    ]
     found += [(label, run.get(key)) for label, key in machine]
+    found += [("Feature cache", _cache(run.get("cache")))]
     timings = run.get("timings") or {}
     found += [("Time", ", ".join(f"{_spoken(key)} {_duration(value)}" for key, value in timings.items()))]
     found += [("Versions", ", ".join(f"{key} {value}" for key, value in (run.get("versions") or {}).items()))]
     return [(label, _plain(value)) for label, value in found if value not in (None, "", {}, [])]
+
+
+def _cache(cache: object) -> str:
+    """What of the work on frozen layers was done once; empty where there was nothing."""
+    if not isinstance(cache, Mapping) or not cache.get("computed", 0) + cache.get("hits", 0):
+        return ""
+    kept = f"{cache['computed']:,} feature rows computed, {cache.get('hits', 0):,} found from earlier runs"
+    size, saved = cache.get("bytes"), cache.get("seconds_saved")
+    kept += f" ({size / 1e6:,.1f} MB)" if isinstance(size, (int, float)) else ""
+    return kept + (f", about {_duration(float(saved))} saved" if isinstance(saved, (int, float)) else "")
 
 
 def date(run: Mapping[str, Any]) -> str:
