@@ -6,9 +6,9 @@
 Where only PyTorch, timm, scikit-learn and pandas are installed and nothing can be fetched, the rest comes along:
 
     pip wheel --no-deps -w .wheels .
-    pip download --no-deps -d .wheels -c constraints.txt click pydantic pydantic-core annotated-types typing-inspection \\
-        PyYAML rich markdown-it-py mdurl pygments safetensors matplotlib contourpy cycler fonttools kiwisolver \\
-        pyparsing jinja2 MarkupSafe
+    pip download --no-deps -d .wheels -c constraints.txt click pydantic pydantic-core annotated-types \\
+        typing-inspection PyYAML rich markdown-it-py mdurl pygments safetensors matplotlib contourpy cycler fonttools \\
+        kiwisolver pyparsing jinja2 MarkupSafe
     pip install --no-index --no-deps --target site .wheels/*.whl        # there
     PYTHONPATH=site python benchmarks/gpu.py --out gpu.json
 

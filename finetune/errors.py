@@ -7,6 +7,7 @@ FinetuneError        1   a bug of ours, if nothing more precise fits
 ├── ArtefactError    4   weights, checkpoint or bundle: broken, unsafe or incompatible
 ├── DivergedError    5   numbers that are no longer finite
 ├── ResourceError    6   disk, memory, device, port, network, permission
+│   └── LostRank     6   another process of the run
 └── Stopped    130/143   SIGINT or SIGTERM, after saving
 """
 
@@ -66,6 +67,10 @@ class ResourceError(FinetuneError):
     """The machine lacks something: disk, memory, a device, a port, the network, a permission."""
 
     exit_code = 6
+
+
+class LostRank(ResourceError):
+    """Another process of the run has ended or does not answer; what was saved before is whole."""
 
 
 class Stopped(FinetuneError):

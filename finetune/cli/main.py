@@ -15,6 +15,7 @@ import click
 
 import finetune
 from finetune.cli.process import collect_no_more, collect_rarely, keep_large_buffers, wait_briefly
+from finetune.distributed.launch import final_code, leave_error
 from finetune.errors import FinetuneError, ResourceError, from_os_error, out_of_memory
 from finetune.files import cache_folder, visible
 
@@ -94,8 +95,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _exit_code(arguments: list[str] | None) -> int:
+    if (code := final_code()) is not None:
+        return code
     try:
-        result: Any = cli.main(args=arguments, prog_name="finetune", standalone_mode=False)
+        words = sys.argv[1:] if arguments is None else arguments
+        result: Any = cli.main(args=arguments, prog_name="finetune", standalone_mode=False, obj=words)
         if sys.stdout is not None:
             sys.stdout.flush()
         return result if isinstance(result, int) else 0
@@ -103,7 +107,8 @@ def _exit_code(arguments: list[str] | None) -> int:
         error.show()
         return 2
     except FinetuneError as error:
-        _show(error)
+        if not leave_error(error):
+            _show(error)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
@@ -123,6 +128,7 @@ def _exit_code(arguments: list[str] | None) -> int:
             _show(problem)
             return ResourceError.exit_code
         traceback.print_exc()
+        leave_error(FinetuneError(f"{type(error).__name__}: {error}"))
         click.echo("this is a bug in finetune: please report it with the lines above", err=True)
         return 1
 

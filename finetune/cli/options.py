@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from finetune.errors import UsageError
 from finetune.files import to_json, visible
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ precision = click.option(
     default="fp32",
     show_default=True,
     help="bf16 is faster where the CPU has AMX, on AMD with AVX-512, and on GPUs.",
+)
+processes = click.option(
+    "--nproc", type=click.IntRange(1), metavar="N", help="Start N processes that train together, on one machine."
 )
 run_argument = click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
 
@@ -71,6 +76,23 @@ def open_run_network(run: Path) -> Network:
     return network
 
 
+def start_processes(number: int) -> None:
+    """Run this command line again, in so many processes of this machine.
+
+    Raises:
+        FinetuneError: what ended them.
+    """
+    from finetune.device import cores
+    from finetune.distributed.launch import launch
+
+    if "RANK" in os.environ:
+        raise UsageError("--nproc: torchrun has started this process already", "leave out --nproc, or torchrun")
+    words: list[str] = list(click.get_current_context().obj)
+    place = next(at for at, word in enumerate(words) if word.partition("=")[0] == "--nproc")
+    del words[place : place + (1 if "=" in words[place] else 2)]
+    launch(number, words, cores())
+
+
 def print_json(value: Any) -> None:
     """The one JSON object of a command's `--json`."""
     click.echo(to_json(value, indent=2))
@@ -78,8 +100,11 @@ def print_json(value: Any) -> None:
 
 def print_run(run: Run, as_json: bool) -> None:
     """The run folder, or all of run.json with the metrics, on stdout."""
+    from finetune.distributed.launch import speaks
     from finetune.runs.names import RunNames
 
+    if not speaks():
+        return
     if not as_json:
         click.echo(run)
         return

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from finetune.cli.options import json_flag, print_run, run_argument
+from finetune.cli.options import json_flag, print_run, processes, run_argument, start_processes
 from finetune.cli.progress import reporting
 from finetune.cli.signals import stop_on_signals
 
@@ -16,9 +16,14 @@ from finetune.cli.signals import stop_on_signals
 @click.option("--from", "checkpoint", type=click.Path(path_type=Path), help="Go on from this checkpoint.")
 @click.option("--data", type=click.Path(path_type=Path), help="Where the images are now; they must be the same.")
 @click.option("--accept-changes", is_flag=True, help="Go on although the recipe or the images have changed.")
+@processes
 @json_flag
-def resume(run: Path, checkpoint: Path | None, data: Path | None, accept_changes: bool, as_json: bool) -> None:
+def resume(
+    run: Path, checkpoint: Path | None, data: Path | None, accept_changes: bool, nproc: int | None, as_json: bool
+) -> None:
     """Go on with RUN where it stopped, to the same bits as if it had never stopped."""
+    if nproc is not None:
+        return start_processes(nproc)
     with stop_on_signals() as stop:
         from finetune.story.resume import resume as do
 

@@ -7,30 +7,47 @@ from typing import Any
 
 import click
 
-from finetune.cli.options import json_flag, print_run, read_recipe, recipe_options
+from finetune.cli.options import json_flag, print_run, processes, read_recipe, recipe_options, start_processes
 from finetune.cli.progress import reporting
 from finetune.cli.signals import stop_on_signals
+from finetune.distributed.launch import folder_to_resume
 
 
 @click.command()
 @recipe_options
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder, absent or empty [runs/NAME/001, 002, ...].")
 @click.option("--dry-run", is_flag=True, help="Read the images, show the plan; train and write nothing.")
+@processes
 @json_flag
-def run(recipe: Path, out: Path | None, dry_run: bool, as_json: bool, freeze: tuple[str, ...], **flags: Any) -> None:
+def run(
+    recipe: Path,
+    out: Path | None,
+    dry_run: bool,
+    nproc: int | None,
+    as_json: bool,
+    freeze: tuple[str, ...],
+    **flags: Any,
+) -> None:
     """Do the whole job that RECIPE describes: read, freeze, train, judge, report.
 
     Ctrl-C saves and says how to go on.
     """
+    resolved = read_recipe(recipe, **flags)
+    if nproc is not None and not dry_run:
+        return start_processes(nproc)
     with stop_on_signals() as stop:
-        resolved = read_recipe(recipe, **flags)
         if dry_run:
             from finetune.cli.plan import show_plan
 
             show_plan(resolved, freeze, as_json, stop, scan=True)
             return
+        from finetune.story.resume import resume
         from finetune.story.run import run as do
 
         with reporting(stop) as reporter:
-            done = do(resolved, out=out, freeze=freeze, reporter=reporter)
+            begun = folder_to_resume(out)
+            if begun is not None:  # a process has died, and all were started again
+                done = resume(begun, reporter=reporter)
+            else:
+                done = do(resolved, out=out, freeze=freeze, reporter=reporter)
         print_run(done, as_json)

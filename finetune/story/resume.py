@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from finetune.classifier import Classifier
 from finetune.classifier.accept import path_of
+from finetune.distributed.join import join
 from finetune.errors import FinetuneError, UsageError
 from finetune.runs.folder import RunFolder
 from finetune.runs.reporter import Reporter
+from finetune.story.follow import follow
 from finetune.story.recipes import save_recipe, saved_recipe
 from finetune.story.result import Run
 from finetune.story.run import carry_out, checkpoints_of
@@ -42,6 +44,8 @@ def resume(
             one of another run.
     """
     reporter = reporter or Reporter()
+    if not join().main:
+        return follow(None, reporter)
     folder = RunFolder.open(path_of(run, "run"))
     checkpoint = None if checkpoint is None else path_of(checkpoint, "checkpoint")
     recipe, changes = saved_recipe(folder, data)

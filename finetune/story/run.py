@@ -15,6 +15,9 @@ from finetune.deliver.export.of_run import export_at_the_end
 from finetune.deliver.export.publish import require_formats
 from finetune.deliver.publish import publish_data, publish_decisions, publish_model, publish_plan, publish_report
 from finetune.device import choose
+from finetune.distributed.join import join
+from finetune.distributed.launch import leave_folder
+from finetune.distributed.ranks import here
 from finetune.evaluate.judge import Judgement, judge_images
 from finetune.model.freeze import freeze_hashes
 from finetune.model.lineage import Base
@@ -26,6 +29,7 @@ from finetune.runs.checkpoints import Checkpoints
 from finetune.runs.clock import Clock
 from finetune.runs.folder import RunFolder
 from finetune.runs.reporter import Reporter
+from finetune.story.follow import follow, require_same, tell_the_others
 from finetune.story.images import read_images
 from finetune.story.recipes import prepare, save_recipe, with_decisions
 from finetune.story.result import Run
@@ -56,14 +60,17 @@ def run(
     Raises:
         FinetuneError: of the kind that says what is wrong; what was good until then is kept in the folder.
     """
-    recipe = prepare(recipe, overrides)
+    recipe, reporter = prepare(recipe, overrides), reporter or Reporter()
+    if not join(recipe.train.device).main:
+        return follow(recipe, reporter)
     require_formats(recipe.export)
     choose(recipe.train.device, recipe.train.precision)  # refused before there is a folder
     folder = RunFolder.create(None if out is None else path_of(out, "out"), recipe.name or "run", recipe.data.folder)
     with folder.recording():
+        leave_folder(folder.path)
         folder.record.freeze = list(patterns_of(freeze, "freeze"))
         save_recipe(folder, recipe)
-        carry_out(folder, recipe, reporter or Reporter())
+        carry_out(folder, recipe, reporter)
     return Run(folder.path)
 
 
@@ -84,12 +91,15 @@ def carry_out(
         accept_changes: go on although recipe or images are no longer those that the run began with.
     """
     clock = Clock()
-    data = read_images(recipe, reporter)
+    tell_the_others(folder, recipe, state)
+    with here().one_first():
+        data = read_images(recipe, reporter)
+    require_same(recipe, data)
     changed = publish_data(folder, data, accept_changes) or accept_changes
     clock.lap("scan")
-    classifier = Classifier.from_recipe(
-        recipe, data.classes, folder.record.freeze, run=None if state is None else folder.record
-    )
+    with here().one_first():
+        run = None if state is None else folder.record
+        classifier = Classifier.from_recipe(recipe, data.classes, folder.record.freeze, run=run)
     require_formats(recipe.export, classifier.network)
     trainer = make_trainer(folder, recipe, classifier, data, reporter)
     if state is not None:

@@ -120,6 +120,11 @@ class CachedInputs:
             finally:
                 stream.close()
 
+    def prepare(self, view: int) -> None:
+        """Fill the table of a view, where there is to be one."""
+        if self.decision.cached:
+            self._table(view)
+
     def _table(self, view: int) -> torch.Tensor:
         """The table of a view: at hand already, else found in the cache folder, else computed and filed."""
         if view not in self._tables:

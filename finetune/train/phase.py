@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from finetune.device import Compute
+from finetune.distributed.ranks import here
 from finetune.errors import DivergedError, UsageError
 from finetune.model.cut import Values, cut
 from finetune.model.freeze import live_batchnorm, set_learning, set_modes
@@ -54,6 +55,7 @@ class PhaseLearner:
         self.optimizer = make_optimizer(
             module, plan, phase, self.kind, weight_decay=settings.weight_decay, momentum=settings.momentum
         )
+        self._forward = self.cut.suffix if self.convex else here().wrap(module, self.cut.suffix)
         self._update = optimizer_step(self.optimizer, compute)
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.ema = Ema(module, settings.ema, phase.learning) if settings.ema and not self.convex else None
@@ -79,13 +81,13 @@ class PhaseLearner:
         )
 
     def step(
-        self, batches: Iterable[tuple[Values, torch.Tensor]], images: int, number: int, norms: Norms | None = None
+        self, batches: Iterable[tuple[Values, torch.Tensor]], images: float, number: int, norms: Norms | None = None
     ) -> float:
         """One optimizer step.
 
         Args:
             batches: (values that cross the cut, each [N, ...]; labels, int64 [N]) to accumulate the gradient over.
-            images: in all of them.
+            images: in all of them; each has one part in so many of the gradient.
             number: of the step in the run; the next after it has one more.
             norms: takes in the norms of the gradient before it is clipped; None where this step's are not asked for.
 
@@ -119,7 +121,7 @@ class PhaseLearner:
     def logits(self, values: Values) -> torch.Tensor:
         """Logits, float32 [N, classes], in training."""
         with self.compute.autocast():
-            return self.cut.suffix(*values).float()
+            return self._forward(*values).float()
 
     def judge(self, values: Values) -> torch.Tensor:
         """Logits, float32 [N, classes], in evaluation; the network must be in eval mode."""

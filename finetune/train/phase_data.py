@@ -57,14 +57,21 @@ class PhaseData:
 
     def training(self, index_batches: Iterable[Sequence[int] | np.ndarray], epoch: int) -> Stream:
         """The batches of an epoch: indices int64 [B], and the values of those images in the epoch's view."""
+        return self.train.batches(index_batches, self._view(epoch))
+
+    def _view(self, epoch: int) -> int:
         augment = self.settings.augment
         if augment is None or not augment.random:
-            view = 0
-        elif self.decision.train.cached:
-            view = self.plan.view_of(epoch, self.phase.start, self.phase.epochs)
+            return 0
+        cached = self.decision.train.cached
+        return self.plan.view_of(epoch, self.phase.start, self.phase.epochs) if cached else epoch
+
+    def prepare(self, epoch: int | None = None) -> None:
+        """Fill the table that an epoch of training asks for, or that of validation, where there is one."""
+        if epoch is None:
+            self.val.prepare(0)
         else:
-            view = epoch
-        return self.train.batches(index_batches, view)
+            self.train.prepare(self._view(epoch))
 
     def everything(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """For a solver: all features at once; D numbers cross the cut.
@@ -87,10 +94,11 @@ class PhaseData:
             return None
         return infer(lambda values: self._cut.judge(*values).float(), self.validation(), tick)
 
-    def validation(self) -> Stream:
-        """All validation images in order."""
+    def validation(self, places: np.ndarray | None = None) -> Stream:
+        """Validation images in order, all or those at `places`, int64 [M]."""
         size = ROWS_AT_ONCE if self.decision.val.cached else max(self.settings.batch_size, 32)
-        return self.val.batches(index_batches(np.arange(len(self.val.source.images)), size))
+        wanted = np.arange(len(self.val.source.images)) if places is None else places
+        return self.val.batches(index_batches(wanted, size))
 
 
 def _all(stream: Iterable[tuple[np.ndarray, Values]]) -> np.ndarray:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,22 +22,23 @@ import torch
 from finetune.data.batches import AnyImages
 from finetune.data.load import order
 from finetune.device import Compute, own_randomness, seed
+from finetune.distributed.ranks import here
 from finetune.errors import DivergedError, Stopped
-from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import quick
+from finetune.model.freeze import live_batchnorm
 from finetune.model.network import Network
 from finetune.model.plan import FreezePlan, Phase
 from finetune.runs.checkpoints import Checkpoints
-from finetune.speed.api import constant_weights
 from finetune.train.cache_decision import PhaseDecision, decide_phase
 from finetune.train.cache_plan import CachePlan
 from finetune.train.cache_stats import CacheStats
-from finetune.train.convex import linear_layer, require_solvable, solve
+from finetune.train.convex import require_solvable
 from finetune.train.gradients import gradient_columns
 from finetune.train.phase import PhaseLearner
 from finetune.train.phase_data import PhaseData, Stream
 from finetune.train.saver import Saver, checkpoint_of
 from finetune.train.state import Position, Settings, step_batches
+from finetune.train.together import fill_cache, solve_head, validation_logits
 
 Tick = Callable[[int, int, int, float, float], None]
 """Told after each step: epoch, step of the epoch, steps of the epoch, loss so far, images a second."""
@@ -93,6 +96,7 @@ class Trainer:
         self.data: PhaseData
         self._labels = train.labels
         self._saver = Saver(checkpoints, settings)
+        self._signum: int | None = None
         require_solvable(self.module, plan.phases, settings)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -128,8 +132,9 @@ class Trainer:
             learner = PhaseLearner(self.module, self.plan, phase, self.settings, self.compute, example)
             in_fp32 = self.val_is_final and phase.stop >= self.plan.epochs
             images = (self.train, self.val)
-            decision = decide_phase(
-                self.network, learner, *images, self.cache, val_in_fp32=in_fp32, resumed_decision=resumed_decision
+            decide = partial(decide_phase, self.network, learner, *images, self.cache, val_in_fp32=in_fp32)
+            decision = here().decide(
+                lambda resumed: decide(resumed_decision=resumed), PhaseDecision.cached, resumed_decision
             )
         return learner, decision
 
@@ -158,11 +163,14 @@ class Trainer:
         learner.rate(position.epoch, max(0, position.step_in_epoch - 1), len(steps))  # for the record if none is left
         rest = steps[position.step_in_epoch :]
         learner.train_mode()
-        stream = self.data.training((batch for step in rest for batch in step), position.epoch)
+        ranks, least = here(), 2 if live_batchnorm(self.module) else 1
+        fill_cache(self.data, position.epoch)
+        own = (batch for step in rest for batch in ranks.parts(step, least)[0])
+        stream = self.data.training(own, position.epoch)
         clock = time.perf_counter()
         try:
             for step in rest:
-                self._step(learner, stream, step, len(steps))
+                self._step(learner, stream, step, len(steps), ranks.parts(step, least)[1])
                 now = time.perf_counter()
                 position.seconds, clock = position.seconds + now - clock, now
                 self._after_step(len(steps))
@@ -171,28 +179,25 @@ class Trainer:
 
     def _solve(self, learner: PhaseLearner) -> None:
         """Put the optimum into the head; in the eyes of a checkpoint this is one step."""
-        clock = time.perf_counter()
-        features, places, val_features = self.data.everything()
-        labels, layer = self.train.labels[places], linear_layer(self.module, learner.phase.learning)
-        assert layer is not None
-        weights, both = self.settings.class_weights, self.settings.optimizer == "auto"
-        found = solve(features, labels, val_features, self.val.labels, weights, discriminant=both)
-        self.say(found.summary)
-        loss = found.put_into(layer, features, labels)
-        self.position.advance(len(labels), loss * len(labels))
+        clock, images = time.perf_counter(), len(self._labels) * self.data.train.source.views
+        loss = solve_head(self.module, learner, self.data, self._labels, self.val.labels, self.say)
+        self.position.advance(images, loss * images)
         self.position.seconds += time.perf_counter() - clock
 
-    def _step(self, learner: PhaseLearner, stream: Stream, step: list[np.ndarray], steps: int) -> None:
+    def _step(self, learner: PhaseLearner, stream: Stream, step: list[np.ndarray], steps: int, share: float) -> None:
         position, images, device = self.position, sum(len(batch) for batch in step), self.compute.device
         rate = learner.rate(position.epoch, position.step_in_epoch, steps)
-        seed(self.settings.seed * 1_000_003 + position.step, device)
+        ranks = here()
+        seed(self.settings.seed * 1_000_003 + position.step + (ranks.rank << 40), device)
         try:
             batches = (
                 (values, torch.from_numpy(self._labels[i]).to(device)) for i, values in islice(stream, len(step))
             )
-            total = learner.step(batches, images, position.step, position.norms)
+            with ranks.asking("gradients"):
+                total = learner.step(batches, images / share, position.step, position.norms)
         except DivergedError as error:
             raise position.diverged(error.problems[0], rate) from error
+        total, self._signum = ranks.agree(total * share / ranks.world, self.stop())
         position.step_in_epoch += 1
         position.advance(images, total)
 
@@ -206,14 +211,15 @@ class Trainer:
         self._check_stop()
 
     def _check_stop(self, *_: object) -> None:
-        if (signum := self.stop()) is not None:
+        # where there are other ranks, they all stop after the same step: the one after which they agreed to
+        if (signum := self.stop() if here().alone else self._signum) is not None:
             raise Stopped(signum, f"stopped at step {self.position.step} (epoch {self.position.epoch})")
 
     def _finish_epoch(self, learner: PhaseLearner) -> dict[str, Any]:
         """Validate, record, keep the best, save."""
         position = self.position
         with learner.averaged():
-            logits = self._validate(learner)
+            logits = validation_logits(self.module, learner, self.data, len(self.network.classes), self._check_stop)
             record = {
                 "epoch": position.epoch,
                 "phase": learner.phase.index,
@@ -241,12 +247,6 @@ class Trainer:
             self.save(best=improved, numbered=numbered)
         self._check_stop()
         return record
-
-    def _validate(self, learner: PhaseLearner) -> np.ndarray:
-        """Logits of validation by the weights as they are, float32 [N, classes]."""
-        self.module.eval()
-        with constant_weights(learner.cut.judge):
-            return infer(learner.judge, self.data.validation(), tick=self._check_stop)
 
     def val_logits(self, tick: Callable[[int], None]) -> np.ndarray | None:
         """Logits of validation by the weights as they are, float32 [N, classes]; None: the images must be looked at."""
@@ -285,6 +285,8 @@ class Trainer:
                 learner.restore(checkpoint)
         if not self._saver.knows_best(self.position, unchanged):
             self.position.best = None
+        if not here().alone:  # only rank 0 knows the checkpoints
+            self.position = Position(**here().send(asdict(self.position)))
 
     def best_state(self) -> dict[str, torch.Tensor]:
         """Weights of the best epoch by `select`, on the CPU; of the last one where none is known to be the best.

@@ -1,0 +1,81 @@
+"""How the ranks of this process talk, besides the gradients, and which of them is missing when one does not answer."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import distributed as dist
+
+from finetune.errors import LostRank
+
+BEAT = "finetune/beat"
+
+
+class Control:
+    """What was set up when this process joined the others.
+
+    Attributes:
+        group: for messages on the CPU.
+        store: where each rank leaves when it was last alive.
+        ranks: who this process is; None if it is alone.
+    """
+
+    group: Any = None
+    store: Any = None
+    ranks: Any = None
+    told: float = 0.0
+
+
+CONTROL = Control()
+
+
+@contextlib.contextmanager
+def asking(rank: int, world: int, what: str) -> Iterator[None]:
+    """Around everything in which rank `rank` of `world` waits for the others.
+
+    Raises:
+        LostRank: one of them does not answer, and which.
+    """
+    _beat(rank, what)
+    try:
+        yield
+    except (dist.DistError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or not _is_about_ranks(error):
+            raise
+        raise LostRank(
+            f"rank {rank}: {_missing(rank, world, what)} ({str(error).splitlines()[0][:160]})",
+            "see what that rank said; go on from the last checkpoint with `finetune resume`",
+        ) from error
+
+
+def _beat(rank: int, what: str) -> None:
+    """Tell the others that this rank lives, and what it waits for; at most once a second."""
+    now = time.time()
+    if CONTROL.store is not None and now - CONTROL.told > 1:
+        CONTROL.told = now
+        with contextlib.suppress(dist.DistError, RuntimeError):
+            CONTROL.store.set(f"{BEAT}/{rank}", f"{now} {what}")
+
+
+def _missing(own: int, world: int, what: str) -> str:
+    """Which rank was heard of the longest time ago, for people."""
+    heard: dict[int, float] = {}
+    with contextlib.suppress(dist.DistError, RuntimeError, ValueError):
+        for rank in range(world):
+            key = f"{BEAT}/{rank}"
+            if rank != own and CONTROL.store is not None and CONTROL.store.check([key]):
+                heard[rank] = float(CONTROL.store.get(key).decode().split()[0])
+    if not heard:
+        return f"another rank has ended, or does not answer ({what})"
+    rank = min(heard, key=heard.__getitem__)
+    ago = time.time() - heard[rank]
+    return f"rank {rank} has ended, or does not answer: it was last heard of {ago:.0f} s ago ({what})"
+
+
+def _is_about_ranks(error: Exception) -> bool:
+    signs = ("gloo", "nccl", "connection", "timed out", "timeout", "socket", "peer", "store", "reset")
+    return isinstance(error, dist.DistError) or any(sign in str(error).lower() for sign in signs)

@@ -1,0 +1,83 @@
+"""Meeting the other ranks that a launcher has started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+
+import torch
+from torch import distributed as dist
+
+from finetune.distributed.control import CONTROL
+from finetune.distributed.ranks import Ranks, here
+from finetune.errors import ResourceError, UsageError
+
+TIMEOUT = 600.0
+"""Seconds that ranks wait for each other; FINETUNE_TIMEOUT in the environment says otherwise."""
+
+
+def told_by(environment: Mapping[str, str] = os.environ) -> Ranks:
+    """The rank that a launcher (torchrun) has given this process; without one, 0 of 1.
+
+    Raises:
+        UsageError: numbers that are none.
+    """
+    if "RANK" not in environment or "WORLD_SIZE" not in environment:
+        return Ranks()
+    try:
+        rank, world, local = (int(environment.get(name, "0")) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    except ValueError as error:
+        raise UsageError(f"RANK, WORLD_SIZE or LOCAL_RANK: {error}", "let torchrun set them, or none") from error
+    return Ranks(rank, world, local)
+
+
+def join(device: str = "auto") -> Ranks:
+    """Meet the other ranks that a launcher has started, if there are any; once a process.
+
+    Args:
+        device: that the recipe names.
+
+    Raises:
+        ResourceError: they cannot be reached, the port is taken, or there are fewer GPUs than ranks.
+    """
+    ranks = told_by()
+    if ranks.alone or dist.is_initialized():
+        return here()
+    _take_gpu(ranks, device)
+    timeout = timedelta(seconds=_timeout())
+    cuda = torch.cuda.is_available() and dist.is_nccl_available()
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timeout)
+        CONTROL.group = dist.new_group(backend="gloo", timeout=timeout)
+    except (dist.DistError, RuntimeError, ValueError) as error:
+        address = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+        raise ResourceError(
+            f"rank {ranks.rank}: cannot meet the others at {address}: {str(error).splitlines()[0]}",
+            "look whether that port is free and can be reached; another: torchrun --master-port PORT",
+        ) from error
+    CONTROL.store, CONTROL.ranks = dist.distributed_c10d._get_default_store(), ranks
+    return ranks
+
+
+def _take_gpu(ranks: Ranks, device: str) -> None:
+    """Of several GPUs, each rank of a machine takes its own: what is called cuda from now on."""
+    if device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return
+    if ranks.local >= (count := torch.cuda.device_count()):
+        raise ResourceError(
+            f"train.device: rank {ranks.rank} is number {ranks.local + 1} on this machine, which has {count} GPUs",
+            f"start {count} processes a machine, or use --device cpu",
+        )
+    torch.cuda.set_device(ranks.local)
+
+
+def _timeout() -> float:
+    said = os.environ.get("FINETUNE_TIMEOUT", str(TIMEOUT))
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = 0.0
+    if seconds <= 0:
+        raise UsageError(f"FINETUNE_TIMEOUT: {said!r} is no number of seconds", "give one above 0")
+    return seconds

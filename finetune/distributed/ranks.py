@@ -1,0 +1,208 @@
+"""The ranks of a run, and all that they tell each other.
+
+The idea: every rank is the whole program. Each reads the images, builds the network and walks through the same steps of
+the same order; of every batch it takes its own part, and DistributedDataParallel averages the gradients. So all ranks
+hold the same weights and the same position all the time, rank 0 alone writes, and a checkpoint knows nothing of ranks.
+What only one rank can know (a signal, what is kept in the cache, the solved head) all agree on at the same place: a
+rank that decided by itself would leave the others waiting.
+
+A single process is rank 0 of 1: nothing is sent, and its numbers are those of a program without ranks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from finetune.distributed.control import CONTROL, asking
+from finetune.errors import UsageError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Who this process is among those of the run.
+
+    Attributes:
+        rank: 0 publishes, tells people, and is asked.
+        world: how many there are.
+        local: rank among those of this machine.
+    """
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the one that writes."""
+        return self.rank == 0
+
+    @property
+    def alone(self) -> bool:
+        """Whether there are no others."""
+        return self.world == 1
+
+    # --- what is whose -----------------------------------------------------------------------------------------------
+
+    def parts(self, step: Sequence[np.ndarray], least: int = 1) -> tuple[list[np.ndarray], float]:
+        """This rank's images of a step's batches, int64 [B] each, and how often each counts in the average over ranks.
+
+        Where a batch is too small for every rank to get `least` images, all ranks work on the whole step.
+        """
+        if self.alone or min(len(batch) for batch in step) < self.world * least:
+            return list(step), 1.0
+        return [np.array_split(batch, self.world)[self.rank] for batch in step], float(self.world)
+
+    def shard(self, images: int) -> np.ndarray:
+        """This rank's images of so many that are evaluated: a run of neighbours, int64 [B], perhaps empty."""
+        return np.array_split(np.arange(images), self.world)[self.rank]
+
+    def wrap(self, module: nn.Module, forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        """`forward`, which runs parts of `module`; a backward pass through it averages the gradients of all ranks."""
+        if self.alone:
+            return forward
+        device = next(module.parameters()).device
+        with self.asking("gradients"):
+            return DistributedDataParallel(
+                _Forward(module, forward),
+                device_ids=[device.index or 0] if device.type == "cuda" else None,
+                find_unused_parameters=True,
+            )
+
+    def decide(self, make: Callable[[Any], T], told: Callable[[T], Any], before: Any) -> T:
+        """What rank 0 makes of `before` and `told` tells of it: the others make the same of what they are told."""
+        if not self.main:
+            return make(self.send())
+        made = make(before)
+        self.send(told(made))
+        return made
+
+    # --- what all must know ------------------------------------------------------------------------------------------
+
+    def asking(self, what: str) -> contextlib.AbstractContextManager[None]:
+        """Around everything that waits for the others; raises `LostRank` where one does not answer."""
+        return contextlib.nullcontext() if self.alone else asking(self.rank, self.world, what)
+
+    def agree(self, total: float, signum: int | None) -> tuple[float, int | None]:
+        """The sum of all ranks' `total`, and the signal that any of them got (the largest of several)."""
+        if self.alone:
+            return total, signum
+        told = torch.zeros(self.world, 2, dtype=torch.float64)
+        told[self.rank] = torch.tensor([total, signum or 0], dtype=torch.float64)
+        with self.asking("step"):
+            dist.all_reduce(told, group=CONTROL.group)
+        return float(told[:, 0].sum()), int(told[:, 1].max()) or None
+
+    def gather(self, rows: np.ndarray, columns: int, images: int) -> np.ndarray:
+        """All ranks' rows of `shard(images)`, in order: float32 [images, columns]."""
+        if self.alone:
+            return rows
+        counts = [len(part) for part in np.array_split(np.arange(images), self.world)]
+        own = torch.zeros(max(counts), columns)
+        if counts[self.rank]:
+            own[: counts[self.rank]] = torch.from_numpy(rows)
+        parts = [torch.empty_like(own) for _ in counts]
+        with self.asking("evaluation"):
+            dist.all_gather(parts, own, group=CONTROL.group)
+        return np.concatenate([part[:count].numpy() for part, count in zip(parts, counts, strict=True)])
+
+    def send(self, value: Any = None) -> Any:
+        """What rank 0 gives, to every rank: plain values and tensors, as a checkpoint holds them."""
+        if self.alone:
+            return value
+        written = io.BytesIO()
+        if self.main:
+            torch.save(value, written)
+        size = torch.tensor([len(written.getvalue())])
+        with self.asking("news of rank 0"):
+            dist.broadcast(size, 0, group=CONTROL.group)
+            data = torch.frombuffer(bytearray(written.getvalue() or bytes(int(size))), dtype=torch.uint8)
+            dist.broadcast(data, 0, group=CONTROL.group)
+        if self.main:
+            return value
+        return torch.load(io.BytesIO(data.numpy().tobytes()), weights_only=True)
+
+    @torch.no_grad()
+    def copy_from_main(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Overwrite tensors with those of rank 0."""
+        if self.alone:
+            return
+        with self.asking("weights of rank 0"):
+            for tensor in tensors:
+                value = tensor.detach().cpu().contiguous()
+                dist.broadcast(value, 0, group=CONTROL.group)
+                if not self.main:
+                    tensor.copy_(value)
+
+    @contextlib.contextmanager
+    def one_first(self) -> Iterator[None]:
+        """Inside, the first rank of each machine works while the others wait: they find what it has kept."""
+        if self.alone:
+            yield
+            return
+        if self.local:
+            self._barrier()
+        yield
+        if not self.local:
+            self._barrier()
+
+    def require_same(self, remedy: str, **facts: str) -> None:
+        """Refuse to go on where a rank was given something else than rank 0.
+
+        Args:
+            remedy: what to do then.
+            **facts: name → what must be the same.
+
+        Raises:
+            UsageError: naming the ranks and what differs.
+        """
+        if self.alone:
+            return
+        own = b"".join(hashlib.sha256(text.encode()).digest() for text in facts.values())
+        tables = [torch.empty(len(own), dtype=torch.uint8) for _ in range(self.world)]
+        with self.asking("comparison"):
+            dist.all_gather(tables, torch.frombuffer(bytearray(own), dtype=torch.uint8), group=CONTROL.group)
+        digests = [table.numpy().tobytes() for table in tables]
+        problems = [
+            f"rank {rank}: its {name.replace('_', ' ')} is not that of rank 0"
+            for rank, told in enumerate(digests)
+            for place, name in enumerate(facts)
+            if told[32 * place : 32 * (place + 1)] != digests[0][32 * place : 32 * (place + 1)]
+        ]
+        if problems:
+            raise UsageError(problems, remedy)
+
+    def _barrier(self) -> None:
+        with self.asking("the others"):
+            dist.barrier(group=CONTROL.group)
+
+
+class _Forward(nn.Module):
+    """What DistributedDataParallel runs: parts of a network, with all of its parameters and buffers."""
+
+    def __init__(self, module: nn.Module, forward: Callable[..., torch.Tensor]) -> None:
+        super().__init__()
+        self.module = module
+        self._run = [forward]  # in a list, so that it is no submodule
+
+    def forward(self, *values: torch.Tensor) -> torch.Tensor:
+        """Logits of the values that cross the cut."""
+        return self._run[0](*values)
+
+
+def here() -> Ranks:
+    """The ranks that this process has joined; 0 of 1 if none."""
+    found: Ranks = CONTROL.ranks or Ranks()
+    return found
