@@ -8,10 +8,12 @@ from datetime import timedelta
 
 import torch
 from torch import distributed as dist
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # torch exports it by a star
+from torch.distributed.rendezvous import rendezvous
 
 from finetune.distributed.control import CONTROL
 from finetune.distributed.ranks import Ranks, here
-from finetune.errors import ResourceError, UsageError
+from finetune.errors import LostRank, ResourceError, UsageError
 
 TIMEOUT = 600.0
 """Seconds that ranks wait for each other; FINETUNE_TIMEOUT in the environment says otherwise."""
@@ -46,18 +48,27 @@ def join(device: str = "auto") -> Ranks:
         return here()
     _take_gpu(ranks, device)
     timeout = timedelta(seconds=_timeout())
-    cuda = torch.cuda.is_available() and dist.is_nccl_available()
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timeout)
+        store, rank, world = next(rendezvous("env://", timeout=timeout))
+        # processes that were started again must not read where the ones before them could be reached
+        store = PrefixStore(f"finetune/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
         CONTROL.group = dist.new_group(backend="gloo", timeout=timeout)
     except (dist.DistError, RuntimeError, ValueError) as error:
-        address = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
-        raise ResourceError(
-            f"rank {ranks.rank}: cannot meet the others at {address}: {str(error).splitlines()[0]}",
-            "look whether that port is free and can be reached; another: torchrun --master-port PORT",
-        ) from error
-    CONTROL.store, CONTROL.ranks = dist.distributed_c10d._get_default_store(), ranks
+        raise _cannot_meet(ranks, error) from error
+    CONTROL.store, CONTROL.ranks = store, ranks
     return ranks
+
+
+def _cannot_meet(ranks: Ranks, error: Exception) -> ResourceError:
+    address = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+    told = str(error).splitlines()[0]
+    if "address already in use" in str(error).lower() or "EADDRINUSE" in str(error):
+        remedy = "end what uses it, or give another: torchrun --master-port PORT"
+        return ResourceError(f"rank {ranks.rank}: port {address} is taken ({told})", remedy)
+    remedy = f"see what the others said; look whether {address} can be reached from each machine"
+    return LostRank(f"rank {ranks.rank}: cannot meet the others at {address}: {told}", remedy)
 
 
 def _take_gpu(ranks: Ranks, device: str) -> None:
