@@ -41,12 +41,13 @@ def run(
 
             show_plan(resolved, freeze, as_json, stop, scan=True)
             return
+        from finetune.runs.names import RunNames
         from finetune.story.resume import resume
         from finetune.story.run import run as do
 
         with reporting(stop) as reporter:
-            begun = folder_to_resume(out)
-            if begun is not None:  # a process has died, and all were started again
+            begun = folder_to_resume(out)  # where a process has died, and all were started again
+            if begun is not None and RunNames(begun).run_json.is_file():
                 done = resume(begun, reporter=reporter)
             else:
                 done = do(resolved, out=out, freeze=freeze, reporter=reporter)

@@ -139,7 +139,7 @@ def leave_folder(folder: Path) -> None:
 
 
 def folder_to_resume(out: Path | None) -> Path | None:
-    """The run that this process goes on with, having been started again; None at the first start.
+    """Where the run is that this process goes on with, having been started again; None at the first start.
 
     Args:
         out: the run folder that the command line names.
@@ -151,7 +151,7 @@ def folder_to_resume(out: Path | None) -> Path | None:
         out = Path(noted.read_text("utf-8"))
     if out is None:
         raise UsageError("--out: a run that is to be started again needs a folder of its own", "give it one with --out")
-    return out if (out / "run.json").is_file() else None
+    return out
 
 
 def _restarts() -> int:
