@@ -11,6 +11,7 @@ from typing import Literal
 import pandas as pd
 
 from finetune.data import split as splitting
+from finetune.data.group import units
 from finetune.data.layout import SPLITS
 from finetune.data.notes import count, named
 from finetune.data.scan import Scan, range_text, scan
@@ -52,7 +53,9 @@ def audit_folder(
     scanned = scan(folder, replace(wanted, on_bad="skip"), tick)
     findings = audit(scanned)
     if not any(finding.severity == "error" for finding in findings):
-        findings = audit(scanned, splitting.fill(scanned.table, wanted.val, wanted.test, wanted.seed))
+        findings = audit(
+            scanned, splitting.fill(scanned.table, wanted.val, wanted.test, wanted.seed, units(scanned, wanted.group))
+        )
     return scanned, findings
 
 

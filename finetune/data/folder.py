@@ -12,6 +12,7 @@ import pandas as pd
 from finetune.data.audit import Finding, audit, require_usable
 from finetune.data.dataset import Dataset, ImageSet
 from finetune.data.decode import Decoding
+from finetune.data.group import groups_of, units, units_of
 from finetune.data.listing import list_folder
 from finetune.data.samples.catalogue import CLASSES
 from finetune.data.scan import COLUMNS, scan
@@ -34,6 +35,7 @@ class ImageFolder:
         range: the numbers that are black and white in images of more than 8 bits; "auto": found in the images.
         extensions: endings of the images' names, with their dots; None: the usual ones, else the content.
         max_megapixels: larger images are unreadable.
+        group: what stays in one split: a regular expression on paths, "folder", or a CSV with path and group.
 
     Attributes:
         table: one row per image, see `finetune.data.scan.Scan`.
@@ -59,6 +61,7 @@ class ImageFolder:
         range: tuple[float, float] | Literal["auto", "dtype"] = "auto",
         extensions: Sequence[str] | None = None,
         max_megapixels: float = 100.0,
+        group: str | None = None,
     ) -> None:
         if not isinstance(folder, str | os.PathLike):
             raise UsageError(
@@ -71,6 +74,7 @@ class ImageFolder:
             range=range,
             extensions=None if extensions is None else tuple(extensions),
             max_megapixels=max_megapixels,
+            group=group,
         )
         self.scan = scan(Path(folder), self.wanted, tick, workers)
         self.findings: list[Finding] = audit(self.scan)
@@ -103,7 +107,7 @@ class ImageFolder:
             lacking = [] if "val" in bases else ["validation"] if "test" in bases else ["validation", "test"]
             if lacking:
                 notes.append(f"images for {' and '.join(lacking)} are taken out of {visible(bases['train'])}/")
-        table = self.table.assign(split=fill(self.table, val, test, seed))
+        table = self.table.assign(split=fill(self.table, val, test, seed, units(self.scan, self.wanted.group)))
         decoding = Decoding(self.scan.range, self.wanted.max_megapixels)
         return Dataset(self.root, table, self.classes, notes, bad=self.bad, decoding=decoding)
 
@@ -128,6 +132,7 @@ def read(folder: Path | None, wanted: Wanted, tick: Callable[[int, int], None] |
         range=wanted.range,
         extensions=wanted.extensions,
         max_megapixels=wanted.max_megapixels,
+        group=wanted.group,
     )
     return images.split(wanted.val, wanted.test, wanted.seed)
 
@@ -153,7 +158,9 @@ def outline(folder: Path | None, wanted: Wanted) -> Dataset | None:
     rows = [(path, name, part, path, 0, 0, 0, "") for path, (name, part) in sorted(listing.samples.items())]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     try:
-        table["split"] = fill(table, wanted.val, wanted.test, wanted.seed)
+        paths = list(table["path"])
+        grouped = None if wanted.group is None else units_of(paths, groups_of(paths, wanted.group, folder))
+        table["split"] = fill(table, wanted.val, wanted.test, wanted.seed, grouped)
     except DataError:
         return None
     data = Dataset(folder, table, list(wanted.classes) if wanted.classes is not None else listing.classes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
@@ -11,7 +11,9 @@ from finetune.errors import DataError, UsageError
 from finetune.files import visible
 
 
-def split(table: pd.DataFrame, val: float, test: float, seed: int) -> pd.Series[str]:
+def split(
+    table: pd.DataFrame, val: float, test: float, seed: int, units: Sequence[str] | None = None
+) -> pd.Series[str]:
     """Deal the images of each class out to train, val and test, at random but by content alone.
 
     The contents of a class are ranked by sha256(seed, content hash), and the first ranks go to test, the next to val.
@@ -24,6 +26,7 @@ def split(table: pd.DataFrame, val: float, test: float, seed: int) -> pd.Series[
         val: fraction of each class for choosing the best epoch, 0 < val.
         test: fraction of each class for judging at the end, 0 <= test, val + test < 1.
         seed: another seed gives another split.
+        units: for each row what must stay together, see `finetune.data.group.units_of`; None: each content.
 
     Returns:
         'train', 'val' or 'test' for each row, with the index of `table`.
@@ -35,12 +38,15 @@ def split(table: pd.DataFrame, val: float, test: float, seed: int) -> pd.Series[
     if not (0 < val < 1 and 0 <= test < 1 and val + test < 1):
         problem = f"data.split: val {val} and test {test} leave no training images or no validation images"
         raise UsageError(problem, "give val > 0, test >= 0 and val + test < 1, for instance 0.15 and 0.15")
-    contents: dict[str, set[str]] = {}  # not by groupby: pandas 3 refuses names that are not UTF-8
-    for name, content in zip(table["class"], table["sha256"], strict=True):
-        contents.setdefault(name, set()).add(content)
-    too_few = sorted(name for name, hashes in contents.items() if len(hashes) < 2)
-    if too_few:
-        raise _cannot(f"{_named(name)} has a single image: it cannot be split" for name in too_few)
+    unit_of = table["sha256"] if units is None else pd.Series(list(units), index=table.index, dtype=object)
+    # Class → unit → how many contents of the class it has. Not by groupby: pandas 3 refuses names that are not UTF-8.
+    contents: dict[str, dict[str, int]] = {}
+    for name, unit, _ in sorted(set(zip(table["class"], unit_of, table["sha256"], strict=True))):
+        counts = contents.setdefault(name, {})
+        counts[unit] = counts.get(unit, 0) + 1
+    if too_few := sorted(name for name, counts in contents.items() if len(counts) < 2):
+        what = "a single image" if units is None else "a single group of images (data.group)"
+        raise _cannot(f"{_named(name)} has {what}: it cannot be split" for name in too_few)
     places: dict[str, str] = {}
     for name in sorted(contents):
         _deal(contents[name], places, val, test, seed)
@@ -53,10 +59,10 @@ def split(table: pd.DataFrame, val: float, test: float, seed: int) -> pd.Series[
     ]
     if problems:
         raise _cannot(problems)
-    return pd.Series([places[content] for content in table["sha256"]], index=table.index, name="split", dtype=object)
+    return pd.Series([places[unit] for unit in unit_of], index=table.index, name="split", dtype=object)
 
 
-def fill(table: pd.DataFrame, val: float, test: float, seed: int) -> pd.Series[str]:
+def fill(table: pd.DataFrame, val: float, test: float, seed: int, units: Sequence[str] | None = None) -> pd.Series[str]:
     """The split of each row, with what a folder's own split lacks cut off its training images.
 
     A folder without a split is dealt out whole; one with train/ and test/ gives up a share of train/ for validation;
@@ -64,7 +70,7 @@ def fill(table: pd.DataFrame, val: float, test: float, seed: int) -> pd.Series[s
 
     Args:
         table: as `Scan.table`; its column `split` is '' or the folder's own.
-        val, test, seed: as for `split`.
+        val, test, seed, units: as for `split`.
 
     Raises:
         UsageError, DataError: as for `split`.
@@ -74,24 +80,39 @@ def fill(table: pd.DataFrame, val: float, test: float, seed: int) -> pd.Series[s
         return own
     rows = ~own.isin(["test"])
     if rows.all():
-        return split(table, val, test, seed)
+        return split(table, val, test, seed, units)
     filled = own.copy()
-    filled[rows] = split(table[rows], val, 0.0, seed)
+    kept = None if units is None else [unit for unit, inside in zip(units, rows, strict=True) if inside]
+    filled[rows] = split(table[rows], val, 0.0, seed, kept)
     return filled
 
 
-def _deal(contents: set[str], places: dict[str, str], val: float, test: float, seed: int) -> None:
-    """Give each content of one class that has no place yet its place; what other classes share has one already."""
-    wanted = dict(zip(("test", "val"), _counts(len(contents), val, test), strict=True))
-    for content in contents & places.keys():
-        if places[content] in wanted:
-            wanted[places[content]] -= 1
-    ranked = sorted(contents - places.keys(), key=lambda content: _rank(content, seed))
-    for content in ranked:
-        place = next((name for name, left in wanted.items() if left > 0), "train")
-        places[content] = place
+def _deal(units: dict[str, int], places: dict[str, str], val: float, test: float, seed: int) -> None:
+    """Give each unit of one class that has no place yet its place; what other classes share has one already.
+
+    Args:
+        units: unit → how many contents of the class it has.
+        places: unit → split, filled here.
+        val, test, seed: as for `split`.
+    """
+    wanted = dict(zip(("test", "val"), _counts(sum(units.values()), val, test), strict=True))
+    needed = ("train", "val", "test") if wanted["test"] and len(units) > 2 else ("train", "val")
+    wanted["test"] *= "test" in needed
+    for unit in units.keys() & places.keys():
+        if places[unit] in wanted:
+            wanted[places[unit]] -= units[unit]
+    ranked = sorted(units.keys() - places.keys(), key=lambda unit: _rank(unit, seed))
+    for unit in ranked:
+        place = next((name for name, left in wanted.items() if left > 0 and 2 * left >= units[unit]), "train")
+        places[unit] = place
         if place in wanted:
-            wanted[place] -= 1
+            wanted[place] -= units[unit]
+    for split_name in needed:  # with few large groups a split may have none: it gets one from where there are most
+        held = [places[unit] for unit in units]
+        donor = max(("train", "val", "test"), key=held.count)
+        spare = [unit for unit in ranked if places[unit] == donor]
+        if split_name not in held and held.count(donor) > 1 and spare:
+            places[min(spare, key=lambda unit: units[unit])] = split_name
 
 
 def _counts(n: int, val: float, test: float) -> tuple[int, int]:

@@ -21,6 +21,7 @@ class Wanted:
         seed: of the split.
         on_bad: "stop" refuses unreadable images; "skip" leaves them out.
         links, extensions: see `finetune.data.walk.Rules`.
+        group: what stays in one split, see `finetune.data.group.groups_of`; None: each content.
         range: the numbers that are black and white: "auto" (found in the images), "dtype", or two numbers.
         max_megapixels: larger images are refused.
     """
@@ -32,6 +33,7 @@ class Wanted:
     on_bad: Literal["stop", "skip"] = "stop"
     links: Literal["follow", "refuse"] = "follow"
     extensions: tuple[str, ...] | None = None
+    group: str | None = None
     range: tuple[float, float] | Literal["auto", "dtype"] = "auto"
     max_megapixels: float = 100.0
 

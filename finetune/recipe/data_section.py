@@ -46,6 +46,9 @@ class DataConfig(Section):
     )
     on_bad: Literal["stop", "skip"] = Field(default="stop", description="what to do about unreadable images")
     class_weights: Literal["none", "balanced"] = Field(default="none", description="balanced: rare classes weigh more")
+    group: Text | None = Field(
+        default=None, description="what stays in one split: a regular expression on paths, folder, or a CSV file"
+    )
     links: Literal["follow", "refuse"] = Field(
         default="follow", description="follow: links to files and folders inside the folder, or of the same owner"
     )

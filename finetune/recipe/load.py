@@ -172,6 +172,8 @@ def resolve(recipe: Recipe, folder: Path) -> Recipe:
         "weights": weights if _is_word(weights) else _absolute(weights, folder),
     }
     data = {"folder": None if recipe.data.folder is None else _absolute(recipe.data.folder, folder)}
+    if recipe.data.group is not None and recipe.data.group.endswith(".csv"):
+        data["group"] = _absolute(recipe.data.group, folder)
     return recipe.model_copy(
         update={
             "name": recipe.name or re.sub(r"[^\w.-]+", "_", Path(data["folder"] or "").name).lstrip(".") or "run",

@@ -111,7 +111,7 @@ def test_folders_that_are_classes_stay_classes(tmp_path: Path) -> None:
 
 
 @given(st.sampled_from(["train", "val", "test"]), st.data())
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_a_split_is_known_in_any_spelling(split: str, data: st.DataObject) -> None:
     names = {"train": ["train", "training"], "val": ["val", "valid", "validation", "dev"]}
     word = data.draw(st.sampled_from(names.get(split, ["test", "testing", "holdout"])))
@@ -193,7 +193,7 @@ def test_one_bright_pixel_changes_nothing_else(tmp_path: Path) -> None:
     st.lists(st.floats(0, 1), min_size=2, max_size=40),
     st.booleans(),
 )
-@settings(max_examples=100)
+@settings(max_examples=60, deadline=None)
 def test_a_range_holds_what_it_was_found_in(low: float, width: float, shares: list[float], floats: bool) -> None:
     pictures = [tuple(np.quantile([low + width * share, low + width], QUANTILES)) for share in shares]
     black, white = find_range(pictures, floats)
