@@ -10,25 +10,32 @@ import click
 from finetune.cli.options import json_flag, print_json, read_recipe
 from finetune.cli.progress import reporting
 from finetune.cli.signals import StopFlag, stop_on_signals
-from finetune.errors import DataError
+from finetune.errors import DataError, UsageError
 from finetune.files import visible
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from finetune.data.audit import Finding
+    from finetune.data.scan import Scan
     from finetune.recipe.schema import Recipe
+    from finetune.runs.reporter import Reporter
 
 
 @click.command()
 @click.argument("what", metavar="RECIPE|FOLDER", type=click.Path(path_type=Path))
 @click.option("-o", "overrides", metavar="KEY=VALUE", multiple=True, help="Replace the value of a recipe's key.")
 @click.option("--strict", is_flag=True, help="Any finding but a note ends with exit code 3.")
+@click.option("--deep", is_flag=True, help="Look at the pictures: near-duplicates, groups, wrong labels, outliers.")
+@click.option(
+    "--fix", type=click.Path(path_type=Path), metavar="DIR", help="With --deep: write proposal.csv, check.html."
+)
 @json_flag
-def check(what: Path, overrides: tuple[str, ...], strict: bool, as_json: bool) -> None:
-    """Audit a recipe and its images, or a folder of images; nothing is trained or written."""
+def check(what: Path, overrides: tuple[str, ...], strict: bool, deep: bool, fix: Path | None, as_json: bool) -> None:
+    """Audit a recipe and its images, or a folder of images; nothing is trained, and no image is ever changed."""
     from finetune.data.audit import audit_folder, blocking
     from finetune.data.crop import hidden_by_crop
+    from finetune.data.places import require_outside
     from finetune.data.wanted import Wanted
 
     with stop_on_signals() as stop:
@@ -37,16 +44,41 @@ def check(what: Path, overrides: tuple[str, ...], strict: bool, as_json: bool) -
         if section.folder is None or section.source != "folder":
             return _check_source(recipe, as_json, stop)
         folder, wanted = Path(section.folder), Wanted.of(section.model_dump())
+        if fix is not None:
+            require_outside(fix, folder, "--fix")
+            if not deep:
+                raise UsageError("--fix: proposes what --deep finds", "add --deep")
         if section.sample and not folder.exists():
             click.echo(f"{what}: in order; {folder} will be drawn when it is run", err=True)
             return
         with reporting(stop) as reporter:
             scanned, findings = audit_folder(folder, wanted, reporter.reading("reading images", "reading the images"))
-        if _crop_mode(recipe) == "center":
-            findings += hidden_by_crop(scanned.root, scanned.table)
+            if _crop_mode(recipe) == "center":
+                findings += hidden_by_crop(scanned.root, scanned.table)
+            if deep and not any(finding.severity == "error" for finding in findings):
+                findings += _deep(scanned, recipe, reporter)
+    if fix is not None:
+        from finetune.deliver.audit import write_proposal
+
+        click.echo(f"{write_proposal(fix, findings, str(folder))}: the findings with their pictures", err=True)
     _show_findings(findings, summary_of(scanned.root, scanned.table, scanned.classes, scanned.notes), as_json)
     if graves := blocking(findings, strict=strict, skip_unreadable=section.on_bad == "skip"):
         raise DataError([finding.message for finding in graves], "mend the folder, or see data.on_bad and data.classes")
+
+
+def _deep(scanned: Scan, recipe: Recipe, reporter: Reporter) -> list[Finding]:
+    """What the pictures themselves tell, by the features of the recipe's network, or of the best that is at hand."""
+    from finetune.data.decode import Decoding
+    from finetune.deliver.audit import deep_audit
+    from finetune.device import choose
+    from finetune.model.backbones import build
+
+    learned = recipe.model.weights != "none" and not recipe.model.backbone.startswith("small/")
+    network = build(recipe.model.backbone if learned else "auto", scanned.classes)
+    compute = choose(recipe.train.device, "fp32", convolutional=network.convolutional, light=network.light)
+    decoding = Decoding(scanned.range, recipe.data.max_megapixels)
+    tick = reporter.reading("looking at images", "looking at the images")
+    return deep_audit(scanned, network, compute, decoding, tick)
 
 
 def _recipe_of(what: Path, overrides: tuple[str, ...]) -> Recipe:

@@ -32,12 +32,14 @@ class Finding:
         severity: with an error nothing can be trained; a warning should be looked at; a note is worth knowing.
         message: a line for people that names the culprit.
         paths: the images that it is about, absolute.
+        proposal: what to do about them, in a few words for a table; empty: look at them.
     """
 
     kind: str
     severity: Literal["error", "warning", "note"]
     message: str
     paths: tuple[str, ...] = ()
+    proposal: str = ""
 
 
 def audit_folder(
@@ -53,9 +55,10 @@ def audit_folder(
     scanned = scan(folder, replace(wanted, on_bad="skip"), tick)
     findings = audit(scanned)
     if not any(finding.severity == "error" for finding in findings):
-        findings = audit(
-            scanned, splitting.fill(scanned.table, wanted.val, wanted.test, wanted.seed, units(scanned, wanted.group))
-        )
+        together = units(scanned, wanted.group)
+        splits = splitting.fill(scanned.table, wanted.val, wanted.test, wanted.seed, together)
+        scanned = replace(scanned, table=scanned.table.assign(split=splits))
+        findings = audit(scanned)
     return scanned, findings
 
 
@@ -70,7 +73,7 @@ def blocking(findings: Iterable[Finding], *, strict: bool, skip_unreadable: bool
     ]
 
 
-def audit(scan: Scan, splits: pd.Series[str] | None = None) -> list[Finding]:
+def audit(scan: Scan) -> list[Finding]:
     """All findings on a folder, gravest first.
 
     Kinds: `name collision`, `class only in val or test`, `empty class`, `one class`, `single image`, `empty split`
@@ -79,11 +82,9 @@ def audit(scan: Scan, splits: pd.Series[str] | None = None) -> list[Finding]:
 
     Args:
         scan: what `finetune.data.scan.scan` found.
-        splits: the split of each row of `scan.table`; None for the folder's own, if it has one.
     """
-    table = scan.table if splits is None else scan.table.assign(split=splits)
     found = [*_names(scan), *_counts(scan), *_own_split(scan), *_unreadable(scan), *_uniform(scan)]
-    found += _duplicates(scan.root, table)
+    found += _duplicates(scan.root, scan.table)
     return sorted(found, key=lambda finding: ("error", "warning", "note").index(finding.severity))
 
 

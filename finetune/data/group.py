@@ -40,9 +40,7 @@ def groups_of(paths: Sequence[str], group: str, root: Path) -> list[str]:
         matches = [pattern.search(path) for path in paths]
         found = [None if match is None else match.group(1 if pattern.groups else 0) for match in matches]
     if not any(name is not None for name in found):
-        problem = (
-            f"data.group: {visible(group)!r} groups none of {len(paths):,} images such as {visible(paths[0])}"
-        )
+        problem = f"data.group: {visible(group)!r} groups none of {len(paths):,} images such as {visible(paths[0])}"
         raise UsageError(problem, "write a regular expression on paths, for example '(patient[0-9]+)_'")
     return [f"image {path}" if name is None else f"group {name}" for name, path in zip(found, paths, strict=True)]
 

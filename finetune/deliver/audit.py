@@ -1,0 +1,210 @@
+"""The deep audit of a data set: what is wrong with images and labels that no list of files tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from finetune.data.audit import Finding
+from finetune.data.batches import load_images
+from finetune.data.dataset import ImageSet
+from finetune.data.decode import Decoding
+from finetune.data.looks import Looks, look, off_images, outliers
+from finetune.data.names import PATTERN, name_groups
+from finetune.data.near import near_duplicates
+from finetune.data.scan import Scan
+from finetune.device import Compute
+from finetune.evaluate.encode import make_encoder
+from finetune.evaluate.label_errors import label_suspects, out_of_fold
+from finetune.files import visible, write_csv, write_text
+from finetune.model.network import Network
+from finetune.report.sheet import Cell, Row, sheet_html
+
+BATCH = 32
+
+GIVEN_AWAY = 0.9
+"""Share of a class's images, and of the answers that name it, that the border alone gets right."""
+
+FEW = 10
+"""Images of a class below which nothing is said of its border."""
+
+
+def deep_audit(
+    scan: Scan,
+    network: Network,
+    compute: Compute,
+    decoding: Decoding,
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Finding]:
+    """Look at every image: near-duplicates, groups, wrong labels, outliers, off images, borders that give classes away.
+
+    Args:
+        scan: of the folder, found usable, with the split of each image.
+        network: whose features tell images apart.
+        compute: where it runs.
+        decoding: of the images.
+        tick: called as `tick(done, total)` while images are read; may raise to stop.
+    """
+    table = scan.table.reset_index(drop=True)
+    features, looks = look_at_all(scan.root, table, scan.classes, network, compute, decoding, tick)
+    labels = np.array([scan.classes.index(name) for name in table["class"]])
+    rows = Rows(scan.root, table)
+    return [
+        *_near(rows, looks, features),
+        *_groups(rows),
+        *_suspects(rows, features, labels, scan.classes),
+        *_outliers(rows, features),
+        *_off(rows, looks),
+        *_giveaways(rows, looks, labels, scan.classes),
+    ]
+
+
+class Rows:
+    """The images of a table by their position.
+
+    Args:
+        root: the data folder.
+        table: as `Scan.table`, with its split.
+    """
+
+    def __init__(self, root: Path, table: pd.DataFrame) -> None:
+        self.root = root
+        self.table = table
+        self.paths: list[str] = table["path"].tolist()
+        self.sizes = list(zip(table["width"].tolist(), table["height"].tolist(), strict=True))
+
+    def absolute(self, *positions: int) -> tuple[str, ...]:
+        """Where images lie."""
+        return tuple(str(self.root / self.paths[position]) for position in positions)
+
+    def name(self, position: int) -> str:
+        """An image, for people."""
+        return visible(self.paths[position])
+
+
+def look_at_all(
+    root: Path,
+    table: pd.DataFrame,
+    classes: list[str],
+    network: Network,
+    compute: Compute,
+    decoding: Decoding,
+    tick: Callable[[int, int], None],
+) -> tuple[np.ndarray, Looks]:
+    """Features, float32 [N, features], and looks of all images, each read once, whole and squeezed to a square."""
+    preprocess = replace(network.preprocess.read_as(decoding), crop=1.0, crop_mode="squash")
+    encoder = make_encoder(network, compute, fast=len(table) > 200)
+    images = load_images(ImageSet(root, table, classes), preprocess)
+    batches = [np.arange(start, min(start + BATCH, len(table))) for start in range(0, len(table), BATCH)]
+    vectors, seen = [], []
+    with torch.inference_mode():
+        for indices, pixels in images.batches(batches):
+            vectors.append(encoder.parts(encoder.forward(pixels).cpu().numpy())[0])
+            seen.append([part.numpy() for part in look(pixels)])
+            tick(int(indices[-1]) + 1, len(table))
+    return np.concatenate(vectors), Looks(*(np.concatenate(parts) for parts in zip(*seen, strict=True)))
+
+
+def _near(rows: Rows, looks: Looks, features: np.ndarray) -> Iterator[Finding]:
+    for pair in near_duplicates(looks.grey, features, rows.sizes, rows.table["sha256"].tolist()):
+        first, second = rows.table.iloc[pair.first], rows.table.iloc[pair.second]
+        across = [what for what in ("split", "class") if first[what] != second[what]]
+        where = {"split": f"in {first['split']} and {second['split']}", "class": "in two classes"}
+        message = f"the same picture twice ({pair.kind}{''.join(', ' + where[what] for what in across)}): "
+        message += f"{rows.name(pair.first)}, {rows.name(pair.second)}"
+        yield Finding(
+            "near_duplicate",
+            "warning" if across else "note",
+            message,
+            rows.absolute(pair.first, pair.second),
+            "keep one",
+        )
+
+
+def _groups(rows: Rows) -> Iterator[Finding]:
+    for name, members in name_groups(rows.paths).items():
+        divided = rows.table["split"].iloc[members].nunique() > 1
+        message = (
+            f"{len(members)} images whose names belong together ({visible(name)}…)"
+            f"{', in several splits' if divided else ''}; keep groups in one split with -o 'data.group={PATTERN}'"
+        )
+        yield Finding(
+            "group", "warning" if divided else "note", message, rows.absolute(*members), f"group {visible(name)}"
+        )
+
+
+def _suspects(rows: Rows, features: np.ndarray, labels: np.ndarray, classes: list[str]) -> Iterator[Finding]:
+    for suspect in label_suspects(features, labels):
+        given, likely = visible(classes[suspect.given]), visible(classes[suspect.likely])
+        message = f"{rows.name(suspect.index)}: labelled {given}, looks like {likely} ({suspect.confidence:.2f})"
+        yield Finding("label_suspect", "warning", message, rows.absolute(suspect.index), f"label as {likely}")
+
+
+def _outliers(rows: Rows, features: np.ndarray) -> Iterator[Finding]:
+    for position, beyond in outliers(features):
+        message = f"{rows.name(position)}: like no other image ({beyond:.0f} usual spreads away)"
+        yield Finding("outlier", "note", message, rows.absolute(position))
+
+
+def _off(rows: Rows, looks: Looks) -> Iterator[Finding]:
+    for what, positions in off_images(looks, rows.sizes).items():
+        named = ", ".join(rows.name(position) for position in positions[:5])
+        more = f" and {len(positions) - 5} more" if len(positions) > 5 else ""
+        message = f"{len(positions)} image{'s' if len(positions) > 1 else ''} {what}: {named}{more}"
+        yield Finding("off_image", "note", message, rows.absolute(*positions))
+
+
+def _giveaways(rows: Rows, looks: Looks, labels: np.ndarray, classes: list[str]) -> Iterator[Finding]:
+    """Classes that the pixels along the border tell already: a network may learn the frame and not the thing."""
+    if len(np.unique(labels)) < 2 or np.bincount(labels).min() < 2:
+        return
+    answers = out_of_fold(looks.border.astype(np.float64), labels).argmax(axis=1)
+    for label, name in enumerate(classes):
+        own, said = labels == label, answers == label
+        right = (own & said).sum()
+        if own.sum() < FEW or not said.any() or own.mean() > 0.75:
+            continue
+        recall, precision = right / own.sum(), right / said.sum()
+        if min(recall, precision) >= GIVEN_AWAY:
+            message = (
+                f"class {visible(name)}: its border alone (colour, frame, watermark) finds {recall:.0%} of its images, "
+                f"{precision:.0%} of those named are right; a network may learn the border instead of the thing"
+            )
+            yield Finding("giveaway", "warning", message, rows.absolute(*np.flatnonzero(own & said)[:20].tolist()))
+
+
+def write_proposal(folder: Path, findings: list[Finding], title: str) -> Path:
+    """Publish `proposal.csv`, a row for each image of each finding, and `check.html` with the pictures; returns that.
+
+    Raises:
+        ResourceError: they cannot be written.
+    """
+    columns = ["path", "kind", "severity", "proposal", "message"]
+    rows = [
+        (path, finding.kind, finding.severity, finding.proposal or "look", finding.message)
+        for finding in findings
+        for path in finding.paths
+    ]
+    write_csv(folder / "proposal.csv", columns, rows)
+    page = folder / "check.html"
+    write_text(page, check_html(findings, title))
+    return page
+
+
+def check_html(findings: list[Finding], title: str, most: int = 200, beside: int = 8) -> str:
+    """The findings that are about images, as one page: a row each, at most `most`, each with a few of its pictures."""
+    shown = [finding for finding in findings if finding.paths][:most]
+    rows = [
+        Row(
+            Cell(Path(finding.paths[0]), f"{finding.kind}: {finding.message}", finding.severity),
+            [Cell(Path(path), Path(path).name) for path in finding.paths[1 : beside + 1]],
+        )
+        for finding in shown
+    ]
+    about = f"{len(findings):,} findings; {len(shown):,} with pictures are shown here. Nothing was changed."
+    return sheet_html(title, about, rows)
