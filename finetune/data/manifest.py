@@ -31,15 +31,20 @@ def read_manifest(path: Path, root: Path, classes: Sequence[str]) -> pd.DataFram
     text = dict.fromkeys(("path", "class", "split", "sha256", "mode"), str)
     table = pd.read_csv(path, dtype=text, keep_default_na=False)
     names = {str(cell(name)): name for name in classes}
-    table["class"] = [names.get(name, name) for name in table["class"]]
+    table["class"] = _text([names.get(name, name) for name in table["class"]])
     if not root.is_dir() or not table["path"].str.contains(r"^'|\\", regex=True).any():
         return table
     alike: dict[str, list[str]] = {}
-    for name in list_folder(root).samples:
+    for name in list_folder(root, strict=False).samples:
         alike.setdefault(str(cell(name)), []).append(name)
     rows = zip(table["path"], table["sha256"], strict=True)
-    table["path"] = [_real_name(alike.get(name, [name]), sha256, root) for name, sha256 in rows]
+    table["path"] = _text([_real_name(alike.get(name, [name]), sha256, root) for name, sha256 in rows])
     return table
+
+
+def _text(values: list[str]) -> pd.Series[str]:
+    """A column of names; pandas' own text type refuses those that are not UTF-8."""
+    return pd.Series(values, dtype=object)
 
 
 def _real_name(candidates: list[str], sha256: str, root: Path) -> str:
