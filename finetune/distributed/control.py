@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -22,12 +23,19 @@ class Control:
         group: for messages on the CPU.
         store: where each rank leaves when it was last alive.
         ranks: who this process is; None if it is alone.
+        told: when this rank last told that it lives.
+        parent: the launcher's process.
     """
 
     group: Any = None
     store: Any = None
     ranks: Any = None
     told: float = 0.0
+    parent: int | None = None
+
+    def is_orphan(self) -> bool:
+        """Whether the process that started this one has ended."""
+        return self.parent is not None and os.getppid() != self.parent
 
 
 CONTROL = Control()

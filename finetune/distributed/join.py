@@ -57,7 +57,7 @@ def join(device: str = "auto") -> Ranks:
         CONTROL.group = dist.new_group(backend="gloo", timeout=timeout)
     except (dist.DistError, RuntimeError, ValueError) as error:
         raise _cannot_meet(ranks, error) from error
-    CONTROL.store, CONTROL.ranks = store, ranks
+    CONTROL.store, CONTROL.ranks, CONTROL.parent = store, ranks, os.getppid()
     return ranks
 
 

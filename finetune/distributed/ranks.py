@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -99,6 +100,8 @@ class Ranks:
         """The sum of all ranks' `total`, and the signal that any of them got (the largest of several)."""
         if self.alone:
             return total, signum
+        if CONTROL.is_orphan():  # who would start it again, or end it, is gone
+            signum = signum or signal.SIGTERM
         told = torch.zeros(self.world, 2, dtype=torch.float64)
         told[self.rank] = torch.tensor([total, signum or 0], dtype=torch.float64)
         with self.asking("step"):
