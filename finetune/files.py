@@ -26,10 +26,8 @@ from finetune.errors import ArtefactError, from_os_error
 TEMPORARY = ".tmp"
 """Suffix of a file that is being written; no reader ever opens one."""
 
-
 CHUNK = 2**23
 """Bytes that are written at once past memory."""
-
 
 # --- writing ---------------------------------------------------------------------------------------------------------
 
@@ -192,12 +190,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Publish a table; floats in full precision (`repr`), None as an empty cell, text guarded by `cell`."""
+    """Publish a table as `csv_text` writes it."""
+    write_text(path, csv_text(columns, rows))
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table as CSV; floats in full precision (`repr`), None as an empty cell, text guarded by `cell`."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([cell(name) for name in columns])
-    writer.writerows([cell(value) for value in row] for row in rows)
-    write_text(path, buffer.getvalue())
+    csv.writer(buffer, lineterminator="\n").writerows([cell(value) for value in row] for row in (columns, *rows))
+    return buffer.getvalue()
 
 
 # --- reading and hashing ---------------------------------------------------------------------------------------------

@@ -7,10 +7,19 @@ from typing import Any
 
 import click
 
-from finetune.cli.options import json_flag, print_run, processes, read_recipe, recipe_options, start_processes
+from finetune.cli.options import (
+    json_flag,
+    print_json,
+    print_run,
+    processes,
+    read_recipe,
+    recipe_options,
+    start_processes,
+)
 from finetune.cli.progress import reporting
 from finetune.cli.signals import stop_on_signals
 from finetune.distributed.launch import folder_to_resume
+from finetune.errors import UsageError
 
 
 @click.command()
@@ -18,12 +27,14 @@ from finetune.distributed.launch import folder_to_resume
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder, absent or empty [runs/NAME/001, 002, ...].")
 @click.option("--dry-run", is_flag=True, help="Read the images, show the plan; train and write nothing.")
 @processes
+@click.option("--seeds", type=click.IntRange(2), metavar="N", help="Run N seeds: mean, spread and interval.")
 @json_flag
 def run(
     recipe: Path,
     out: Path | None,
     dry_run: bool,
     nproc: int | None,
+    seeds: int | None,
     as_json: bool,
     freeze: tuple[str, ...],
     **flags: Any,
@@ -33,6 +44,8 @@ def run(
     Ctrl-C saves and says how to go on.
     """
     resolved = read_recipe(recipe, **flags)
+    if nproc is not None and seeds is not None:
+        raise UsageError("--seeds: its runs go one after the other, not with --nproc", "leave one of both out")
     if nproc is not None and not dry_run:
         return start_processes(nproc)
     with stop_on_signals() as stop:
@@ -40,6 +53,14 @@ def run(
             from finetune.cli.plan import show_plan
 
             show_plan(resolved, freeze, as_json, stop, scan=True)
+            return
+        if seeds is not None:
+            from finetune.report.comparison import seeds_text
+            from finetune.story.seeds import run_seeds
+
+            with reporting(stop) as reporter:
+                found = run_seeds(resolved, seeds, out=out, freeze=freeze, reporter=reporter)
+            print_json(found) if as_json else click.echo(seeds_text(found))
             return
         from finetune.runs.names import RunNames
         from finetune.story.resume import resume

@@ -16,7 +16,7 @@ import pandas as pd
 
 from finetune.data.manifest import read_manifest
 from finetune.errors import DataError, UsageError
-from finetune.evaluate.compare import ALPHA, compare_answers, holm, images_needed, macro_f1, mcnemar
+from finetune.evaluate.compare import ALPHA, compare_answers, holm, images_needed, macro_f1, mcnemar, pooled
 from finetune.files import read_json, visible
 from finetune.report.comparison import sentence
 from finetune.runs.folder import RunFolder
@@ -175,15 +175,7 @@ def _common(sides: Sequence[Side], intersection: bool) -> list[Any]:
 def _pair(first: Side, second: Side, images: list[Any], seed: int) -> dict[str, Any]:
     """All that is told of two sides but the verdict."""
     tables = [[table.loc[images] for table in side.tables] for side in (first, second)]
-    truth = tables[0][0]["class"]
-    named = {name for side in tables for table in side for name in table["predicted"] if name}
-    classes = list(dict.fromkeys([*sorted(set(truth)), *sorted(named)]))
-    place = {name: index for index, name in enumerate(classes)}
-    labels = truth.map(place).to_numpy(np.int64)
-    answers = [
-        np.stack([table["predicted"].map(lambda name: place.get(name, -1)).to_numpy(np.int64) for table in side])
-        for side in tables
-    ]
+    labels, answers, classes = _as_arrays(tables)
     found = compare_answers(labels, answers[0], answers[1], len(classes), seed)
     hits = [(side == labels).mean(axis=0) for side in answers]
     own = [
@@ -211,6 +203,38 @@ def _pair(first: Side, second: Side, images: list[Any], seed: int) -> dict[str, 
         "sentence": "",
         "images_needed": images_needed(len(labels), found),
     }
+
+
+def _as_arrays(tables: Sequence[Sequence[pd.DataFrame]]) -> tuple[np.ndarray, list[np.ndarray], list[str]]:
+    """Labels, int64 [N], the answers of each side, int64 [seeds, N], and the classes that they are places in."""
+    truth = tables[0][0]["class"]
+    named = {name for side in tables for table in side for name in table["predicted"] if name}
+    classes = list(dict.fromkeys([*sorted(set(truth)), *sorted(named)]))
+    place = {name: index for index, name in enumerate(classes)}
+    answers = [
+        np.stack([table["predicted"].map(lambda name: place.get(name, -1)).to_numpy(np.int64) for table in side])
+        for side in tables
+    ]
+    return truth.map(place).to_numpy(np.int64), answers, classes
+
+
+def summarise_seeds(runs: Sequence[Path]) -> dict[str, Any]:
+    """Mean, spread and interval over runs that differ by their seed.
+
+    Args:
+        runs: two folders or more, tested on the same images.
+
+    Returns:
+        n, split, runs, accuracy and macro_f1 (each: mean, sd, lowest, highest, ci95).
+
+    Raises:
+        UsageError: one has no report. DataError: they were not tested on the same images.
+    """
+    side = read_side(runs)
+    images = _common([side], intersection=False)
+    labels, answers, classes = _as_arrays([[table.loc[images] for table in side.tables]])
+    told = pooled(labels, answers[0], len(classes))
+    return {"n": len(labels), "split": side.figures["split"], "runs": [str(run) for run in runs], **told}
 
 
 def _on(labels: np.ndarray, answers: np.ndarray, classes: int) -> dict[str, float]:

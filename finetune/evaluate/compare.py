@@ -18,9 +18,13 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from scipy import stats
+
+from finetune.evaluate.intervals import macro_f1_interval
+from finetune.evaluate.metrics import confusion_matrix
 
 DRAWS = 10_000
 CHUNK = 2_000_000
@@ -174,6 +178,36 @@ def _image_variance(gain: np.ndarray) -> float:
     """Variance of the mean of `gain` over other images; as in the bootstrap, one more flips each way."""
     n = len(gain) + 2
     return float(((gain**2).sum() + 2 - gain.sum() ** 2 / n) / (n - 1) / len(gain))
+
+
+def pooled(labels: np.ndarray, answers: np.ndarray, classes: int) -> dict[str, dict[str, Any]]:
+    """Accuracy and macro F1 of several seeds: mean, spread between seeds, and a 95 % interval over seeds and images.
+
+    Args:
+        labels: int64 [N].
+        answers: int64 [seeds, N], two seeds at least; -1 for none.
+        classes: their number.
+
+    Returns:
+        `accuracy` and `macro_f1`, each with mean, sd, lowest, highest, ci95.
+    """
+    hits = (answers == labels).astype(np.float64)
+    share, n = hits.mean(axis=0), len(labels) + 2  # one image more is right, one wrong: no interval without width
+    images = ((share**2).sum() + 1 - (share.sum() + 1) ** 2 / n) / (n - 1) / len(labels)
+    scores = np.array([macro_f1(labels, row, classes) for row in answers])
+    support, z = np.bincount(labels, minlength=classes), NormalDist().inv_cdf(1 - ALPHA / 2)
+    bounds = [macro_f1_interval(confusion_matrix(labels, row, classes), support) or (0.0, 1.0) for row in answers]
+    spread = float(np.mean([((high - low) / (2 * z)) ** 2 for low, high in bounds]))
+    told = {}
+    for name, values, variance in [("accuracy", hits.mean(axis=1), float(images)), ("macro_f1", scores, spread)]:
+        seeds = float(values.var(ddof=1)) / len(values)
+        whole = variance + seeds
+        freedom = whole**2 / (variance**2 / max(len(labels) - 1, 1) + seeds**2 / (len(values) - 1))
+        half, mean = float(stats.t.ppf(1 - ALPHA / 2, freedom)) * math.sqrt(whole), float(values.mean())
+        ends = {"lowest": float(values.min()), "highest": float(values.max())}
+        interval = [max(0.0, mean - half), min(1.0, mean + half)]
+        told[name] = {"mean": mean, "sd": float(values.std(ddof=1)), **ends, "ci95": interval}
+    return told
 
 
 def _over_seeds(change: float, images: float, n: int, first: np.ndarray, second: np.ndarray) -> tuple[float, Interval]:

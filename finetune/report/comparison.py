@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune.files import visible
+from finetune.report.cautions import judged_on
 from finetune.report.tables import number, table_text
 
 
@@ -60,6 +61,21 @@ def comparison_text(found: Mapping[str, Any]) -> str:
         clear = [row for row in pair["per_class"] if row["p_holm"] < 0.05]
         parts += ["\n".join(_classes(clear))] if clear else []
     return "\n\n".join(parts)
+
+
+def seeds_text(found: Mapping[str, Any]) -> str:
+    """Several seeds of a recipe as text for the terminal."""
+    rows = []
+    for key, name in (("accuracy", "accuracy"), ("macro_f1", "macro F1")):
+        told = found[key]
+        low, high = told["ci95"]
+        ends = f"{number(told['lowest'], 4)}-{number(told['highest'], 4)}"
+        interval = f"{number(low, 4)}-{number(high, 4)}"
+        rows.append([name, number(told["mean"], 4), number(told["sd"], 4), ends, interval])
+    heads = ["", "mean", "spread (sd)", "lowest-highest", "95 % interval"]
+    lines = table_text(heads, rows)
+    about = f"{len(found['runs'])} seeds on the same {found['n']:,} {judged_on(found['split'] or '')}"
+    return "\n".join([*map(visible, found["runs"]), "", *lines, "", f"{about}; the interval counts seeds and images"])
 
 
 def _sides(found: Mapping[str, Any]) -> str:

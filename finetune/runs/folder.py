@@ -51,7 +51,7 @@ class RunFolder:
         data = None if images is None else Path(images)
         try:
             if out is None:
-                out = _next_number(home_of_runs(data) / name)
+                out = next_numbered(home_of_runs(data) / name)
             require_outside(out, data)
             if out.exists() and (not out.is_dir() or not all(map(_left_over, out.iterdir()))):
                 if RunNames(out).lock.is_file():
@@ -222,7 +222,8 @@ def _left_over(path: Path) -> bool:
     return path == RunNames(path.parent).lock or (path.name.startswith(".") and path.name.endswith(TEMPORARY))
 
 
-def _next_number(base: Path) -> Path:
+def next_numbered(base: Path) -> Path:
+    """Make the next of the folders 001, 002, … below `base`."""
     taken = [int(path.name) for path in base.glob("[0-9]*") if path.name.isdigit()] if base.is_dir() else []
     number = max(taken, default=0)
     while True:
