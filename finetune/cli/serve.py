@@ -10,6 +10,9 @@ import click
 from finetune.cli.options import device, open_run_network, precision, run_argument
 from finetune.errors import ResourceError, UsageError
 
+NEAREST = 4
+"""Images of a store beside each answer."""
+
 
 @click.command()
 @run_argument
@@ -24,6 +27,7 @@ from finetune.errors import ResourceError, UsageError
     type=click.FloatRange(0, 10_000),
     help="How long decoded images wait for others being decoded.",
 )
+@click.option("--store", type=click.Path(path_type=Path), help="Show the nearest images of this store, too.")
 @device
 @precision
 def serve(
@@ -33,6 +37,7 @@ def serve(
     token: str | None,
     max_batch: int,
     max_wait_ms: float,
+    store: Path | None,
     device: str | None,
     precision: str,
 ) -> None:
@@ -58,13 +63,20 @@ def serve(
     network = open_run_network(run)
     compute = choose(device or "auto", precision, convolutional=network.convolutional, light=network.light)
     metrics = ServerMetrics()
+    near, thumbnails = None, None
+    if store is not None:
+        from finetune.deliver.vectors.knn import NeighbourVote
+        from finetune.serve.thumbnails import Thumbnails
+
+        near = NeighbourVote(network, store, compute, k=NEAREST)
+        thumbnails = Thumbnails(near.store)
     batcher = Batcher(
-        Predictor(network, compute, threshold=network.threshold),
+        Predictor(network, compute, threshold=network.threshold, near=near),
         max_batch=max_batch,
         max_wait=max_wait_ms / 1000,
         batched=metrics.batches.observe,
     )
-    served = Served(batcher, about(run, network, threshold=network.threshold), metrics, State(), Limits())
+    served = Served(batcher, about(run, network, threshold=network.threshold), metrics, State(), Limits(), thumbnails)
     click.echo(f"serving {run} at {url_of(listening)} (end with Ctrl-C)", err=True)
     do(served, listening, token=token)
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from finetune.data.find import find_images
 from finetune.data.given import Picture, as_list
 from finetune.data.walk import USUAL, Rules
 from finetune.files import read_json
 from finetune.runs.names import RunNames
+
+if TYPE_CHECKING:
+    from finetune.deliver.vectors.store import Neighbour
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class Prediction:
         probabilities: of every class, by name.
         error: why there is no answer.
         abstained: the confidence is below the threshold that was asked for.
+        neighbours: the nearest images of a store, if one was asked.
     """
 
     path: str
@@ -32,6 +37,7 @@ class Prediction:
     probabilities: dict[str, float] | None = None
     error: str | None = None
     abstained: bool = False
+    neighbours: tuple[Neighbour, ...] = ()
 
     def top(self, k: int) -> list[tuple[str, float]]:
         """The `k` most probable classes with their probabilities, the first of equals first."""

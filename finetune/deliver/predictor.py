@@ -24,6 +24,7 @@ from finetune.model.network import Network
 
 if TYPE_CHECKING:  # what most predictions need no database for
     from finetune.deliver.vectors.knn import NeighbourVote
+    from finetune.deliver.vectors.store import Neighbour
 
 AHEAD = 2
 """Batches decoded ahead of the network."""
@@ -40,6 +41,7 @@ class Predictor:
         compute: where; by default the best device there is, in fp32, which gives what `evaluate` gives.
         threshold: a confidence; below it a prediction abstains, its label is None.
         images: about how many pictures will come; below 200 the network is not traced first to make it faster.
+        near: tells the nearest images of a store along with each prediction.
         vote: gives probabilities in the place of the network's head: by the neighbours in a store of vectors.
 
     Raises:
@@ -54,11 +56,12 @@ class Predictor:
         threshold: float | None = None,
         images: int = MANY,
         vote: NeighbourVote | None = None,
+        near: NeighbourVote | None = None,
     ) -> None:
         self.network = network
         self.threshold = threshold
         self.compute = compute or choose(precision="fp32", convolutional=network.convolutional, light=network.light)
-        self._vote = vote
+        self._vote, self._near = vote, near
         self._forward = forward_of(network, self.compute, images)
         self._one_at_a_time = threading.Lock()
 
@@ -113,11 +116,16 @@ class Predictor:
         """The predictions for what `prepare` gave, in one forward pass."""
         good = [place for place, value in enumerate(pixels) if not isinstance(value, BadImage)]
         rows: dict[int, np.ndarray] = {}
+        near: dict[int, list[Neighbour]] = {}
         if good:
-            rows = dict(
-                zip(good, self.probabilities(np.stack([np.asarray(pixels[place]) for place in good])), strict=True)
-            )
-        return [self._answer(name, rows.get(place), pixels[place]) for place, name in enumerate(names)]
+            batch = np.stack([np.asarray(pixels[place]) for place in good])
+            rows = dict(zip(good, self.probabilities(batch), strict=True))
+            if self._near is not None:
+                with self._one_at_a_time, self.compute.own_threads():
+                    near = dict(zip(good, self._near.near(batch), strict=True))
+        return [
+            self._answer(name, rows.get(place), pixels[place], near.get(place, ())) for place, name in enumerate(names)
+        ]
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Of every class, float64 [N, classes], for pixels uint8 [N, H, W, C]."""
@@ -127,7 +135,9 @@ class Predictor:
             logits = infer(self._forward, [(np.arange(len(pixels)), torch.from_numpy(pixels))])
         return probabilities(logits, self.network.loss, self.network.temperature)
 
-    def _answer(self, name: str, row: np.ndarray | None, pixels: np.ndarray | BadImage) -> Prediction:
+    def _answer(
+        self, name: str, row: np.ndarray | None, pixels: np.ndarray | BadImage, near: Sequence[Neighbour]
+    ) -> Prediction:
         if isinstance(pixels, BadImage):
             return Prediction(name, error="; ".join(pixels.problems))
         if row is None or not np.isfinite(row).all():
@@ -136,7 +146,8 @@ class Predictor:
         confidence = float(row[best])
         abstained = self.threshold is not None and confidence < self.threshold
         chances = dict(zip(self.classes, row.tolist(), strict=True))
-        return Prediction(name, None if abstained else self.classes[best], confidence, chances, abstained=abstained)
+        label = None if abstained else self.classes[best]
+        return Prediction(name, label, confidence, chances, abstained=abstained, neighbours=tuple(near))
 
     def _decoded(
         self, sources: Iterator[Picture], workers: int, batch: int

@@ -23,6 +23,7 @@ from finetune.serve.batching import Batcher, QueueFull
 from finetune.serve.gate import State, refusal
 from finetune.serve.intake import Intake, Limits, Refused
 from finetune.serve.metrics import ServerMetrics
+from finetune.serve.thumbnails import Thumbnails
 
 TOP = 5
 """Classes in an answer, unless `topk` says otherwise."""
@@ -41,6 +42,14 @@ class Score(BaseModel):
     confidence: float
 
 
+class Near(BaseModel):
+    """An image of the store."""
+
+    label: str | None = Field(description="Its class.")
+    distance: float = Field(description="Cosine distance, from 0 to 2.")
+    image: str = Field(description="Where a thumbnail of it is, relative to the server's root.")
+
+
 class Row(BaseModel):
     """The answer for one picture."""
 
@@ -52,6 +61,7 @@ class Row(BaseModel):
     top: list[Score] = Field(description="The most probable classes, the first `topk` of them.")
     abstained: bool = Field(description="The confidence is below the threshold of the run.")
     error: str | None = Field(description="Why this picture could not be read.")
+    neighbours: list[Near] | None = Field(None, description="The nearest images of the store, where there is one.")
 
 
 class Answer(BaseModel):
@@ -76,6 +86,7 @@ class Served:
         metrics: what is counted.
         state: whether the server drains.
         limits: of what is taken in.
+        thumbnails: of the store's images, if there is a store.
     """
 
     batcher: Batcher
@@ -83,6 +94,7 @@ class Served:
     metrics: ServerMetrics
     state: State
     limits: Limits
+    thumbnails: Thumbnails | None = None
 
 
 def make_app(served: Served) -> FastAPI:
@@ -92,6 +104,8 @@ def make_app(served: Served) -> FastAPI:
     _predict_route(app, served)
     _status_routes(app, served)
     _pages(app)
+    if served.thumbnails is not None:
+        _thumbnail_route(app, served.thumbnails)
     return app
 
 
@@ -107,7 +121,8 @@ def _predict_route(app: FastAPI, served: Served) -> None:
             found = await asyncio.gather(*map(asyncio.wrap_future, futures))
         finally:
             intake.held -= taken[0]
-        rows = [row(visible(name), answer, topk) for (name, _), answer in zip(pictures, found, strict=True)]
+        store = served.thumbnails is not None
+        rows = [row(visible(name), answer, topk, store) for (name, _), answer in zip(pictures, found, strict=True)]
         for one in rows:
             served.metrics.images.labels("error" if one["error"] else "ok").inc()
         return Response(to_json({"predictions": rows}), media_type="application/json")
@@ -119,10 +134,10 @@ def _predict_route(app: FastAPI, served: Served) -> None:
     )
 
 
-def row(name: str, answer: Prediction, topk: int) -> dict[str, Any]:
-    """One picture's answer, as JSON holds it."""
+def row(name: str, answer: Prediction, topk: int, store: bool) -> dict[str, Any]:
+    """One picture's answer, as JSON holds it; with a store, its neighbours, too."""
     top = [{"label": label, "confidence": confidence} for label, confidence in answer.top(topk)]
-    return {
+    found = {
         "name": name,
         "label": answer.label,
         "confidence": answer.confidence,
@@ -130,6 +145,19 @@ def row(name: str, answer: Prediction, topk: int) -> dict[str, Any]:
         "abstained": answer.abstained,
         "error": answer.error,
     }
+    near = [{"label": n.label, "distance": n.distance, "image": f"neighbours/{n.sha256}"} for n in answer.neighbours]
+    return found | {"neighbours": near} if store else found
+
+
+def _thumbnail_route(app: FastAPI, thumbnails: Thumbnails) -> None:
+    def neighbour(sha256: str) -> Response:
+        """A thumbnail of an image of the store, as JPEG."""
+        found = thumbnails.jpeg(sha256)
+        if found is None:
+            raise HTTPException(404)
+        return Response(found, media_type="image/jpeg")
+
+    app.get("/neighbours/{sha256}", response_class=Response)(neighbour)  # in a thread: it decodes
 
 
 def _body() -> dict[str, Any]:

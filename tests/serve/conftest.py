@@ -26,6 +26,7 @@ from finetune.serve.intake import Limits
 from finetune.serve.metrics import ServerMetrics
 from finetune.serve.ports import listen
 from finetune.serve.server import serve
+from finetune.serve.thumbnails import Thumbnails
 
 CLASSES = ["ant", "bee", "<b>cat</b>", "dog"]
 
@@ -110,12 +111,17 @@ def start(bundle: Path) -> Callable[..., Any]:
 
     @contextmanager
     def starting(
-        predictor: Predictor, *, token: str | None = None, limits: Limits | None = None, **batching: Any
+        predictor: Predictor,
+        *,
+        token: str | None = None,
+        limits: Limits | None = None,
+        thumbnails: Thumbnails | None = None,
+        **batching: Any,
     ) -> Iterator[Client]:
         metrics = ServerMetrics()
         batcher = Batcher(predictor, batched=metrics.batches.observe, **batching)
         told = about(bundle, load(bundle).network, threshold=predictor.threshold)
-        served = Served(batcher, told, metrics, State(), limits or Limits())
+        served = Served(batcher, told, metrics, State(), limits or Limits(), thumbnails)
         listening = listen("127.0.0.1", 0)
         client = Client(listening.getsockname()[1], served)
         thread = threading.Thread(target=serve, args=(served, listening), kwargs={"token": token})

@@ -63,9 +63,13 @@ class NeighbourVote:
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """The probabilities, float64 [N, classes], for pixels uint8 [N, H, W, C]."""
+        return np.stack([self._vote(near) for near in self.near(pixels)])
+
+    def near(self, pixels: np.ndarray) -> list[list[Neighbour]]:
+        """The images that vote, nearest first, for each of pixels uint8 [N, H, W, C]."""
         rows = infer(self._encoder.forward, [(np.arange(len(pixels)), torch.from_numpy(pixels))])
         found = self.store.search(self._encoder.parts(rows)[0], self.k + 8, self._where)
-        return np.stack([self._vote([one for one in near if one.distance > SAME][: self.k]) for near in found])
+        return [[one for one in near if one.distance > SAME][: self.k] for near in found]
 
     def _vote(self, near: Sequence[Neighbour]) -> np.ndarray:
         votes = np.zeros(len(self.classes))

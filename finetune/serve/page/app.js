@@ -84,6 +84,24 @@ function scores(top) {
   return list;
 }
 
+async function near(neighbours) {
+  const list = make("ul", "near");
+  list.setAttribute("aria-label", "Nearest images of the store");
+  for (const { label, distance, image } of neighbours) {
+    const item = make("li", "", label ?? "?");
+    item.title = `distance ${distance.toFixed(3)}`;
+    list.append(item);
+    try {
+      const headers = token ? { authorization: `Bearer ${token}` } : {};
+      const response = await fetch(image, { headers });
+      const place = make("div");
+      if (response.ok) await draw(place, await response.blob(), label ?? "?");
+      item.prepend(place);
+    } catch { /* without its picture, a neighbour still has its name */ }
+  }
+  return list;
+}
+
 function show(card, row) {
   const said = card.querySelector(".said");
   if (row.error) {
@@ -92,6 +110,7 @@ function show(card, row) {
   }
   const label = row.abstained ? make("p", "label unsure", "Not sure") : make("p", "label", row.label);
   said.replaceChildren(label, scores(row.top));
+  if (row.neighbours?.length) near(row.neighbours).then((list) => said.append(list));
   return `${row.name}: ${row.abstained ? "not sure, perhaps " + row.top[0].label : row.label}, ${percent(row.confidence)}`;
 }
 
