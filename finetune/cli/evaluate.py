@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from finetune.cli.options import device, json_flag, precision, print_json, run_argument
+from finetune.cli.options import device, json_flag, precision, print_json, run_argument, say_first
 from finetune.cli.progress import reporting
 from finetune.cli.signals import stop_on_signals
+from finetune.files import visible
 
 
 @click.command()
@@ -22,6 +23,7 @@ def evaluate(
     run: Path, folder: Path | None, split: str | None, device: str | None, precision: str, as_json: bool
 ) -> None:
     """Judge the network of RUN on its own test images, or on FOLDER (one folder per class, matched by name)."""
+    say_first(f"evaluating {visible(str(run))}")
     from finetune.deliver.evaluate import evaluate as do
     from finetune.report.tables import per_class_text
 

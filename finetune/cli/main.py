@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import sys
@@ -14,7 +13,9 @@ from typing import Any
 import click
 
 import finetune
+from finetune.cli.failure import show_error, show_usage, wants_json
 from finetune.cli.process import collect_no_more, collect_rarely, keep_large_buffers, wait_briefly
+from finetune.cli.suggest import command_hint, option_hint
 from finetune.distributed.launch import final_code, leave_error
 from finetune.errors import FinetuneError, ResourceError, from_os_error, out_of_memory
 from finetune.files import cache_folder, visible
@@ -59,6 +60,15 @@ class Commands(click.Group):
         command: click.Command = getattr(import_module(f"finetune.cli.{cmd_name}"), cmd_name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is named, or the error with the nearest one."""
+        name = args[0]
+        if name not in SUMMARIES and not name.startswith("-"):
+            ctx.fail(f"No such command '{visible(name)}'{command_hint(name, SUMMARIES)}.")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list for `--help`, without importing the commands."""
         with formatter.section("Commands"):
@@ -95,21 +105,33 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code)
 
 
+def at_home(argument: str) -> str:
+    """An argument in which a leading ~ is the home folder, also where a quote or an = kept the shell from seeing it."""
+    option, equals, value = argument.partition("=")
+    if equals and option.startswith("--") and value.startswith("~"):
+        return f"{option}={os.path.expanduser(value)}"
+    return os.path.expanduser(argument) if argument == "~" or argument.startswith("~/") else argument
+
+
 def _exit_code(arguments: list[str] | None) -> int:
     if (code := final_code()) is not None:
         return code
+    arguments = [at_home(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
+    as_json = wants_json(arguments)
     try:
-        words = sys.argv[1:] if arguments is None else arguments
-        result: Any = cli.main(args=arguments, prog_name="finetune", standalone_mode=False, obj=words)
+        result: Any = cli.main(args=arguments, prog_name="finetune", standalone_mode=False, obj=list(arguments))
         if sys.stdout is not None:
             sys.stdout.flush()
         return result if isinstance(result, int) else 0
+    except click.NoSuchOption as error:
+        show_usage(error, option_hint(error.option_name), as_json)
+        return 2
     except click.ClickException as error:
-        error.show()
+        show_usage(error, "", as_json)
         return 2
     except FinetuneError as error:
         if not leave_error(error):
-            _show(error)
+            show_error(error, as_json)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
@@ -119,24 +141,16 @@ def _exit_code(arguments: list[str] | None) -> int:
     except Exception as error:  # the last resort: whatever is left is shown, and its exit code told
         if out_of_memory(error):
             remedy = "use a smaller train.batch_size or image size, or raise the limit (ulimit -v)"
-            _show(ResourceError("memory: there is not enough of it", remedy))
+            show_error(ResourceError("memory: there is not enough of it", remedy), as_json)
             return ResourceError.exit_code
         if isinstance(error, OSError):
             problem = from_os_error(error, error.filename or "the system")
             cache, named = cache_folder(), Path(error.filename if isinstance(error.filename, str) else "-")
             if cache.is_relative_to(named) or named.is_relative_to(cache):
                 problem.remedy = "name another cache folder, one that can be made: FINETUNE_CACHE=FOLDER"
-            _show(problem)
+            show_error(problem, as_json)
             return ResourceError.exit_code
         traceback.print_exc()
         leave_error(FinetuneError(f"{type(error).__name__}: {error}"))
         click.echo("this is a bug in finetune: please report it with the lines above", err=True)
         return 1
-
-
-def _show(error: FinetuneError) -> None:
-    """One line a problem, then what to do."""
-    lines = [f"error: {visible(problem)}" for problem in error.problems]
-    lines += [f"remedy: {visible(line)}" for line in error.remedy.splitlines()]
-    with contextlib.suppress(BrokenPipeError):  # nobody reads it, the exit code tells
-        click.echo("\n".join(lines), err=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from finetune.cli.options import json_flag, print_json
+from finetune.errors import UsageError
 from finetune.files import visible
 
 
@@ -32,6 +33,8 @@ def models(pattern: str, as_json: bool) -> None:
         click.echo(f"    {'ready' if model.ready else 'not ready'}: {visible(model.where)}")
     for name in architectures:
         click.echo(name)
+    if not own and not architectures:
+        raise UsageError(f"{visible(pattern)}: no model of this name", "try a part of it: finetune models resnet")
     if not pattern:
         click.echo(
             f"and {len(list_backbones()):,} architectures of timm and torchvision, whose weights are fetched from "

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote as quoted
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -93,9 +96,37 @@ def start_processes(number: int) -> None:
     launch(number, words, cores())
 
 
+def say_first(text: str) -> None:
+    """Say at once what is being done: loading PyTorch takes seconds, in which the screen would stay empty."""
+    from finetune.distributed.launch import speaks
+
+    if speaks():
+        click.echo(f"{text} …", err=True)
+
+
 def print_json(value: Any) -> None:
     """The one JSON object of a command's `--json`."""
     click.echo(to_json(value, indent=2))
+
+
+def next_steps(run: Run) -> str:
+    """The three commands that come next, ready to be pasted."""
+    from finetune.runs.names import RunNames
+
+    place, command = Path(os.path.relpath(run.path)), command_name()
+    folder, page = quoted(str(place)), RunNames(place).report.page
+    return f"""next:
+  {"open" if sys.platform == "darwin" else "xdg-open"} {quoted(str(page))}
+  {command} predict {folder} IMAGE...
+  {command} evaluate {folder} FOLDER"""
+
+
+def command_name() -> str:
+    """How this command is called from here: its name if the shell finds it, else the path by which it was."""
+    if shutil.which("finetune"):
+        return "finetune"
+    near = os.path.relpath(sys.argv[0])
+    return quoted(os.path.abspath(sys.argv[0]) if near.startswith("..") else near)
 
 
 def print_run(run: Run, as_json: bool) -> None:
@@ -107,6 +138,7 @@ def print_run(run: Run, as_json: bool) -> None:
         return
     if not as_json:
         click.echo(run)
+        click.echo(next_steps(run), err=True)
         return
     metrics = {"metrics": run.metrics} if RunNames(run.path).report.metrics_json.is_file() else {}
     print_json({"run": str(run), **run.record.as_dict(), **metrics})

@@ -12,6 +12,10 @@ import ctypes
 import gc
 import os
 import sys
+import time
+
+STARTED = time.perf_counter() - time.process_time()
+"""When this process began, by `time.perf_counter`: until here it has done nothing but compute."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of mallopt(3)."""

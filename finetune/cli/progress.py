@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from finetune.cli.process import STARTED
 from finetune.cli.signals import StopFlag
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def reporting(stop: StopFlag) -> Iterator[Reporter]:
     from finetune.runs.reporter import Reporter
 
     if not sys.stderr.isatty():
-        yield Reporter(stop=stop)
+        yield Reporter(stop=stop, started=STARTED)
         return
     from rich.console import Console
     from rich.markup import escape
@@ -45,7 +46,7 @@ def reporting(stop: StopFlag) -> Iterator[Reporter]:
             bar.update(task, visible=False)
             console.print(escape(text), soft_wrap=True)
 
-        yield Reporter(say=say, step=step, progress=progress, stop=stop)
+        yield Reporter(say=say, step=step, progress=progress, stop=stop, started=STARTED)
 
 
 @contextmanager

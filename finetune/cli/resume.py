@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from finetune.cli.options import json_flag, print_run, processes, run_argument, start_processes
+from finetune.cli.options import json_flag, print_run, processes, run_argument, say_first, start_processes
 from finetune.cli.progress import reporting
 from finetune.cli.signals import stop_on_signals
+from finetune.files import visible
 
 
 @click.command()
@@ -25,6 +26,7 @@ def resume(
     if nproc is not None:
         return start_processes(nproc)
     with stop_on_signals() as stop:
+        say_first(f"resuming {visible(str(run))}")
         from finetune.story.resume import resume as do
 
         with reporting(stop) as reporter:

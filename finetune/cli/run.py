@@ -14,12 +14,14 @@ from finetune.cli.options import (
     processes,
     read_recipe,
     recipe_options,
+    say_first,
     start_processes,
 )
 from finetune.cli.progress import reporting
 from finetune.cli.signals import stop_on_signals
 from finetune.distributed.launch import folder_to_resume
 from finetune.errors import UsageError
+from finetune.files import visible
 
 
 @click.command()
@@ -43,6 +45,7 @@ def run(
 
     Ctrl-C saves and says how to go on.
     """
+    say_first(f"finetune run {visible(str(recipe))}")
     resolved = read_recipe(recipe, **flags)
     if nproc is not None and seeds is not None:
         raise UsageError("--seeds: its runs go one after the other, not with --nproc", "leave one of both out")
@@ -52,7 +55,8 @@ def run(
         if dry_run:
             from finetune.cli.plan import show_plan
 
-            show_plan(resolved, freeze, as_json, stop, scan=True)
+            drawn = resolved.data.sample is not None and not Path(resolved.data.folder or "").exists()
+            show_plan(resolved, freeze, as_json, stop, scan=not drawn)
             return
         if seeds is not None:
             from finetune.report.comparison import seeds_text

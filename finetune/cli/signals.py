@@ -32,7 +32,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
             signal.signal(number, signal.SIG_DFL)
         name = signal.Signals(signum).name
         with suppress(BrokenPipeError):  # in `finetune run 2>&1 | tee log`, Ctrl-C ends tee as well
-            click.echo(f"\n{name}: stopping after this step, then saving (again: at once)", err=True)
+            click.echo(f"\n{name}: stopping after this step, then saving; press Ctrl-C again to quit now", err=True)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

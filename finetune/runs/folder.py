@@ -34,6 +34,7 @@ class RunFolder:
         self.record = RunRecord()
         self._lock: IO[str] | None = None
         self._fresh = False
+        self._made_above: list[Path] = []
 
     @classmethod
     def create(cls, out: Path | None, name: str, images: str | None = None) -> RunFolder:
@@ -50,19 +51,22 @@ class RunFolder:
         """
         data = None if images is None else Path(images)
         try:
+            above: list[Path] = []
             if out is None:
-                out = next_numbered(home_of_runs(data) / name)
+                home = (home_of_runs(data) / name).resolve()
+                above = [place for place in (home, home.parent) if not place.exists()]
+                out = next_numbered(home)
             require_outside(out, data)
             if out.exists() and (not out.is_dir() or not all(map(_left_over, out.iterdir()))):
                 if RunNames(out).lock.is_file():
                     cls(out).lock(hold=False)
                 raise UsageError(
-                    f"{out}: is there and not empty; a run is never overwritten",
+                    f"{out} is not empty; a run is never overwritten",
                     f"give another --out, or go on with it: finetune resume {out}",
                 )
             make_folder(out)
             folder = cls(out.resolve())
-            folder._fresh = True
+            folder._fresh, folder._made_above = True, above
             folder.record.id = uuid.uuid4().hex  # so that its checkpoints are known from those of other runs
             folder.lock()
         except OSError as error:
@@ -154,7 +158,7 @@ class RunFolder:
             yield
             self.update(status="finished", finished=_now())
         except Stopped as error:
-            error.remedy = f"go on with: finetune resume {self.path}"
+            error.remedy = f"Continue with: finetune resume {self.path}"
             self._end(status="stopped", error=error.problems)
             raise
         except (Exception, KeyboardInterrupt) as error:
@@ -181,6 +185,8 @@ class RunFolder:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.path.rmdir()
+            for folder in self._made_above:  # one that is not empty stays
+                folder.rmdir()
 
     def _end(self, **values: Any) -> None:
         # the disk may be what failed: the first error is the one to tell

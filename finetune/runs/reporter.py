@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from finetune.errors import Stopped
@@ -30,6 +31,7 @@ class Reporter:
         say: takes a message, perhaps of several lines.
         step: told after each step: epoch, step of the epoch, steps of the epoch, loss so far, images a second.
         progress: told of long reading: what, done, total.
+        started: when the work began, by `time.perf_counter`; the command line says when its process did.
         stop: gives the number of the signal that asked to stop, or None.
     """
 
@@ -37,6 +39,7 @@ class Reporter:
     step: Callable[[int, int, int, float, float], None] = no_step
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
     stop: Callable[[], int | None] = lambda: None
+    started: float = field(default_factory=time.perf_counter)
 
     def hooks(self) -> dict[str, Any]:
         """What a trainer calls, by its names for them."""
@@ -60,7 +63,7 @@ class Reporter:
     def epoch(self, record: Mapping[str, Any], epochs: int) -> None:
         """Say an epoch's record on one line."""
         self.say(
-            f"epoch {record['epoch']} of 0-{epochs - 1}  phase {record['phase']}  lr {record['lr']:.2g}  "
+            f"epoch {record['epoch'] + 1}/{epochs}  phase {record['phase']}  lr {record['lr']:.2g}  "
             f"train loss {record['train_loss']:.4f}  val loss {record['val_loss']:.4f}  "
             f"val accuracy {record['val_accuracy']:.4f}  val macro F1 {record['val_macro_f1']:.4f}  "
             f"{record['images_per_second']:.0f} images/s"
@@ -69,7 +72,8 @@ class Reporter:
     def best(self, best: Mapping[str, Any] | None, select: str) -> None:
         """Say which epoch's weights are the result: its "epoch" and "value", by the measure `select`."""
         if best is not None:
-            self.say(f"the result is epoch {best['epoch']}, the best by {select} ({best['value']:.4f})")
+            measure = select.removeprefix("val_").replace("_", " ").replace("f1", "F1")
+            self.say(f"Kept epoch {best['epoch'] + 1} (best validation {measure}: {best['value']:.4f})")
 
     def notes(self, lines: list[str]) -> None:
         """Say each line as a note."""

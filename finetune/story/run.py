@@ -18,6 +18,7 @@ from finetune.device import choose
 from finetune.distributed.join import join
 from finetune.distributed.launch import leave_folder
 from finetune.distributed.ranks import here
+from finetune.errors import FinetuneError
 from finetune.evaluate.judge import Judgement, judge_images
 from finetune.model.freeze import freeze_hashes
 from finetune.model.lineage import Base
@@ -30,7 +31,7 @@ from finetune.runs.clock import Clock
 from finetune.runs.folder import RunFolder
 from finetune.runs.reporter import Reporter
 from finetune.story.follow import follow, require_same, tell_the_others
-from finetune.story.images import read_images
+from finetune.story.images import class_names, read_images
 from finetune.story.recipes import prepare, save_recipe, with_decisions
 from finetune.story.result import Run
 from finetune.train.state import patience_note
@@ -90,7 +91,10 @@ def carry_out(
         state: the checkpoint to go on from; None at the start.
         accept_changes: go on although recipe or images are no longer those that the run began with.
     """
-    clock = Clock()
+    clock = Clock(reporter.started)
+    clock.lap("start")
+    early = network_early(folder, recipe, state) if here().alone else None
+    clock.lap("load")
     tell_the_others(folder, recipe, state)
     with here().one_first():
         data = read_images(recipe, reporter)
@@ -98,8 +102,8 @@ def carry_out(
     changed = publish_data(folder, data, accept_changes) or accept_changes
     clock.lap("scan")
     with here().one_first():
-        run = None if state is None else folder.record
-        classifier = Classifier.from_recipe(recipe, data.classes, folder.record.freeze, run=run)
+        known = early is not None and early.classes == data.classes
+        classifier = early if early and known else network_of(folder, recipe, data.classes, state)
     require_formats(recipe.export, classifier.network)
     trainer = make_trainer(folder, recipe, classifier, data, reporter)
     if state is not None:
@@ -118,9 +122,36 @@ def carry_out(
     judgement, split = judge(recipe, trainer, data, reporter)
     clock.lap("judge")
     folder.update(timings=clock.laps)
+    reporter.progress("writing the report", 0, 1)
     reporter.notes(publish_report(folder, trainer, data, judgement, split))
+    clock.lap("report")
     tell_figures(judgement, split, folder, reporter)
     reporter.notes(export_at_the_end(folder, recipe.export, reporter.say))
+    clock.lap("export")
+    folder.update(timings=clock.laps)
+
+
+def network_of(
+    folder: RunFolder, recipe: Recipe, classes: Sequence[str], state: Mapping[str, Any] | None
+) -> Classifier:
+    """The classifier that the recipe describes; a checkpoint `state` will bring its weights."""
+    return Classifier.from_recipe(recipe, classes, folder.record.freeze, run=None if state is None else folder.record)
+
+
+def network_early(folder: RunFolder, recipe: Recipe, state: Mapping[str, Any] | None) -> Classifier | None:
+    """The classifier and its plan before a picture is read, so that a typo in a name or pattern shows at once.
+
+    None where the classes are not known by looking at the folder; what is wrong with it, reading the images will say.
+    """
+    try:
+        classes = class_names(recipe)
+    except FinetuneError:
+        return None
+    if len(classes) < 2:
+        return None
+    classifier = network_of(folder, recipe, classes, state)
+    classifier.plan(**recipe.train.model_dump())
+    return classifier
 
 
 def tell_figures(judgement: Judgement, split: str, folder: RunFolder, reporter: Reporter) -> None:

@@ -213,7 +213,7 @@ class Trainer:
     def _check_stop(self, *_: object) -> None:
         # where there are other ranks, they all stop after the same step: the one after which they agreed to
         if (signum := self.stop() if here().alone else self._signum) is not None:
-            raise Stopped(signum, f"stopped at step {self.position.step} (epoch {self.position.epoch})")
+            raise Stopped(signum, f"saved at step {self.position.step} (epoch {self.position.epoch + 1})")
 
     def _finish_epoch(self, learner: PhaseLearner) -> dict[str, Any]:
         """Validate, record, keep the best, save."""

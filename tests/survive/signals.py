@@ -32,7 +32,7 @@ def c06_sigterm_in_a_step(folder: Path) -> str:
     job = Job.make(folder, images=40, epochs=4)
     reference = reference_of(job)
     told = interrupted(job, CHECKPOINT, signal.SIGTERM, 143)
-    step = re.search(r"stopped at step (\d+)", job.said())
+    step = re.search(r"Saved at step (\d+)", job.said())
     assert step, job.said()
     assert list((folder / "o" / "checkpoints").glob(f"epoch-*-step-{int(step[1]):07d}.pth"))
     job.resume_to(reference)

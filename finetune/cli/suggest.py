@@ -1,0 +1,75 @@
+"""The nearest thing there is to what was typed: commands of other tools, misspelled ones, keys given as options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from finetune.errors import did_you_mean
+
+COMMANDS = {
+    "train": "run",
+    "fit": "run",
+    "finetune": "run",
+    "tune": "run",
+    "test": "evaluate",
+    "val": "evaluate",
+    "validate": "evaluate",
+    "eval": "evaluate",
+    "infer": "predict",
+    "inference": "predict",
+    "classify": "predict",
+    "continue": "resume",
+    "info": "doctor",
+    "list": "models",
+    "new": "init",
+}
+"""What other tools call a command → what it is here."""
+
+OPTIONS = {
+    "lr": "train.lr",
+    "learning-rate": "train.lr",
+    "batch": "train.batch_size",
+    "batch-size": "train.batch_size",
+    "bs": "train.batch_size",
+    "amp": "train.precision",
+    "fp16": "train.precision",
+    "optimizer": "train.optimizer",
+    "workers": "data.workers",
+    "data": "data.folder",
+    "model": "model.backbone",
+    "arch": "model.backbone",
+    "pretrained": "model.weights",
+    "weights": "model.weights",
+    "imgsz": "model.preprocess.size",
+    "img-size": "model.preprocess.size",
+    "output": "--out",
+    "patience": "train.early_stop",
+}
+"""What other tools call an option → the recipe's key, or our option."""
+
+
+def command_hint(name: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'run'?)``, or nothing."""
+    if name.lower() in COMMANDS:
+        return f" (did you mean '{COMMANDS[name.lower()]}'?)"
+    return did_you_mean(name.lower(), known)
+
+
+def option_hint(name: str) -> str:
+    """What to write in place of an option that does not exist; empty where nothing is near."""
+    key = name.lstrip("-").replace("_", "-").lower()
+    found = OPTIONS.get(key) or _key_called(key.replace("-", "_"))
+    if not found:
+        return ""
+    return f"write {found}" if found.startswith("--") else f"it is a key of the recipe: -o {found}=VALUE"
+
+
+def _key_called(name: str) -> str:
+    """The dotted key whose last part is `name`; empty where there is none, or several."""
+    from finetune.recipe.schema import Recipe
+
+    sections = {
+        section: set(getattr(field.annotation, "model_fields", {})) for section, field in Recipe.model_fields.items()
+    }
+    found = [f"{section}.{name}" for section, keys in sections.items() if name in keys]
+    return found[0] if len(found) == 1 else ""

@@ -1,0 +1,80 @@
+"""What a first hour needs: no empty screen, the nearest thing to what was typed, early refusals, the next commands."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import makers
+
+RECIPE = "data: {folder: images}\nmodel: {backbone: small/mlp}\ntrain: {epochs: 1, device: cpu}\n"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    makers.class_folders(tmp_path / "images", {"ant": 8, "bee": 8})
+    (tmp_path / "job.yaml").write_text(RECIPE)
+    return tmp_path
+
+
+def test_the_first_line_comes_before_anything_is_read_and_the_last_can_be_pasted(place: Path, cli: Any) -> None:
+    done = cli("run", "job.yaml", cwd=place)
+    assert done.rc == 0, done.err
+    assert done.err.startswith("finetune run job.yaml")
+    assert "epoch 1/1 " in done.err
+    assert "Kept epoch 1 (best validation macro F1: " in done.err
+    steps = [shlex.split(line) for line in done.err.split("next:\n")[1].splitlines()]
+    assert len(steps) == 3
+    assert (place / steps[0][1]).is_file()
+    assert [step[1] for step in steps[1:]] == ["predict", "evaluate"]
+    assert all((place / step[2]).is_dir() for step in steps[1:])
+    timings = json.loads((place / "runs/job/001/run.json").read_text())["timings"]
+    assert timings["total"] == pytest.approx(sum(timings.values()) - timings["total"], abs=0.1)
+    assert {"start", "load", "scan", "build", "train", "judge", "report"} <= timings.keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "nearest"),
+    [
+        (["train", "job.yaml"], "'run'"),
+        (["fit"], "'run'"),
+        (["test"], "'evaluate'"),
+        (["pridict"], "'predict'"),
+        (["run", "job.yaml", "--lr", "3"], "-o train.lr=VALUE"),
+        (["run", "job.yaml", "--amp"], "train.precision"),
+        (["run", "job.yaml", "--label_smoothing", "0.1"], "-o train.label_smoothing=VALUE"),
+        (["models", "zzz"], "no model of this name"),
+    ],
+)
+def test_the_nearest_thing_is_named(place: Path, cli: Any, arguments: list[str], nearest: str) -> None:
+    done = cli(*arguments, cwd=place)
+    assert done.rc == 2
+    assert nearest in done.err
+
+
+def test_a_typo_in_a_pattern_shows_before_pictures_are_read_and_leaves_no_folder(place: Path, cli: Any) -> None:
+    (place / "images" / "ant" / "000.jpg").write_bytes(b"no picture")  # which reading the images would refuse
+    done = cli("run", "job.yaml", "-o", "model.unfreeze={haed: 0}", "--json", cwd=place)
+    assert done.rc == 2
+    assert "did you mean 'head'" in done.err
+    assert json.loads(done.out)["error"]["exit_code"] == 2
+    assert not (place / "runs").exists()
+
+
+def test_a_dry_run_whose_sample_is_not_there_yet_shows_the_plan(place: Path, cli: Any) -> None:
+    (place / "job.yaml").write_text("{data: {sample: digits, folder: drawn}, model: {backbone: small/mlp}}")
+    done = cli("run", "job.yaml", "--dry-run", cwd=place)
+    assert done.rc == 0, done.err
+    assert "fc1" in done.out
+    assert not (place / "drawn").exists()
+
+
+def test_a_tilde_that_the_shell_did_not_see_is_the_home_folder(place: Path, cli: Any) -> None:
+    done = cli("run", "job.yaml", "--out=~/run", cwd=place, env={"HOME": str(place / "home")})
+    assert done.rc == 0, done.err
+    assert (place / "home" / "run" / "run.json").is_file()
+    assert not (place / "~").exists()
