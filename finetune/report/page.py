@@ -119,6 +119,7 @@ def _evidence(context: Context, run: Mapping[str, Any], faults: Faults) -> dict[
         "sentences": part("the verdict", [""], words.verdict, context.metrics, context.confusion, context.selected_on),
         "worries": part("what to worry about", [], worries, context.metrics, data, picks.very_sure, curves, unsound),
         "confusions": part("frequent mistakes", [], words.confusions, context.confusion, rows),
+        "mergers": part("classes to merge", [], words.mergers, context.confusion, rows),
         "heat": part("the confusion matrix", [], heat_map, context.confusion, rows, picks) if few else [],
         "shown": shown,
         "confidence": sure,

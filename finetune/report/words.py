@@ -23,6 +23,10 @@ NOT_PROBABILITIES = {
 """Losses after which a confidence is no estimated probability, and what the report says of it."""
 
 
+MENDED, MIXED_UP = 3, 0.1
+"""Mistakes, and share of the images of two classes, from which on it is worth saying that they could be one."""
+
+
 @dataclass(frozen=True)
 class Confusion:
     """`count` of the `support` images of class `truth` were taken for `predicted`."""
@@ -46,6 +50,47 @@ def confusions(matrix: NDArray[np.int64], rows: Sequence[Mapping[str, Any]], mos
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     places = [divmod(int(place), len(rows)) for place in order if wrong.flat[place] > 0]
     return [Confusion(rows[t]["class"], rows[p]["class"], int(wrong[t, p]), rows[t]["support"]) for t, p in places]
+
+
+@dataclass(frozen=True)
+class Merger:
+    """Two classes that are mostly taken for each other: as one, `mended` mistakes fall away.
+
+    Attributes:
+        first: a class.
+        second: another.
+        mended: images of one that were taken for the other.
+        share: of the images of both.
+        accuracy: of all images, if the two were one.
+    """
+
+    first: str
+    second: str
+    mended: int
+    share: float
+    accuracy: float
+
+
+def mergers(matrix: NDArray[np.int64], rows: Sequence[Mapping[str, Any]], most: int = 3) -> list[Merger]:
+    """The pairs of classes that would gain most by being one: where the network, or the labels, hardly tell them apart.
+
+    Args:
+        matrix: int64 [C, C], rows = truth.
+        rows: of `per_class.csv`, in the order of the matrix.
+        most: how many at most.
+    """
+    if len(rows) < 3:
+        return []  # of two classes nothing would be left to tell apart
+    both = np.triu(matrix + matrix.T, 1)
+    total, right = sum(row["support"] for row in rows), int(np.trace(matrix))
+    found = []
+    for place in np.argsort(-both, axis=None, kind="stable")[: 10 * most]:
+        one, other = divmod(int(place), len(rows))
+        mended, images = int(both[one, other]), rows[one]["support"] + rows[other]["support"]
+        if mended >= MENDED and mended >= MIXED_UP * images:
+            named = (rows[one]["class"], rows[other]["class"])
+            found.append(Merger(*named, mended, mended / images, (right + mended) / total))
+    return found[:most]
 
 
 def verdict(metrics: Mapping[str, Any], matrix: NDArray[np.int64], selected_on: bool) -> list[Markup]:

@@ -7,7 +7,7 @@ from rich.cells import cell_len
 
 from finetune.evaluate.metrics import Metrics, judge
 from finetune.report.tables import per_class_text, plan_text
-from finetune.report.words import confusions, percent, verdict
+from finetune.report.words import confusions, mergers, percent, verdict
 
 
 def result(matrix: list[list[int]], classes: list[str]) -> Metrics:
@@ -85,3 +85,13 @@ def test_the_weakest_class_is_one_that_can_be_judged() -> None:
 def test_a_percentage_is_not_rounded_up_to_all() -> None:
     assert percent(0.99999) == "99.9%"
     assert percent(1.0) == "100.0%"
+
+
+def test_classes_that_are_taken_for_each_other_could_be_one() -> None:
+    metrics = result([[40, 0, 0], [0, 14, 6], [1, 5, 10]], ["ferry", "ketch", "schooner"])
+    (merger,) = mergers(metrics.confusion, metrics.as_dict("")["per_class"])
+    assert (merger.first, merger.second, merger.mended) == ("ketch", "schooner", 11)
+    assert merger.accuracy == (40 + 14 + 10 + 11) / 76
+    assert merger.share == 11 / 36
+    two = result([[5, 5], [5, 5]], ["ant", "bee"])
+    assert mergers(two.confusion, two.as_dict("")["per_class"]) == []
