@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from finetune.errors import FinetuneError
     from finetune.story.result import Run
     from finetune.story.resume import open_run, resume
-    from finetune.story.run import run
+    from finetune.story.run import fit, run
 
 __all__ = [
     "Classifier",
@@ -27,6 +27,7 @@ __all__ = [
     "VectorStore",
     "compare",
     "embed",
+    "fit",
     "load",
     "open_run",
     "resume",
@@ -42,6 +43,7 @@ _HOMES = {
     "VectorStore": "finetune.deliver.vectors.store",
     "embed": "finetune.deliver.embed",
     "compare": "finetune.deliver.compare",
+    "fit": "finetune.story.run",
     "load": "finetune.classifier",
     "open_run": "finetune.story.resume",
     "resume": "finetune.story.resume",

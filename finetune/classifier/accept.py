@@ -86,6 +86,13 @@ def head_of(value: object) -> str | dict[str, Any]:
     return _mapping(value, "head", "'linear', [128], or {'hidden': [128], 'dropout': 0.2}")
 
 
+def features_of(value: object) -> str:
+    """What the head reads."""
+    if value in ("last", "stages", "auto"):
+        return str(value)
+    raise UsageError(f"features: {value!r} is not known", "write 'last', 'stages' or 'auto'")
+
+
 def preprocess_of(value: object) -> dict[str, Any]:
     """A mapping, or the size alone: 224, or (height, width)."""
     if isinstance(value, int) and not isinstance(value, bool):

@@ -42,10 +42,10 @@ class Classifier:
         backbone: timm/NAME, torchvision/NAME, small/NAME, a card, a bundle or a run folder.
         classes: their names, in the order of the outputs.
         weights: default (the published ones, or the card's), none (or None), or a file.
-        unfreeze: layer pattern → epoch at which it starts to learn, or patterns that learn from the start; by default
-            the head with weights, all without.
+        unfreeze: layer pattern → epoch from which it learns, or patterns; by default the head with weights, else all.
         freeze: layer patterns that never learn; they win over `unfreeze`.
         head: linear, the sizes of hidden layers, or {hidden: [128], activation: relu, dropout: 0.2}.
+        features: what it reads: last, stages or auto.
         options: passed to the architecture.
         preprocess: size, mean, std, interpolation, crop, where they differ from the weights' own; or the size alone.
         in_chans: 3 for colour, 1 for grey; None for what the weights were trained on.
@@ -56,8 +56,7 @@ class Classifier:
         load: False where a checkpoint brings the weights: none are read, and all else is as if they had been.
 
     Raises:
-        UsageError: an unknown backbone or option.
-        ArtefactError: weights that are broken, unsafe or of another architecture.
+        UsageError: an unknown backbone or option. ArtefactError: weights that are broken or of another architecture.
         ResourceError: published weights that cannot be fetched, a device that is not there.
     """
 
@@ -70,6 +69,7 @@ class Classifier:
         unfreeze: Mapping[str, int] | Sequence[str] | str | None = None,
         freeze: Sequence[str] | str = (),
         head: str | Sequence[int] | Mapping[str, Any] = "linear",
+        features: str = "last",
         options: Mapping[str, Any] | None = None,
         preprocess: Mapping[str, Any] | int | None = None,
         in_chans: int | None = None,
@@ -91,6 +91,7 @@ class Classifier:
             preprocess=accept.preprocess_of(preprocess),
             in_chans=None if in_chans is None else accept.whole_number(in_chans, "in_chans", 1),
             head=accept.head_of(head),
+            features=accept.features_of(features),
             seed=seed,
             load=load,
         )

@@ -38,12 +38,13 @@ run_argument = click.argument("run", metavar="RUN", type=click.Path(path_type=Pa
 
 
 def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """RECIPE and everything that changes it."""
+    """RECIPE, or FOLDER of images, and everything that changes it."""
     options: list[Decorator] = [
-        click.argument("recipe", metavar="RECIPE", type=click.Path(path_type=Path)),
+        click.argument("recipe", metavar="RECIPE|FOLDER", type=click.Path(path_type=Path)),
         click.option("-o", "overrides", metavar="KEY=VALUE", multiple=True, help="Replace the value of a key, whole."),
         click.option("--unfreeze", metavar="PATTERN[@EPOCH]", multiple=True, help="Let these layers learn, too."),
         click.option("--freeze", metavar="PATTERN", multiple=True, help="Keep these layers frozen throughout; wins."),
+        click.option("--backbone", metavar="NAME", help="What to start from; same as -o model.backbone=NAME."),
         click.option("--epochs", type=int, metavar="N", help="Same as -o train.epochs=N."),
         click.option("--seed", type=int, metavar="N", help="Same as -o seed=N."),
         device,
@@ -60,12 +61,16 @@ def read_recipe(
     epochs: int | None,
     seed: int | None,
     device: str | None,
+    backbone: str | None = None,
 ) -> Recipe:
-    """The resolved recipe with the flags in it; all that is wrong is said before torch is imported."""
+    """The resolved recipe, or a folder's, with the flags in it; what is wrong is said before torch is imported."""
     from finetune.recipe.flags import overrides_of, with_unfreeze
     from finetune.recipe.load import load, resolve
+    from finetune.runs.names import RunNames
 
-    loaded = load(recipe, overrides_of(epochs, seed, device, overrides))
+    if RunNames(recipe).run_json.is_file():
+        raise UsageError(f"{visible(str(recipe))}: is a run already", f"go on with it: finetune resume {recipe}")
+    loaded = load(recipe, overrides_of(epochs, seed, device, backbone, overrides))
     return resolve(with_unfreeze(loaded, unfreeze), Path.cwd())
 
 

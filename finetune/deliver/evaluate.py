@@ -6,6 +6,9 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from finetune.data.batches import load_images
 from finetune.data.dataset import ImageSet, one_against_rest, relabelled
 from finetune.data.manifest import read_manifest
@@ -15,8 +18,9 @@ from finetune.data.wanted import Wanted
 from finetune.deliver.opened import open_network, run_of
 from finetune.deliver.predict import rules_of
 from finetune.device import choose
-from finetune.errors import DataError, UsageError
-from finetune.evaluate.judge import Judgement, judge_images
+from finetune.errors import ArtefactError, DataError, UsageError
+from finetune.evaluate.judge import OUT_OF_FOLD, Judgement, judge_images
+from finetune.evaluate.metrics import judge
 from finetune.model.network import Network
 from finetune.report.cautions import cautions
 from finetune.runs.folder import RunFolder
@@ -53,6 +57,8 @@ def evaluate(
     reporter = reporter or Reporter()
     network, run = open_network(Path(run)), run_of(Path(run))
     reporter.notes(network.notes)
+    if folder is None and split is None and (known := _out_of_fold(Path(run), network)):
+        return known, OUT_OF_FOLD
     if folder is None:
         images, judged = own_images(run, split, network)
     else:
@@ -67,6 +73,27 @@ def evaluate(
     )
     told = _cautions(RunNames(run), images, None if folder is not None else judged)
     return replace(judgement, cautions=told), judged
+
+
+def _out_of_fold(run: Path, network: Network) -> Judgement | None:
+    """What the run's head answered out of fold, where that is what it was judged by: no image can be asked again."""
+    names = RunNames(run)
+    if not names.data_csv.is_file() or (RunFolder.open(run).record.metrics or {}).get("split") != OUT_OF_FOLD:
+        return None
+    root = Path(RunFolder.open(run).record.recipe["data"]["folder"])
+    manifest = read_manifest(names.data_csv, root, network.classes)
+    table = pd.concat([manifest[manifest["split"] == part] for part in ("train", "val")])
+    images = ImageSet(root, table, network.classes)
+    written = pd.read_csv(names.report.predictions_csv, dtype=str, keep_default_na=False)
+    chances = written.iloc[:, -len(network.classes) :].to_numpy(dtype=np.float64)  # the order is that of the classes
+    if len(chances) != len(images):
+        raise ArtefactError(
+            f"{names.report.predictions_csv}: {len(chances):,} rows for {len(images):,} images",
+            "it was changed: run again, or judge other images: finetune evaluate RUN FOLDER",
+        )
+    metrics = judge(images.labels, chances, network.classes)
+    paths = [str(path) for path in table["path"]]
+    return Judgement(paths, images.labels, chances, metrics, cautions(manifest, OUT_OF_FOLD))
 
 
 def _cautions(run: RunNames, images: ImageSet, split: str | None) -> list[str]:

@@ -6,8 +6,10 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from finetune.data.batches import AnyImages, load_images
-from finetune.data.dataset import Dataset
+from finetune.data.dataset import Dataset, ImageSet
 from finetune.data.manifest import changes, write_manifest
 from finetune.data.samples.catalogue import is_drawn
 from finetune.deliver.card import Facts, write_card
@@ -15,10 +17,11 @@ from finetune.device import versions
 from finetune.errors import DataError
 from finetune.evaluate.activations import example
 from finetune.evaluate.coverage import TARGET
-from finetune.evaluate.judge import BATCH, Judgement
+from finetune.evaluate.judge import BATCH, OUT_OF_FOLD, Judgement
 from finetune.model.bundle import save_bundle
 from finetune.model.freeze import freeze_hashes, freeze_proof
 from finetune.model.network import Network
+from finetune.model.stages import feature_groups, read_last, reads_only_last
 from finetune.model.weights import tensors_sha256
 from finetune.report.faults import Faults
 from finetune.report.files import data_summary, write_report
@@ -39,8 +42,6 @@ def publish_data(folder: RunFolder, data: Dataset, accept_changes: bool) -> bool
     if found and not accept_changes:
         remedy = "put the images back, or go on with the change: finetune resume --accept-changes"
         raise DataError([f"{data.root}: {line}" for line in found], remedy)
-    if data.test is None:
-        folder.warn("there is no test split: the figures are of val, which also chose the epoch, so they flatter")
     folder.warn(*data.warnings)
     if is_drawn(data.root):
         folder.warn("the images are drawn, not photographs: a demonstration, no measure of what the network can do")
@@ -103,6 +104,9 @@ def publish_model(folder: RunFolder, trainer: Trainer) -> None:
     network.module.load_state_dict(state)
     trainer.position.put_into(network)
     network.threshold = _threshold(folder, network)
+    if network.choose_features and reads_only_last(network):
+        read_last(network)
+        state = trainer.state()
     proof = freeze_proof(trainer.extra["freeze_before"], freeze_hashes(state, trainer.plan.frozen_tensors()))
     broken = [group for group, pair in proof.items() if pair["sha256_before"] != pair["sha256_after"]]
     if broken:
@@ -112,6 +116,7 @@ def publish_model(folder: RunFolder, trainer: Trainer) -> None:
         freeze_proof=proof,
         best=trainer.position.best,
         stopped_early=early_ends(trainer.position, trainer.settings) or None,
+        features=feature_groups(network),
         temperature=network.temperature,
         threshold=network.threshold,
         cache=trainer.stats.as_dict(),
@@ -144,14 +149,25 @@ def _threshold(folder: RunFolder, network: Network) -> float | None:
     return network.auto_threshold
 
 
+def images_of(data: Dataset, split: str) -> ImageSet:
+    """The images of a split; those of `out_of_fold` are the training images and then those of validation."""
+    if split != OUT_OF_FOLD:
+        return dict(data.parts())[split]
+    both = np.concatenate([np.flatnonzero(data.table["split"] == name) for name in ("train", "val")])
+    pixels = None if data.pixels is None else data.pixels[both]
+    return ImageSet(data.root, data.table.iloc[both], data.classes, pixels)
+
+
 def publish_report(folder: RunFolder, trainer: Trainer, data: Dataset, judgement: Judgement, split: str) -> list[str]:
     """Write the report folder, and the headline into run.json.
 
     Returns:
         What of the report could not be made, one line each: no fault of a picture or page makes a run fail.
     """
-    metrics, recipe, images = judgement.metrics, folder.record.recipe, data.parts()[-1][1]
+    metrics, recipe, images = judgement.metrics, folder.record.recipe, images_of(data, split)
     network = trainer.network
+    if split == "val":
+        folder.warn("there is no test split: the figures are of val, which also chose the epoch, so they flatter")
     folder.warn(*(trainer.checkpoints.warnings if trainer.checkpoints else ()))
     folder.update(metrics={"split": split, "accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1})
     about = {

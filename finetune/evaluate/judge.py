@@ -22,6 +22,10 @@ MANY = 200
 """Images from which on tracing a network, some tenths of a second, is less than what folding saves."""
 
 
+OUT_OF_FOLD = "out_of_fold"
+"""The split of images that are answered by a head that has not learned from them, fold by fold."""
+
+
 @dataclass(frozen=True)
 class Judgement:
     """Predictions on a set of images, and what they are worth.
@@ -88,6 +92,20 @@ def judge_images(
         batches = [np.arange(start, min(start + BATCH, len(images))) for start in range(0, len(images), BATCH)]
         with compute.own_threads():
             logits = infer(forward_of(network, compute, len(images)), images.batches(batches), tick)
+    return judge_logits(network, images.names, images.labels, logits, loss=loss)
+
+
+def judge_logits(
+    network: Network, paths: list[str], labels: np.ndarray, logits: np.ndarray, *, loss: str = "cross_entropy"
+) -> Judgement:
+    """Measure answers that are known already.
+
+    Args:
+        network: whose classes and temperature they are.
+        paths: of the images.
+        labels: int64 [N].
+        logits: float32 [N, classes].
+        loss: what the network was trained with.
+    """
     chances = probabilities(logits, loss, network.temperature)
-    metrics = judge(images.labels, chances, network.classes)
-    return Judgement(images.names, images.labels, chances, metrics)
+    return Judgement(paths, labels, chances, judge(labels, chances, network.classes))

@@ -16,6 +16,7 @@ from finetune.model.groups import layer_groups
 from finetune.model.heads import new_head, seeded
 from finetune.model.lineage import Base
 from finetune.model.network import HeadSpec, Network
+from finetune.model.stages import read_stages
 from finetune.model.weights import State
 
 
@@ -102,6 +103,8 @@ def assemble(
     preprocess: Mapping[str, Any],
     in_chans: int | None = None,
     head: HeadSpec = "linear",
+    features: str = "last",
+    proven: bool = False,
     seed: int = 0,
     trained: bool,
     published: bool = False,
@@ -115,6 +118,8 @@ def assemble(
         preprocess: what differs from the architecture's own; None counts as absent.
         in_chans: 3 or 1; None for as many as the preprocessing has means.
         head: ``linear`` or a mapping.
+        features: what it reads: ``last``, ``stages``, or ``auto`` (stages, unless it turns out to be better without).
+        proven: it has read its stages before, so that need not be tried.
         seed: of everything that is drawn.
         trained: weights are or will be loaded, so the head is a new one on a trained body.
         published: load the published weights.
@@ -138,7 +143,7 @@ def assemble(
     new_head(module, heads, head, len(classes), seed, reset=trained)
     module.eval()
     _try_out(module, architecture, prepare, len(classes))
-    return Network(
+    network = Network(
         module=module,
         architecture=architecture,
         options=complete,
@@ -152,6 +157,11 @@ def assemble(
         pretrained=trained,
         more_heads=heads[1:],
     )
+    if features != "last":
+        problem = read_stages(network, proven)
+        network.notes += [f"model.features: the head reads the last output only: {problem}"] if problem else []
+        network.choose_features = features == "auto" and not problem
+    return network
 
 
 def _refuse_reserved(options: Mapping[str, Any]) -> None:

@@ -69,6 +69,7 @@ def build(
     preprocess: Mapping[str, Any] | None = None,
     in_chans: int | None = None,
     head: HeadSpec = "linear",
+    features: str = "last",
     seed: int = 0,
     load: bool = True,
 ) -> Network:
@@ -84,6 +85,7 @@ def build(
         preprocess: size, mean, std, interpolation, crop: only what differs from the weights' own.
         in_chans: 3, or 1 for grey; None for what the weights were trained on.
         head: ``linear``, or ``{hidden: [128], activation: relu, dropout: 0.2}``.
+        features: what the head reads: ``last``, ``stages`` or ``auto``.
         seed: of the new head, and of everything where `weights` is ``none``. The global generators are not touched.
         load: False where a checkpoint brings the weights: none are read, and all else is as if they had been.
 
@@ -113,12 +115,14 @@ def build(
         preprocess={**origin.preprocess, **_given(preprocess)},
         in_chans=in_chans,
         head=head,
+        features=features,
         seed=seed,
         trained=weights != "none",
         published=load and weights == "default" and own is None,
     )
     if choice:
-        network.backbone, network.notes = choice.backbone, [f"network: {choice.sentence}"]
+        network.backbone = choice.backbone
+        network.notes.append(f"network: {choice.sentence}")
     network.notes += [*origin.notes, *taken_off]
     if own is not None:
         state, network.source = own

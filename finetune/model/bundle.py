@@ -44,6 +44,7 @@ class Description:
     in_chans: int
     preprocess: dict[str, Any]
     head: HeadSpec
+    features: str
     loss: str
     sha256: str
     weights_sha256: str
@@ -79,6 +80,7 @@ def save_bundle(folder: Path, network: Network, lineage: Mapping[str, Any]) -> s
         "in_chans": network.in_chans,
         "preprocess": network.preprocess.as_dict(),
         "head": network.head_spec,
+        "features": network.features,
         "loss": network.loss,
         "temperature": network.temperature,
         "threshold": network.threshold,
@@ -151,6 +153,7 @@ def read_description(path: Path) -> Description:
         temperature=float(value.get("temperature", 1.0)),  # a bundle of old has none
         threshold=value.get("threshold"),
         auto_threshold=value.get("auto_threshold"),
+        features=value.get("features", "last"),
         **{key: value[key] for key in _KINDS},
     )
 
@@ -179,6 +182,8 @@ def _problems(value: Mapping[str, Any]) -> list[tuple[str, str]]:
     for key in ("threshold", "auto_threshold"):
         if (given := value.get(key)) is not None and not (_is_number(given) and 0 <= given <= 1):
             found.append((key, "a number from 0 to 1"))
+    if value.get("features", "last") not in ("last", "stages"):
+        found.append(("features", "last or stages"))
     return found
 
 
@@ -218,6 +223,8 @@ def load_bundle(folder: Path) -> Network:
             preprocess=description.preprocess,
             in_chans=description.in_chans,
             head=description.head,
+            features=description.features,
+            proven=True,
             trained=True,
         )
     except UsageError as error:  # here the user has said nothing wrong: the artefact has

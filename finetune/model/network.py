@@ -29,6 +29,8 @@ class Network:
         groups: layer group → state-dict names of its tensors (parameters and buffers), in forward order, `head` last.
         source: where the weights came from.
         notes: what of the weights was not used or not found, one line each.
+        features: what the head reads: `last`, or `stages` (see `finetune.model.stages`).
+        choose_features: it may be found out that a head that reads stages is better without them.
         head_spec: what the head was built from.
         missing: tensors of the backbone that the weights did not hold, so that they are random.
         pretrained: whether weights were loaded, so that the backbone has learnt something already.
@@ -52,6 +54,8 @@ class Network:
     notes: list[str] = field(default_factory=list)
     head_spec: HeadSpec = "linear"
     missing: list[str] = field(default_factory=list)
+    features: str = "last"
+    choose_features: bool = False
     pretrained: bool = True
     loss: str = "cross_entropy"
     backbone: str = ""

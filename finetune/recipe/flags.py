@@ -6,14 +6,18 @@ from collections.abc import Mapping, Sequence
 
 from finetune.errors import UsageError
 from finetune.recipe.schema import Recipe
+from finetune.recipe.yaml import inline
 
 DEFAULT = "default"
 """In an `unfreeze` map: what learns where the recipe says nothing, which only the network can tell."""
 
 
-def overrides_of(epochs: int | None, seed: int | None, device: str | None, given: Sequence[str]) -> list[str]:
-    """`--epochs`, `--seed` and `--device` as the KEY=VALUE that they stand for, after those of `-o`."""
-    flags = {"train.epochs": epochs, "seed": seed, "train.device": device}
+def overrides_of(
+    epochs: int | None, seed: int | None, device: str | None, backbone: str | None, given: Sequence[str]
+) -> list[str]:
+    """`--epochs`, `--seed`, `--device` and `--backbone` as the KEY=VALUE they stand for, after those of `-o`."""
+    quoted = None if backbone is None else inline(backbone)
+    flags = {"train.epochs": epochs, "seed": seed, "train.device": device, "model.backbone": quoted}
     return [*given, *(f"{key}={value}" for key, value in flags.items() if value is not None)]
 
 

@@ -18,6 +18,7 @@ from finetune.recipe import problems as words
 from finetune.recipe import yaml
 from finetune.recipe.keys import is_text, nearest, place_of
 from finetune.recipe.schema import Recipe
+from finetune.recipe.without import recipe_values
 
 ARCHITECTURES = ("timm/", "torchvision/", "small/", "registered/")
 """How a backbone begins that is a name and not a path."""
@@ -33,15 +34,17 @@ AUTO = "auto"
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in `path`, its name filled with the file's where it has none.
+    """The recipe in `path`, its name filled with the file's where it has none; for a folder of images that of `init`.
 
     Args:
-        path: a YAML file.
+        path: a YAML file, or a folder of images.
         overrides: KEY=VALUE each; KEY is dotted, VALUE is YAML and replaces the value of KEY whole.
 
     Raises:
         UsageError: unreadable, or with problems; all of them at once, one line each.
     """
+    if path.is_dir():
+        return from_mapping(recipe_values(path), str(path), overrides)
     document = yaml.read(_text(path), str(path))
     recipe = _checked(document, str(path), overrides)
     name = re.sub(r"[^\w.-]+", "_", path.stem).lstrip(".")

@@ -96,6 +96,10 @@ class ModelConfig(Section):
         Annotated[Literal["linear"], Tag("<word>")] | Annotated[HeadConfig, Tag("<layers>")],
         Discriminator(head_kind),
     ] = Field(default="linear", description="linear, or {hidden: [128], activation: relu, dropout: 0.2}")
+    features: Literal["last", "stages", "auto"] = Field(
+        default="last",
+        description="what the head reads: the last output, that and the last three stages, or the better of both",
+    )
     unfreeze: dict[Text, Annotated[Whole, Field(ge=0)]] | None = Field(
         default=None,
         description="layer pattern: epoch at which it starts to learn; null: the head, or all without weights",
@@ -138,9 +142,9 @@ class TrainConfig(Section):
     batch_size: Count = Field(default=32, description="images a step")
     accumulate: Count = Field(default=1, description="batches a step of the optimizer")
     optimizer: Literal["adamw", "sgd", "adam", "lbfgs", "auto"] = Field(
-        default="adamw",
-        description="lbfgs: the exact optimum of a linear head on a frozen backbone, in one step; "
-        "auto: that, or the linear discriminant, for the phases in which only such a head learns, else adamw",
+        default="auto",
+        description="auto: the head is solved exactly in the phases in which only it learns, else adamw; "
+        "lbfgs: solved as logistic regression",
     )
     lr: Positive = Field(default=1e-3, description="learning rate of the head")
     backbone_lr: Positive | None = Field(default=None, description="of the groups below the head; null: a tenth of lr")

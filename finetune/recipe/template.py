@@ -32,15 +32,17 @@ seed: 0                          # of the new head, data order and augmentation
 data:
   folder: {inline(folder)}
   split: {{val: 0.15, test: 0.15}}   # used where the folder has no train/ and val/ of its own
-  augment: light                 # none | light | strong
+  augment: none                  # none | light | strong; a solved head gains nothing from changed images
   on_bad: stop                   # stop | skip   unreadable images
   class_weights: none            # none | balanced   balanced: rare classes weigh more
 model:
-  backbone: {inline(backbone)}   # timm/... | torchvision/... | models/NAME | a card | a bundle or run folder
+  backbone: {inline(backbone)}   # auto (the best at hand) | timm/... | models/NAME | a card, bundle or run
   weights: default               # default | none (from scratch) | a .safetensors/.pth/.pt file
-  unfreeze: {{head: 0}}            # layer pattern: epoch from which it learns; e.g. {{head: 0, 'last:2': 5}}
+  features: auto                 # what the head reads: last | stages (of the network) | auto (the better of both)
+  unfreeze: {{head: 0}}            # layer pattern: epoch from which it learns; e.g. {{head: 0, 'last:2': 1}}
 train:
-  epochs: 10
+  optimizer: auto                # the head is solved where only it learns; adamw for other layers
+  epochs: 10                     # this and what follows is for layers that are trained
   batch_size: 32
   lr: 0.001                      # of the head; thawed backbone layers get a tenth (backbone_lr)
   select: val_macro_f1           # which epoch is the best: val_macro_f1 | val_accuracy | val_loss

@@ -28,6 +28,7 @@ class RunRecord:
         weights_sha256: over the final weights.
         freeze_proof: layer group → {sha256_before, sha256_after} of its frozen tensors.
         best: {"epoch", "value"} of the best epoch.
+        features: what the head reads: layer group → width, the last output under `last`.
         temperature: by which the network's logits are divided.
         threshold: confidence below which its answer is "not sure".
         stopped_early: which phases `early_stop` has ended and why, one line each.
@@ -58,6 +59,7 @@ class RunRecord:
     weights_sha256: str | None = None
     freeze_proof: dict[str, Any] | None = None
     best: dict[str, Any] | None = None
+    features: dict[str, int] | None = None
     temperature: float | None = None
     threshold: float | None = None
     stopped_early: list[str] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from finetune.classifier import Classifier
+    from finetune.deliver.predict import Prediction
 
 
 class Run(os.PathLike[str]):
@@ -86,6 +88,11 @@ class Run(os.PathLike[str]):
         from finetune.classifier import load
 
         return load(self.path)
+
+    def predict(self, source: str | Path | Sequence[str | Path]) -> Prediction | list[Prediction]:
+        """The label and confidence of one image file, or a list of them for several; see `Classifier.predict`."""
+        found: Prediction | list[Prediction] = self.classifier().predict(source)
+        return found
 
     @property
     def _names(self) -> RunNames:

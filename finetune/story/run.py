@@ -13,16 +13,24 @@ from finetune.data.batches import load_images
 from finetune.data.dataset import Dataset
 from finetune.deliver.export.of_run import export_at_the_end
 from finetune.deliver.export.publish import require_formats
-from finetune.deliver.publish import publish_data, publish_decisions, publish_model, publish_plan, publish_report
+from finetune.deliver.publish import (
+    images_of,
+    publish_data,
+    publish_decisions,
+    publish_model,
+    publish_plan,
+    publish_report,
+)
 from finetune.device import choose
 from finetune.distributed.join import join
 from finetune.distributed.launch import leave_folder
 from finetune.distributed.ranks import here
 from finetune.errors import FinetuneError
-from finetune.evaluate.judge import Judgement, judge_images
+from finetune.evaluate.judge import OUT_OF_FOLD, Judgement, judge_images, judge_logits
 from finetune.model.freeze import freeze_hashes
 from finetune.model.lineage import Base
 from finetune.recipe.schema import Recipe
+from finetune.recipe.without import recipe_values
 from finetune.report.cautions import cautions
 from finetune.report.faults import Faults
 from finetune.report.tables import per_class_text, plan_text
@@ -34,6 +42,7 @@ from finetune.story.follow import follow, require_same, tell_the_others
 from finetune.story.images import class_names, read_images
 from finetune.story.recipes import prepare, save_recipe, with_decisions
 from finetune.story.result import Run
+from finetune.train.preview import outline
 from finetune.train.state import patience_note
 from finetune.train.trainer import Trainer
 
@@ -73,6 +82,29 @@ def run(
         save_recipe(folder, recipe)
         carry_out(folder, recipe, reporter)
     return Run(folder.path)
+
+
+def fit(
+    folder: str | os.PathLike[str],
+    backbone: str = "auto",
+    *,
+    out: str | os.PathLike[str] | None = None,
+    overrides: Sequence[str] = (),
+    reporter: Reporter | None = None,
+) -> Run:
+    """The best classifier for a folder of images, without a recipe: `ft.fit("photos").predict("new.jpg")`.
+
+    Args:
+        folder: one folder of images per class, or split folders with class folders in them.
+        backbone: what to start from; auto is the best network at hand.
+        out: the run folder; by default the next of runs/NAME/001, 002, ….
+        overrides: KEY=VALUE each, as `-o` on the command line.
+        reporter: takes messages and progress; by default a plain line an epoch on stderr.
+
+    Raises:
+        FinetuneError: of the kind that says what is wrong.
+    """
+    return run(recipe_values(path_of(folder, "folder"), backbone), out=out, overrides=overrides, reporter=reporter)
 
 
 def carry_out(
@@ -213,7 +245,9 @@ def mark_checkpoints(trainer: Trainer, folder: RunFolder, state: Mapping[str, An
 
 
 def show_plan(trainer: Trainer, reporter: Reporter) -> None:
-    """Say what learns when, and what is worth knowing about it."""
+    """Say what is used and what learns when, about how long it takes, and what is worth knowing about it."""
+    for line in outline(trainer):
+        reporter.say(line)
     reporter.say(f"\n{plan_text(*trainer.plan.table())}\n")
     patience = patience_note(trainer.settings.early_stop, trainer.settings.select, len(trainer.plan.phases))
     reporter.notes([*trainer.plan.warnings, *trainer.network.notes, *filter(None, [patience])])
@@ -229,9 +263,17 @@ def train(trainer: Trainer, folder: RunFolder, reporter: Reporter) -> None:
 
 
 def judge(recipe: Recipe, trainer: Trainer, data: Dataset, reporter: Reporter) -> tuple[Judgement, str]:
-    """Predict the test images, or validation where there are none, with the best weights; and which split that was."""
+    """Predict the test images with the best weights, or what is left where there are none; and which split it was.
+
+    Without test images a head that was solved is judged by its answers out of fold, any other on validation.
+    """
     network, compute = trainer.network, trainer.compute.in_fp32()
     split, part = data.parts()[-1]
+    if split == "val" and trainer.out_of_fold is not None:
+        split, part = OUT_OF_FOLD, images_of(data, OUT_OF_FOLD)
+        paths = [str(path) for path in part.table["path"]]
+        judged = judge_logits(network, paths, part.labels, trainer.out_of_fold, loss=network.loss)
+        return replace(judged, cautions=cautions(data.table, split)), split
     # of validation, the pictures are decoded already, and perhaps the work of the frozen layers is done
     images = trainer.val if split == "val" else load_images(part, network.preprocess, recipe.data.workers)
     tick = reporter.judging(len(images))

@@ -17,9 +17,9 @@ from finetune.model.cut import Values, cut
 from finetune.model.freeze import live_batchnorm, set_learning, set_modes
 from finetune.model.plan import FreezePlan, Phase
 from finetune.speed.api import optimize_cut, optimizer_step
-from finetune.train.convex import choose_optimizer
 from finetune.train.gradients import Gradients, Norms
 from finetune.train.optimizer import Ema, make_loss, make_optimizer, restore_state, schedule, set_rates
+from finetune.train.solvable import choose_optimizer
 from finetune.train.state import Settings
 
 
@@ -52,6 +52,8 @@ class PhaseLearner:
         self.cut = optimize_cut(cut(module, phase.learning, example=example), module, example, compute)
         self.kind = choose_optimizer(module, phase, settings, self.cut)
         self.convex = self.kind == "lbfgs"
+        # what is solved once and for all may learn from the images of validation, too
+        self.refits = self.convex and settings.optimizer == "auto" and len(plan.phases) == 1
         self.optimizer = make_optimizer(
             module, plan, phase, self.kind, weight_decay=settings.weight_decay, momentum=settings.momentum
         )

@@ -1,10 +1,14 @@
-"""What the feature cache of a run will hold, before any of it is computed."""
+"""What a run will do, and what its feature cache will hold, before any of it is computed."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
+import torch
+
 from finetune.train.cache_decision import PhaseDecision
+from finetune.train.solvable import solves_head
 from finetune.train.trainer import Trainer
 
 
@@ -16,3 +20,37 @@ def preview(trainer: Trainer) -> Iterator[PhaseDecision]:
     """
     for phase in trainer.plan.phases:
         yield trainer.prepare(phase)[1]
+
+
+def outline(trainer: Trainer) -> list[str]:
+    """The network, what of it learns, and where only a head is solved about how long that takes; a line each."""
+    network, plan = trainer.network, trainer.plan
+    height, width = network.preprocess.size
+    total = sum(network.parameters.values())
+    named = f"{network.architecture}, {total / 1e6:.1f} million parameters" if total >= 1e5 else network.architecture
+    lines = [f"network: {named}; images of {height}x{width} pixels"]
+    if not solves_head(network.module, plan.phases, trainer.settings):
+        return lines
+    seconds = _seconds_per_image(trainer) * (len(trainer.train) + len(trainer.val))
+    reads = {"stages": "the last stages and the last output"}.get(network.features, "the last output")
+    lines.append(f"learns: the head only, solved exactly; it reads {reads}; all else stays frozen")
+    lines.append(f"time: about {_round(seconds + 5)} to the report")
+    return lines
+
+
+def _seconds_per_image(trainer: Trainer) -> float:
+    """Time of a forward pass, an image, on this machine as it is now."""
+    images = trainer.train.preprocess.example().to(trainer.compute.device)
+    taken = []
+    with torch.inference_mode(), trainer.compute.autocast(), trainer.compute.own_threads():
+        for _ in range(2):  # the first pass also sets things up
+            start = time.perf_counter()
+            trainer.module.eval()(images)
+            taken.append(time.perf_counter() - start)
+    return min(taken) / len(images)
+
+
+def _round(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(5, 5 * round(seconds / 5))} s"
+    return f"{round(seconds / 60)} min"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -14,6 +15,7 @@ from finetune.device import Compute, versions
 from finetune.model.cut import Cut, Values
 from finetune.model.freeze import owner
 from finetune.model.network import Network
+from finetune.model.stages import feature_groups
 from finetune.model.weights import tensors_sha256
 from finetune.speed.api import cache_key
 from finetune.train.phase import PhaseLearner
@@ -94,5 +96,6 @@ def identity_of(network: Network, learner: PhaseLearner) -> str:
         for name, value in state.items()
         if name not in learning and (name in parameters or owner(name) not in owners)
     }
-    facts = [network.architecture, network.options, learner.cut.where, tensors_sha256(frozen)]
+    facts: list[Any] = [network.architecture, network.options, learner.cut.where, tensors_sha256(frozen)]
+    facts += [feature_groups(network)] if network.features == "stages" else []
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()

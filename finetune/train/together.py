@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from torch import nn
+import torch
 
 from finetune.distributed.ranks import here
 from finetune.evaluate.loop import infer
+from finetune.model.network import Network
 from finetune.speed.api import constant_weights
-from finetune.train.convex import linear_layer, solve
 from finetune.train.phase import PhaseLearner
 from finetune.train.phase_data import PhaseData
+from finetune.train.solve import solve_phase
 
 
 def fill_cache(data: PhaseData, epoch: int | None = None) -> None:
@@ -25,48 +26,51 @@ def fill_cache(data: PhaseData, epoch: int | None = None) -> None:
             data.prepare(epoch)
 
 
-def validation_logits(
-    module: nn.Module, learner: PhaseLearner, data: PhaseData, classes: int, tick: Callable[..., None]
-) -> np.ndarray:
-    """Logits of all validation images by the weights as they are, float32 [N, classes], on every rank.
+def validate(
+    network: Network,
+    learner: PhaseLearner,
+    data: PhaseData,
+    out_of_fold: np.ndarray | None,
+    tick: Callable[..., None],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits, float32 [N, classes], and labels, int64 [N], to judge the weights as they are; on every rank.
 
-    Each rank runs its own run of neighbours; none is counted twice.
+    Those of all validation images, of which each rank runs its own run of neighbours; none is counted twice. Where a
+    head was solved from them, too, the answers out of fold of training and validation images.
     """
-    module.eval()
-    ranks, images = here(), len(data.val.source.images)
+    val = data.val.source.images
+    if out_of_fold is not None:
+        return out_of_fold, np.concatenate([data.train.source.images.labels, val.labels])
+    module = network.module.eval()
+    ranks, images = here(), len(val)
     ranks.copy_from_main(list(module.buffers()))  # statistics of BatchNorm differ between ranks where they learn
     fill_cache(data)
     with constant_weights(learner.cut.judge):
         own = infer(learner.judge, data.validation(ranks.shard(images)), tick)
-    return ranks.gather(own, classes, images)
+    return ranks.gather(own, len(network.classes), images), val.labels
 
 
-def solve_head(
-    module: nn.Module,
-    learner: PhaseLearner,
-    data: PhaseData,
-    labels: np.ndarray,
-    val_labels: np.ndarray,
-    say: Callable[[str], None],
-) -> float:
-    """Put the optimum into the head, on every rank; rank 0 finds it. Returns the mean training loss.
+def solve_together(
+    network: Network, learner: PhaseLearner, data: PhaseData, say: Callable[[str], None], tick: Callable[[], None]
+) -> tuple[float, int, np.ndarray | None]:
+    """Put the optimum into the head, on every rank; rank 0 finds it.
 
     Args:
-        module: the network.
+        network: as the phase found it.
         learner: of a phase that is solved.
         data: of that phase.
-        labels: of the training images, int64 [N].
-        val_labels: of the validation images, int64 [M].
         say: told what was found.
+        tick: called now and then, where no other rank waits; may raise to stop.
+
+    Returns:
+        The mean training loss, the number of images that it is of, and the answers out of fold (see `SolvedPhase`).
     """
-    loss = 0.0
+    loss, images, logits = 0.0, 0, None
     if here().main:
-        features, places, val_features = data.everything()
-        layer, settings = linear_layer(module, learner.phase.learning), learner.settings
-        assert layer is not None
-        both = settings.optimizer == "auto"
-        found = solve(features, labels[places], val_features, val_labels, settings.class_weights, discriminant=both)
-        say(found.summary)
-        loss = found.put_into(layer, features, labels[places])
-    here().copy_from_main(list(module.parameters()))
-    return float(here().send(loss))
+        found = solve_phase(network, learner, data, tick if here().alone else lambda: None)
+        say("\n".join(found.said))
+        loss, images = found.train_loss, found.images
+        logits = None if found.logits is None else torch.from_numpy(found.logits)
+    here().copy_from_main(list(network.module.parameters()))
+    loss, images, logits = here().send((loss, images, logits))
+    return float(loss), int(images), None if logits is None else logits.numpy()

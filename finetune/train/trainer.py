@@ -1,8 +1,8 @@
 """The trainer: an iterator over epochs that can be killed at any instant and resumed to the same bits.
 
-Nothing is remembered that can be computed: the order of the data is a function of (seed, epoch), an augmented view of
-(seed, epoch, image), dropout of (seed, step), the learning rate of the step. So a few integers say where a run stands,
-and a checkpoint holds no loader and no random state. What a kill interrupts is done again from the last whole step.
+Nothing is remembered that can be computed: the order of the data is a function of (seed, epoch), a view of (seed, epoch,
+image), dropout of (seed, step), the learning rate of the step. So a few integers say where a run stands, without loader
+or random state. What a kill interrupts is done again from the last whole step.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ from finetune.runs.checkpoints import Checkpoints
 from finetune.train.cache_decision import PhaseDecision, decide_phase
 from finetune.train.cache_plan import CachePlan
 from finetune.train.cache_stats import CacheStats
-from finetune.train.convex import require_solvable
 from finetune.train.gradients import gradient_columns
 from finetune.train.phase import PhaseLearner
 from finetune.train.phase_data import PhaseData, Stream
 from finetune.train.saver import Saver, checkpoint_of
+from finetune.train.solvable import require_solvable
+from finetune.train.solve import out_of_fold_entry, out_of_fold_of
 from finetune.train.state import Position, Settings, step_batches
-from finetune.train.together import fill_cache, solve_head, validation_logits
+from finetune.train.together import fill_cache, solve_together, validate
 
 Tick = Callable[[int, int, int, float, float], None]
 """Told after each step: epoch, step of the epoch, steps of the epoch, loss so far, images a second."""
@@ -47,9 +48,8 @@ Tick = Callable[[int, int, int, float, float], None]
 class Trainer:
     """Trains a network through the phases of its freeze plan: `for epoch in trainer: ...`.
 
-    Each item is the record of a finished epoch: epoch, phase, lr, train_loss, val_loss, val_accuracy, val_macro_f1,
-    seconds, images_per_second, and `grad:GROUP` for each layer group, the mean norm of its gradient. After the last,
-    `best_state()` has the weights of the best epoch.
+    Each item is the record of a finished epoch, a row of `history.csv` (`grad:GROUP` is the mean norm of a layer
+    group's gradient). After the last, `best_state()` has the weights of the best epoch.
 
     Args:
         network: the network, changed in place.
@@ -63,7 +63,7 @@ class Trainer:
         checkpoints: where to save; None keeps the best weights in memory only.
         stop: asked after each step; a signal number means save and stop.
         tick: told after each step.
-        progress: told (what, done, total) while frozen features are computed.
+        progress: told (what, done, total) while features are computed.
         say: told at the start of each phase what is cached.
     """
 
@@ -97,14 +97,14 @@ class Trainer:
         self._labels = train.labels
         self._saver = Saver(checkpoints, settings)
         self._signum: int | None = None
+        self.out_of_fold: np.ndarray | None = None
         require_solvable(self.module, plan.phases, settings)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Train, yielding each epoch's record; `early_stop` ends a phase, and so the run if it is the last.
 
         Raises:
-            Stopped: `stop` said so; a checkpoint of the last whole step has been saved.
-            DivergedError: a loss or gradient is not finite; nothing of that step is kept.
+            Stopped: `stop` said so; the last whole step is saved. DivergedError: a loss or gradient is not finite.
         """
         while self.position.epoch < self.plan.epochs:
             try:
@@ -130,7 +130,7 @@ class Trainer:
         with own_randomness(), self.compute.own_threads():
             example = self.train.preprocess.example().to(self.compute.device)
             learner = PhaseLearner(self.module, self.plan, phase, self.settings, self.compute, example)
-            in_fp32 = self.val_is_final and phase.stop >= self.plan.epochs
+            in_fp32 = self.val_is_final and phase.stop >= self.plan.epochs and not learner.refits
             images = (self.train, self.val)
             decide = partial(decide_phase, self.network, learner, *images, self.cache, val_in_fp32=in_fp32)
             decision = here().decide(
@@ -179,8 +179,8 @@ class Trainer:
 
     def _solve(self, learner: PhaseLearner) -> None:
         """Put the optimum into the head; in the eyes of a checkpoint this is one step."""
-        clock, images = time.perf_counter(), len(self._labels) * self.data.train.source.views
-        loss = solve_head(self.module, learner, self.data, self._labels, self.val.labels, self.say)
+        clock = time.perf_counter()
+        loss, images, self.out_of_fold = solve_together(self.network, learner, self.data, self.say, self._check_stop)
         self.position.advance(images, loss * images)
         self.position.seconds += time.perf_counter() - clock
 
@@ -219,13 +219,13 @@ class Trainer:
         """Validate, record, keep the best, save."""
         position = self.position
         with learner.averaged():
-            logits = validation_logits(self.module, learner, self.data, len(self.network.classes), self._check_stop)
+            logits, labels = validate(self.network, learner, self.data, self.out_of_fold, self._check_stop)
             record = {
                 "epoch": position.epoch,
                 "phase": learner.phase.index,
                 "lr": max(float(group["lr"]) for group in learner.optimizer.param_groups),
                 "train_loss": position.loss,
-                **quick(self.val.labels, logits, self.settings.loss),
+                **quick(labels, logits, self.settings.loss),
                 "seconds": position.seconds,
                 "images_per_second": position.speed,
                 **gradient_columns(self.network.groups, position.gradients),
@@ -233,7 +233,7 @@ class Trainer:
             thaws = any(phase.start == position.epoch + 1 for phase in self.plan.phases)
             improved = position.judge(record, self.settings.select, thaws)
             if improved:
-                position.calibrate(logits, self.val.labels, self.settings.loss)
+                position.calibrate(logits, labels, self.settings.loss)
                 self._saver.keep_best(self.state)
         position.history.append(record)
         position.next_epoch()
@@ -263,7 +263,7 @@ class Trainer:
         learner, position = self.learner, self.position
         if learner is None:
             return None
-        extra = {"kept": self.data.decision.cached(), **self.extra}
+        extra = {"kept": self.data.decision.cached(), **out_of_fold_entry(self.out_of_fold), **self.extra}
         content = checkpoint_of(self.module, learner, position, extra)
         return self._saver.save(content, position.step, best=best, numbered=numbered)
 
@@ -277,6 +277,7 @@ class Trainer:
         """
         self.module.load_state_dict(checkpoint["model_state_dict"])
         self.position = Position(**checkpoint["position"])
+        self.out_of_fold = out_of_fold_of(checkpoint)
         self._saver.note(self.position.step)
         if self.position.epoch < self.plan.epochs:
             with own_randomness():

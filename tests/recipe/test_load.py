@@ -267,7 +267,7 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"seed: 1\nname: \xe9")
     (tmp_path / "big.yaml").write_bytes(b"\xc3\xa9" * 1_000_000)
     os.mkfifo(tmp_path / "pipe.yaml")
-    told = {"": "is a folder", "latin.yaml": "latin.yaml:2: not UTF-8", "big.yaml": "larger than", "no": "no such"}
+    told = {"latin.yaml": "latin.yaml:2: not UTF-8", "big.yaml": "larger than", "no": "no such"}
     for name, what in {**told, "pipe.yaml": "no regular file", "a\0b": "cannot be read"}.items():
         with pytest.raises(UsageError, match=what):
             load(tmp_path / name)
@@ -399,3 +399,27 @@ def test_the_schema_for_editors_is_up_to_date(tmp_path: Path) -> None:
     write_json(tmp_path / "schema.json", recipes.json_schema())
     shipped = recipes.CARRIED / "recipes" / "schema.json"
     assert shipped.read_text() == (tmp_path / "schema.json").read_text(), "run python -m finetune.recipe.load"
+
+
+def test_a_folder_of_images_needs_no_recipe(tmp_path: Path) -> None:
+    folder = tmp_path / "my photos"
+    folder.mkdir()
+    found = recipes.resolve(recipes.load(folder, ["seed=3"]), tmp_path)
+    assert (found.name, found.seed, found.data.folder, found.data.augment) == ("my_photos", 3, str(folder), "none")
+    model = found.model
+    assert (model.backbone, model.features, model.unfreeze, found.train.optimizer) == (
+        "auto",
+        "auto",
+        {"head": 0},
+        "auto",
+    )
+
+
+def test_init_writes_what_a_folder_is_run_by(tmp_path: Path) -> None:
+    from finetune.recipe.template import commented
+
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (tmp_path / "photos.yaml").write_text(commented(str(folder), "photos", ["a", "b"], 4, "auto"))
+    written, without = (recipes.resolve(recipes.load(path), tmp_path) for path in (tmp_path / "photos.yaml", folder))
+    assert written == without

@@ -31,7 +31,7 @@ def many(tmp_path: Path) -> Path:
 def trainer(folder: Path, checkpoints: Path | None = None, **train: Any) -> Trainer:
     data = ft.ImageFolder(folder).split(val=0.2, test=0.2, seed=0)
     classifier = ft.Classifier("small/mlp", data.classes, unfreeze={"head": 0, "fc2": 1}, device="cpu")
-    keys = {"epochs": 2, "batch_size": 2, "checkpoint": {"every_steps": 1}, **train}
+    keys = {"epochs": 2, "optimizer": "adamw", "batch_size": 2, "checkpoint": {"every_steps": 1}, **train}
     saved = None if checkpoints is None else Checkpoints(checkpoints, 99)
     return classifier.trainer(data, train_config(**keys), augment="none", checkpoints=saved)
 
@@ -76,7 +76,7 @@ def test_the_columns_follow_those_of_old_and_are_empty_while_frozen(tiny: Path, 
     given = {
         "data": {"folder": str(tiny), "split": {"val": 0.25, "test": 0.25}},
         "model": {"backbone": "small/mlp", "unfreeze": {"head": 0, "fc2": 1}},
-        "train": {"epochs": 2},
+        "train": {"epochs": 2, "optimizer": "adamw"},
     }
     run(given, out=tmp_path / "o", reporter=Reporter(say=lambda text: None))
     with open(tmp_path / "o" / "history.csv", encoding="utf-8", newline="") as file:

@@ -36,7 +36,15 @@ def recipe(folder: Path, **train: Any) -> dict[str, Any]:
             "options": {"drop_rate": 0.2},
             "unfreeze": {"head": 0, "last:2": 1},
         },
-        "train": {"epochs": 3, "batch_size": 4, "batchnorm": "update", "precision": "fp32", "lr": 0.01, **train},
+        "train": {
+            "epochs": 3,
+            "batch_size": 4,
+            "batchnorm": "update",
+            "precision": "fp32",
+            "lr": 0.01,
+            "optimizer": "adamw",
+            **train,
+        },
     }
 
 

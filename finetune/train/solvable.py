@@ -1,0 +1,74 @@
+"""Which phases can be solved instead of trained: those in which nothing but one linear layer learns."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from torch import nn
+
+from finetune.errors import UsageError
+from finetune.model.cut import Cut
+from finetune.model.freeze import owner
+from finetune.model.plan import Phase
+from finetune.train.state import Settings
+
+
+def linear_layer(module: nn.Module, learning: Collection[str]) -> nn.Linear | None:
+    """The one linear layer with bias whose parameters are exactly those that learn, if there is one."""
+    names = {owner(name) for name in learning}
+    layer = module.get_submodule(names.pop()) if len(names) == 1 else None
+    return layer if isinstance(layer, nn.Linear) and layer.bias is not None and len(learning) == 2 else None
+
+
+def choose_optimizer(module: nn.Module, phase: Phase, settings: Settings, cut: Cut) -> str:
+    """adamw, adam, sgd, or lbfgs: what a phase is trained by. For `auto` it is solved where it can be, else adamw.
+
+    Raises:
+        UsageError: lbfgs is asked for, and cannot be.
+    """
+    if settings.optimizer not in ("lbfgs", "auto"):
+        return settings.optimizer
+    problem = _not_solvable(module, phase, settings) or _not_visible(module, phase, cut)
+    if problem is None:
+        return "lbfgs"
+    if settings.optimizer == "auto":
+        return "adamw"
+    raise UsageError(*problem)
+
+
+def require_solvable(module: nn.Module, phases: Iterable[Phase], settings: Settings) -> None:
+    """Refuse a run before its first epoch that `lbfgs` could not finish.
+
+    Raises:
+        UsageError: lbfgs is asked for, and some phase is no convex problem.
+    """
+    for phase in phases if settings.optimizer == "lbfgs" else ():
+        problem = _not_solvable(module, phase, settings)
+        if problem is not None:
+            raise UsageError(*problem)
+
+
+def _not_solvable(module: nn.Module, phase: Phase, settings: Settings) -> tuple[str, str] | None:
+    """Why a phase is no convex problem, and what to do about it; None where it is one."""
+    if linear_layer(module, phase.learning) is None:
+        return (
+            f"train.optimizer: lbfgs trains a linear head on a frozen backbone; {phase.title} lets more learn",
+            "use -o 'model.unfreeze={head: 0}' with head: linear, or optimizer: auto",
+        )
+    if settings.loss != "cross_entropy" or settings.label_smoothing:
+        return "train.loss: lbfgs knows cross_entropy without label smoothing only", "use optimizer: adamw"
+    return None
+
+
+def _not_visible(module: nn.Module, phase: Phase, cut: Cut) -> tuple[str, str] | None:
+    """Why the features below the head cannot be had as a table, and what to do about it; None where they can."""
+    layer = linear_layer(module, phase.learning)
+    if cut.whole or layer is None or cut.bytes_per_image != 4 * layer.in_features:
+        return "train.optimizer: lbfgs cannot see what reaches the head of this network", "use optimizer: adamw"
+    return None
+
+
+def solves_head(module: nn.Module, phases: Collection[Phase], settings: Settings) -> bool:
+    """Whether all that a run does is to solve its head, as far as the plan tells."""
+    asked = settings.optimizer in ("lbfgs", "auto")
+    return asked and all(_not_solvable(module, phase, settings) is None for phase in phases)

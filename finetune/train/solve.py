@@ -1,0 +1,133 @@
+"""A phase in which the head is solved instead of trained: its rows, its answers out of fold, its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from finetune.evaluate.metrics import quick
+from finetune.model.network import Network
+from finetune.model.stages import StagesHead
+from finetune.train.folds import same_things
+from finetune.train.head_solver import FEW, Solved, solve_head
+from finetune.train.phase import PhaseLearner
+from finetune.train.phase_data import PhaseData
+from finetune.train.regression import solve_regression
+from finetune.train.solvable import linear_layer
+
+
+@dataclass(frozen=True)
+class SolvedPhase:
+    """What solving the head of a phase gave, besides the weights in the head.
+
+    Attributes:
+        train_loss: mean loss of the images that it learned from.
+        images: how many those are, a view counted as one.
+        logits: float32 [N, classes], out of fold, of the training images and then of those of validation; None where
+            it learned from training images only, so that those of validation can be answered by the head itself.
+        said: lines for people.
+    """
+
+    train_loss: float
+    images: int
+    logits: np.ndarray | None
+    said: list[str]
+
+
+def solve_phase(network: Network, learner: PhaseLearner, data: PhaseData, tick: Callable[[], None]) -> SolvedPhase:
+    """Put the best head into the network: the discriminant, or with `lbfgs` logistic regression.
+
+    Args:
+        network: as the phase found it.
+        learner: of the phase; it says whether the head may learn from the images of validation, too.
+        data: of the phase.
+        tick: called now and then; may raise to stop.
+
+    Raises:
+        DivergedError: some feature is not finite.
+    """
+    layer = linear_layer(network.module, learner.phase.learning)
+    assert layer is not None  # else it would not be solved
+    settings, refit, classes = learner.settings, learner.refits, network.classes
+    train, val = data.train.source.images, data.val.source.images
+    features, places, val_features = data.everything()
+    labels = train.labels[places]
+    widths = (*layer.widths.values(), layer.last) if isinstance(layer, StagesHead) else (layer.in_features,)
+    if settings.optimizer == "lbfgs":
+        found = solve_regression(features, labels, val_features, val.labels, widths, settings.class_weights)
+        loss = _put(layer, found.weight, found.bias, features, labels)
+        return SolvedPhase(loss, len(labels), None, [found.summary])
+    units = same_things([*train.hashes, *val.hashes] if refit else train.hashes)
+    rows = places
+    if refit:
+        features, labels = np.concatenate([features, val_features]), np.concatenate([labels, val.labels])
+        rows = np.concatenate([places, len(train) + np.arange(len(val))])
+    solved = solve_head(
+        features,
+        labels,
+        units[rows],
+        widths,
+        classes=len(classes),
+        class_weights=settings.class_weights,
+        offers=(1, len(widths)) if network.choose_features and len(widths) > 1 else None,
+        tick=tick,
+    )
+    loss = _put(layer, solved.weight, solved.bias, features, labels)
+    logits = _per_image(solved.logits, rows, len(units)) if refit else None
+    return SolvedPhase(loss, len(labels), logits, list(_told(solved, classes, layer, refit)))
+
+
+def out_of_fold_entry(logits: np.ndarray | None) -> dict[str, torch.Tensor]:
+    """What a checkpoint holds of the answers out of fold."""
+    return {} if logits is None else {"out_of_fold": torch.from_numpy(logits)}
+
+
+def out_of_fold_of(checkpoint: Mapping[str, Any]) -> np.ndarray | None:
+    """The answers out of fold that a checkpoint holds, float32 [N, classes], if any."""
+    logits = checkpoint.get("out_of_fold")
+    return None if logits is None else np.asarray(logits)
+
+
+def _put(layer: nn.Linear, weight: torch.Tensor, bias: torch.Tensor, features: np.ndarray, labels: np.ndarray) -> float:
+    """Make these the weights of `layer`, zeros for the stages that they do without; the mean loss on the features."""
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.weight[:, -weight.shape[1] :] = weight
+        layer.bias.copy_(bias)
+    return quick(labels, features[:, -weight.shape[1] :] @ weight.numpy().T + bias.numpy())["val_loss"]
+
+
+def _per_image(logits: np.ndarray, rows: np.ndarray, images: int) -> np.ndarray:
+    """The mean over the views of an image, float32 [images, classes]."""
+    total = np.zeros((images, logits.shape[1]), dtype=np.float64)
+    np.add.at(total, rows, logits)
+    mean: np.ndarray = (total / np.bincount(rows, minlength=images)[:, None]).astype(np.float32)
+    return mean
+
+
+def _told(solved: Solved, classes: Sequence[str], layer: nn.Linear, refit: bool) -> list[str]:
+    """Lines for people: what was chosen, from which images, and which classes have too few of them."""
+    what = "training and validation images" if refit else "training images"
+    said = [
+        f"head solved exactly from {what}, its settings chosen by cross-validation (shrinkage {solved.shrinkage:g})"
+    ]
+    if isinstance(layer, StagesHead):
+        stages = solved.features == layer.in_features
+        read = f"{', '.join(layer.widths)} and the last output" if stages else "the last output alone, which is better"
+        said.append(f"it reads {read}")
+    alone = [classes[label] for label in solved.alone]
+    few = [classes[label] for label in solved.few if label not in solved.alone]
+    if alone:
+        said.append(f"only one image of {_some(alone)}: nothing is known of how well it is recognised")
+    if few:
+        said.append(f"fewer than {FEW} images of {_some(few)}: the figures say little about them")
+    return said
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more classes" if len(names) > most else "")

@@ -1,0 +1,137 @@
+"""A run whose head is solved: by all images, judged out of fold, interrupted, repeated, with stages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+from safetensors.torch import load_file
+
+from finetune.deliver.evaluate import evaluate
+from finetune.errors import Stopped
+from finetune.evaluate.metrics import judge
+from finetune.runs.reporter import Reporter
+from finetune.story.result import Run
+from finetune.story.resume import resume
+from finetune.story.run import run
+from tests import makers
+
+QUIET = Reporter(say=lambda text: None)
+
+
+def recipe(folder: Path, test: float = 0.0, **model: Any) -> dict[str, Any]:
+    return {
+        "data": {"folder": str(folder), "split": {"val": 0.25, "test": test}, "augment": "none"},
+        "model": {
+            "backbone": "timm/test_resnet",
+            "weights": "none",
+            "preprocess": {"size": 32},
+            "unfreeze": {"head": 0},
+            **model,
+        },
+        "train": {"precision": "fp32"},
+    }
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return makers.class_folders(tmp_path_factory.mktemp("images") / "photos", {"ant": 8, "bee": 8, "cat": 8})
+
+
+@pytest.fixture(scope="module")
+def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run(recipe(images, features="stages"), out=tmp_path_factory.mktemp("runs") / "whole", reporter=QUIET)
+
+
+def test_without_test_images_the_figures_are_those_out_of_fold(whole: Run) -> None:
+    metrics, table = whole.metrics, whole.predictions
+    assert metrics["split"] == "out_of_fold"
+    assert metrics["n"] == len(table) == 24
+    data = pd.read_csv(whole / "data.csv")
+    assert list(table["path"]) == [*data[data["split"] == "train"]["path"], *data[data["split"] == "val"]["path"]]
+    classes = whole.record.classes
+    labels = np.array([classes.index(name) for name in table["class"]])
+    again = judge(labels, table[[f"p:{name}" for name in classes]].to_numpy(), classes)
+    assert again.macro_f1 == pytest.approx(metrics["macro_f1"], abs=1e-9)
+    assert float(whole.history["val_macro_f1"].iloc[0]) == pytest.approx(metrics["macro_f1"], abs=1e-6)
+
+
+def test_evaluate_repeats_them_without_looking_at_an_image(whole: Run) -> None:
+    judgement, split = evaluate(whole, reporter=QUIET)
+    assert split == "out_of_fold"
+    assert judgement.metrics.macro_f1 == pytest.approx(whole.metrics["macro_f1"], abs=1e-9)
+    assert judgement.metrics.loss == pytest.approx(whole.metrics["loss"], abs=1e-9)
+
+
+def test_the_head_reads_stages_and_the_record_names_them(whole: Run) -> None:
+    features = whole.record.features
+    assert features is not None
+    assert list(features)[-1] == "last"
+    assert len(features) == 4
+    weight = load_file(whole / "model" / "model.safetensors")["fc.weight"]
+    assert weight.shape == (3, sum(features.values()))
+    proof = whole.record.freeze_proof
+    assert proof
+    assert all(pair["sha256_before"] == pair["sha256_after"] for pair in proof.values())
+
+
+@pytest.mark.parametrize("after", [1, 3, 6])
+def test_stopped_in_cross_validation_and_resumed_it_comes_to_the_same_bits(
+    images: Path, whole: Run, tmp_path: Path, after: int
+) -> None:
+    asked = 0
+
+    def stop() -> int | None:
+        nonlocal asked
+        asked += said_solving
+        return 2 if said_solving and asked > after else None
+
+    said_solving = False
+
+    def say(text: str) -> None:
+        nonlocal said_solving
+        said_solving = said_solving or "computed once" in text
+
+    with pytest.raises(Stopped):
+        run(recipe(images, features="stages"), out=tmp_path / "o", reporter=Reporter(say=say, stop=stop))
+    resumed = resume(tmp_path / "o", reporter=QUIET)
+    assert resumed.record.weights_sha256 == whole.record.weights_sha256
+    assert (resumed / "report" / "predictions.csv").read_bytes() == (whole / "report" / "predictions.csv").read_bytes()
+
+
+def test_resumed_from_the_solved_head_the_answers_out_of_fold_are_still_known(whole: Run) -> None:
+    before = (whole / "report" / "predictions.csv").read_bytes()
+    checkpoint = next((whole / "checkpoints").glob("epoch-*.pth"))
+    resume(whole, checkpoint=checkpoint, reporter=QUIET)
+    assert (whole / "report" / "predictions.csv").read_bytes() == before
+
+
+def test_with_test_images_those_are_what_it_is_judged_by_and_last_loads_into_timm(images: Path, tmp_path: Path) -> None:
+    done = run(recipe(images, test=0.25), out=tmp_path / "o", reporter=QUIET)
+    assert done.metrics["split"] == "test"
+    plain = timm.create_model("test_resnet", num_classes=3)
+    plain.load_state_dict(load_file(done / "model" / "model.safetensors"), strict=True)
+
+
+def test_a_phase_that_follows_keeps_validation_out_of_the_head(images: Path, tmp_path: Path) -> None:
+    given = recipe(images, unfreeze={"head": 0, "last:1": 1})
+    given["train"]["epochs"] = 2
+    done = run(given, out=tmp_path / "o", reporter=QUIET)
+    assert done.metrics["split"] == "val"
+    assert len(done.history) == 2
+
+
+def test_one_image_in_a_class_is_enough_and_is_said(tmp_path: Path) -> None:
+    split = tmp_path / "photos"
+    makers.class_folders(split / "train", {"ant": 6, "bee": 6, "cat": 1})
+    makers.class_folders(split / "val", {"ant": 2, "bee": 2})
+    (split / "val" / "cat").mkdir(exist_ok=True)
+    said: list[str] = []
+    done = run(recipe(split), out=tmp_path / "o", reporter=Reporter(say=said.append))
+    assert json.loads((done / "run.json").read_text())["status"] == "finished"
+    assert any("only one image of cat" in line for line in said)
