@@ -1,8 +1,8 @@
 """The trainer: an iterator over epochs that can be killed at any instant and resumed to the same bits.
 
-Nothing is remembered that can be computed: the order of the data is a function of (seed, epoch), a view of (seed, epoch,
-image), dropout of (seed, step), the learning rate of the step. So a few integers say where a run stands, without loader
-or random state. What a kill interrupts is done again from the last whole step.
+Nothing is remembered that can be computed: data order is a function of (seed, epoch), a view of (seed, epoch, image),
+dropout of (seed, step), the rate of the step. So a few integers say where a run stands. What a kill interrupts is done
+again from the last whole step.
 """
 
 from __future__ import annotations
@@ -63,8 +63,7 @@ class Trainer:
         checkpoints: where to save; None keeps the best weights in memory only.
         stop: asked after each step; a signal number means save and stop.
         tick: told after each step.
-        progress: told (what, done, total) while features are computed.
-        say: told at the start of each phase what is cached.
+        progress: told (what, done, total) while features are computed; say: at the start of each phase what is cached.
     """
 
     def __init__(

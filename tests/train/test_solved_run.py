@@ -30,6 +30,7 @@ def recipe(folder: Path, test: float = 0.0, **model: Any) -> dict[str, Any]:
         "model": {
             "backbone": "timm/test_resnet",
             "weights": "none",
+            "weights_missing": "allow",
             "preprocess": {"size": 32},
             "unfreeze": {"head": 0},
             **model,
