@@ -3,7 +3,8 @@
     python benchmarks/gpu.py --out gpu.json           # on a machine with an NVIDIA GPU
     python benchmarks/gpu.py --dry-run --out dry.json  # the same program with tiny sizes on a CPU: figures mean nothing
 
-Where only PyTorch, timm, scikit-learn and pandas are installed and nothing can be fetched, the rest comes along:
+Where only PyTorch, timm, scikit-learn and pandas are installed and nothing can be fetched, the rest comes along (19
+wheels, 23 MB; made with the Python version that runs there):
 
     pip wheel --no-deps -w .wheels .
     pip download --no-deps -d .wheels -c constraints.txt click pydantic pydantic-core annotated-types \\

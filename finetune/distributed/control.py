@@ -85,5 +85,5 @@ def _missing(own: int, world: int, what: str) -> str:
 
 
 def _is_about_ranks(error: Exception) -> bool:
-    signs = ("gloo", "nccl", "connection", "timed out", "timeout", "socket", "peer", "store", "reset")
+    signs = ("gloo", "nccl", "connection closed", "connection reset", "timed out", "socket")
     return isinstance(error, dist.DistError) or any(sign in str(error).lower() for sign in signs)

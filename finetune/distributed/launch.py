@@ -110,10 +110,15 @@ def _said(place: Path) -> FinetuneError | None:
 
 
 def leave_error(error: FinetuneError) -> bool:
-    """Leave an error for the launcher; false where there is none, or where starting again may help."""
+    """Leave an error for the launcher, which says it; false where this process must.
+
+    Where another process has ended, starting again may help, and there is nothing to say if that one has said why.
+    """
     place = os.environ.get(PLACE)
-    if place is None or isinstance(error, LostRank):
+    if place is None:
         return False
+    if isinstance(error, LostRank):
+        return _said(Path(place)) is not None
     said = {"code": error.exit_code, "problems": error.problems, "remedy": error.remedy}
     with contextlib.suppress(FinetuneError):
         write_atomic(Path(place) / f"rank-{os.environ.get('RANK', '0')}.json", json.dumps(said).encode())
