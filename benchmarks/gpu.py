@@ -90,6 +90,7 @@ def classifier(sizes: Sizes, backbone: str, unfreeze: dict[str, int], precision:
         backbone,
         ["a", "b"],
         weights="none",
+        weights_missing="allow",  # frozen random layers are no use, and as good to check
         unfreeze=unfreeze,
         preprocess={"size": sizes.side, "mean": [0.5] * 3, "std": [0.5] * 3},
         device=sizes.device,

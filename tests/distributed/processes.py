@@ -102,6 +102,7 @@ def train(root: Path, unfreeze: dict[str, int], folder: Path | None = None, stop
         "timm/test_resnet",
         data.classes,
         weights="none",
+        weights_missing="allow",
         unfreeze=unfreeze,
         preprocess={"size": 32},
         device="cpu",

@@ -85,7 +85,7 @@ def classifier_of(recipe: Path) -> Classifier:
     model = resolved.model
     if model.backbone.startswith("timm/"):
         small = model.preprocess.model_copy(update={"size": (64, 64)})
-        model = model.model_copy(update={"weights": "none", "preprocess": small})
+        model = model.model_copy(update={"weights": "none", "weights_missing": "allow", "preprocess": small})
     classes = ["a", "b"] if resolved.data.positive is None else ["not", resolved.data.positive]
     resolved = resolved.model_copy(
         update={
