@@ -100,7 +100,7 @@ def _checked(document: yaml.Document, source: str, overrides: Sequence[str]) -> 
     if problems:
         raise UsageError(
             words.few(problems, total),
-            "correct these keys; `finetune init FOLDER` writes a recipe with each key explained",
+            "correct these keys; docs/recipe.md lists every key, `finetune init FOLDER` writes a recipe to begin with",
         )
     return recipe
 
