@@ -68,8 +68,14 @@ def _text(path: Path) -> str:
             raise UsageError(f"{path}: is {what}", "give a recipe: a YAML file")
         with open(path, "rb") as file:
             content = file.read(yaml.MAX_BYTES + 1)
+        if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"):
+            remedy = "give a recipe, or the folder that holds one folder of images per class"
+            raise UsageError(f"{path}: a picture, not a recipe", remedy)
     except FileNotFoundError as error:
-        near = did_you_mean(path.name, [recipe.name for recipe in shipped()])
+        known = [recipe for recipe in shipped() if recipe.name != path.name]
+        near = did_you_mean(path.name, [recipe.name for recipe in known])
+        if same := [recipe for recipe in shipped() if recipe.name == path.name]:
+            near = f" here; there is {same[0]}"
         raise UsageError(f"{path}: no such recipe{near}", "`finetune init FOLDER` writes one") from error
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read: {error}", "give a recipe: a YAML file") from error

@@ -193,6 +193,13 @@ class TrainConfig(Section):
             raise ValueError(f"label_smoothing belongs to cross_entropy, loss is {self.loss}")
         return self
 
+    @model_validator(mode="after")
+    def _a_solver_takes_no_steps(self) -> TrainConfig:
+        idle = [key for key in ("ema", "clip_norm") if getattr(self, key) is not None]
+        if self.optimizer == "lbfgs" and idle:
+            raise ValueError(f"{' and '.join(idle)}: for optimizers that take steps, and lbfgs solves the head at once")
+        return self
+
 
 # --- report ----------------------------------------------------------------------------------------------------------
 

@@ -86,6 +86,8 @@ def read(text: str, source: str) -> Document:
         what = ", ".join(part for part in (error.context, error.problem) if part)
         signs = "alias" in what or "anchor" in what or "token" in what
         remedy = "text that begins with * & % @ or ` needs quotes" if signs else "correct that line"
+        if "\\t" in what:
+            remedy = "YAML has no tabs: indent with spaces"
         raise UsageError(f"{source}{line}: not valid YAML: {visible(what)}", remedy) from error
     except yaml.reader.ReaderError as error:
         line = f":{text.count(chr(10), 0, error.position) + 1}"

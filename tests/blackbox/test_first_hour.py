@@ -56,6 +56,29 @@ def test_the_nearest_thing_is_named(place: Path, cli: Any, arguments: list[str],
     assert nearest in done.err
 
 
+@pytest.mark.parametrize(
+    ("text", "arguments", "words"),
+    [
+        ("data:\n\tfolder: images\n", [], "YAML has no tabs"),
+        (RECIPE, ["-o", "train.optimizer=lbfgs", "-o", "train.ema=0.9"], "lbfgs solves the head at once"),
+    ],
+)
+def test_each_slip_gets_the_line_that_helps(place: Path, cli: Any, text: str, arguments: list[str], words: str) -> None:
+    (place / "job.yaml").write_text(text)
+    done = cli("plan", "job.yaml", *arguments, cwd=place)
+    assert done.rc == 2
+    assert words in done.err
+
+
+def test_a_picture_is_no_recipe_and_a_shipped_recipe_is_shown_where_it_is(place: Path, cli: Any) -> None:
+    done = cli("check", "images/ant/000.jpg", cwd=place)
+    assert (done.rc, "a picture, not a recipe" in done.err) == (2, True)
+    done = cli("plan", "vehicles.yaml", cwd=place)
+    assert done.rc == 2
+    assert "there is /" in done.err
+    assert "did you mean 'vehicles.yaml'" not in done.err
+
+
 def test_a_typo_in_a_pattern_shows_before_pictures_are_read_and_leaves_no_folder(place: Path, cli: Any) -> None:
     (place / "images" / "ant" / "000.jpg").write_bytes(b"no picture")  # which reading the images would refuse
     done = cli("run", "job.yaml", "-o", "model.unfreeze={haed: 0}", "--json", cwd=place)
