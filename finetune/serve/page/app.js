@@ -110,7 +110,7 @@ function show(card, row) {
   }
   const label = row.abstained ? make("p", "label unsure", "Not sure") : make("p", "label", row.label);
   said.replaceChildren(label, scores(row.top));
-  if (row.neighbours?.length) near(row.neighbours).then((list) => said.append(list));
+  if (row.neighbours?.length) near(row.neighbours).then((list) => said.append(make("p", "small", "Nearest images of the store"), list));
   return `${row.name}: ${row.abstained ? "not sure, perhaps " + row.top[0].label : row.label}, ${percent(row.confidence)}`;
 }
 
