@@ -37,6 +37,7 @@ SUMMARIES = {
     "export": "Write a run's network for other programs, checked against predict.",
     "features": "Draw what each layer makes of an image.",
     "serve": "Answer over HTTP, with a page for people.",
+    "explain": "Draw what in an image speaks for a class.",
     "embed": "Keep what a network makes of images as vectors in a database.",
     "search": "Find the nearest images in a store of vectors.",
     "verify": "Check that what a run published is whole.",

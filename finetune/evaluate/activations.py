@@ -194,7 +194,7 @@ def _activation(group: str, caught: _Caught, picture: Sequence[int]) -> Activati
     if value.ndim == 3:
         maps = value if channels_first(shape, sides) else value.transpose(2, 0, 1)
         return Activation(group, shape, "maps", maps)
-    grid = _grid(len(value), sides)
+    grid = token_grid(len(value), sides)
     if grid is None:
         return Activation(group, shape, "tokens", value)
     patches = value[len(value) - grid[0] * grid[1] :]
@@ -216,7 +216,7 @@ def channels_first(shape: tuple[int, ...], sides: tuple[int, int]) -> bool:
     return distortion(a, b) >= distortion(b, c)
 
 
-def _grid(tokens: int, sides: tuple[int, int]) -> tuple[int, int] | None:
+def token_grid(tokens: int, sides: tuple[int, int]) -> tuple[int, int] | None:
     """Height and width of the grid of patches: in the picture's proportions, after as few other tokens as can be."""
     for prefix in range(min(MOST_PREFIX_TOKENS, tokens - 1) + 1):
         patches = tokens - prefix

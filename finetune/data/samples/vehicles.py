@@ -100,11 +100,31 @@ def _check(folder: Path, per_class: int, size: int, seed: int) -> None:
         raise UsageError(problems, "name another folder, or numbers within the range")
 
 
-def _encoded(name: str, index: int, size: int, seed: int) -> bytes:
-    """One picture as the bytes of a JPEG file."""
+def vehicle_box(name: str, index: int, size: int = 128, seed: int = 0) -> tuple[float, float, float, float]:
+    """Where the vehicle stands in picture `index` of class `name`: left, upper, right, lower, as shares of the side.
+
+    Args:
+        name: of the class.
+        index: of the picture.
+        size, seed: as for `draw`.
+    """
+    rng = _random(name, index, seed)
+    vehicle = BUILDERS[name](rng, any_paints(rng))
+    camera, _ = _view(rng, vehicle, size * SUPERSAMPLE)
+    flat, _ = camera.project(np.concatenate([face.points for piece in vehicle for face in piece.faces]))
+    low, high = (np.clip(edge / (size * SUPERSAMPLE), 0.0, 1.0) for edge in (flat.min(0), flat.max(0)))
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+def _random(name: str, index: int, seed: int) -> np.random.Generator:
     # The class enters by a checksum of its name, so that a new class leaves the pictures of the others as they are.
     key = np.random.SeedSequence([seed, zlib.crc32(name.encode()), index])
-    rng = np.random.Generator(np.random.Philox(key))
+    return np.random.Generator(np.random.Philox(key))
+
+
+def _encoded(name: str, index: int, size: int, seed: int) -> bytes:
+    """One picture as the bytes of a JPEG file."""
+    rng = _random(name, index, seed)
     picture = develop(rng, _drawn(rng, name, size * SUPERSAMPLE), size)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=int(rng.integers(55, 93)))

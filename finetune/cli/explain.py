@@ -1,0 +1,60 @@
+"""`finetune explain`: what in an image speaks for a class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from finetune.cli.options import device, json_flag, print_json, run_argument
+from finetune.files import visible
+
+if TYPE_CHECKING:
+    from finetune.evaluate.attribution import Method
+
+
+@click.command()
+@run_argument
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.option("--class", "label", metavar="NAME", help="The class to explain [the predicted one].")
+@click.option("--method", type=click.Choice(["gradcam", "occlusion"]), help="[gradcam, where the network has maps]")
+@click.option("--out", type=click.Path(path_type=Path), default="explain", show_default=True, help="Folder, or a PNG.")
+@click.option("--force", is_flag=True, help="Replace pictures that are there.")
+@device
+@json_flag
+def explain(
+    run: Path,
+    images: tuple[str, ...],
+    label: str | None,
+    method: Method | None,
+    out: Path,
+    force: bool,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Draw what in each IMAGE speaks for its predicted class (or for --class), by the network of RUN.
+
+    Grad-CAM on the last layer that tells places apart; occlusion for networks without one, such as small/mlp. A hot
+    place made the network more sure of the class. It says nothing of whether the network is right.
+    """
+    from finetune.classifier import load
+    from finetune.deliver.explain import explain as do
+    from finetune.deliver.explain import pictures_for, write_picture
+    from finetune.deliver.predict import find_images
+    from finetune.device import choose
+
+    files = find_images(images)
+    places = pictures_for(out, files, force)
+    network = load(run).network
+    compute = choose(device or "auto", "fp32", convolutional=network.convolutional, light=network.light)
+    rows = []
+    for (file, found), place in zip(do(network, files, compute, label=label, method=method), places, strict=True):
+        write_picture(place, found)
+        how = {"method": found.method, "layer": found.layer or None}
+        said = {"class": found.label, "confidence": found.confidence, "predicted": found.predicted}
+        rows.append({"path": str(file), **said, **how, "picture": str(place)})
+        if not as_json:
+            click.echo(f"{visible(str(file))}  {visible(found.label)} {found.confidence:.4f}  {visible(str(place))}")
+    if as_json:
+        print_json({"run": str(run), "explanations": rows})
