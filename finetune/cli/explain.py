@@ -41,7 +41,7 @@ def explain(
     from finetune.classifier import load
     from finetune.deliver.explain import explain as do
     from finetune.deliver.explain import pictures_for, write_picture
-    from finetune.deliver.predict import find_images
+    from finetune.data.find import find_images
     from finetune.device import choose
 
     files = find_images(images)
