@@ -39,9 +39,9 @@ def explain(
     place made the network more sure of the class. It says nothing of whether the network is right.
     """
     from finetune.classifier import load
+    from finetune.data.find import find_images
     from finetune.deliver.explain import explain as do
     from finetune.deliver.explain import pictures_for, write_picture
-    from finetune.data.find import find_images
     from finetune.device import choose
 
     files = find_images(images)

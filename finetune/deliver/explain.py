@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from finetune.data.load import prepare
 from finetune.data.find import find_images
+from finetune.data.load import prepare
 from finetune.device import Compute
 from finetune.errors import BadImage, DataError, UsageError, did_you_mean
 from finetune.evaluate.attribution import Explanation, Method, explain_pixels

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from finetune.data.batches import AnyImages, load_images
+from finetune.data.batches import load_images
 from finetune.data.dataset import Dataset, ImageSet
 from finetune.data.manifest import changes, write_manifest
 from finetune.data.samples.catalogue import is_drawn
 from finetune.deliver.card import Facts, write_card
+from finetune.deliver.image_map import draw_map, thumbnails_of
 from finetune.device import versions
 from finetune.errors import DataError
 from finetune.evaluate.activations import example
 from finetune.evaluate.coverage import TARGET
-from finetune.evaluate.judge import BATCH, OUT_OF_FOLD, Judgement
+from finetune.evaluate.judge import OUT_OF_FOLD, Judgement
 from finetune.model.bundle import save_bundle
 from finetune.model.freeze import freeze_hashes, freeze_proof
 from finetune.model.network import Network
@@ -25,7 +25,6 @@ from finetune.model.stages import feature_groups, read_last, reads_only_last
 from finetune.model.weights import tensors_sha256
 from finetune.report.faults import Faults
 from finetune.report.files import data_summary, write_report
-from finetune.report.thumbnails import thumbnail
 from finetune.runs.folder import RunFolder
 from finetune.runs.record import RunRecord
 from finetune.train.state import early_ends
@@ -126,17 +125,6 @@ def publish_model(folder: RunFolder, trainer: Trainer) -> None:
     save_bundle(folder.names.model, network, lineage)
 
 
-def _thumbnails(images: AnyImages, places: Sequence[int]) -> dict[int, str]:
-    """Small pictures of the images at these places, as the network sees them."""
-    batches = [places[start : start + BATCH] for start in range(0, len(places), BATCH)]
-    with contextlib.closing(images.batches(batches)) as shown:
-        return {
-            place: thumbnail(picture.numpy())
-            for indices, pixels in shown
-            for place, picture in zip(indices.tolist(), pixels, strict=True)
-        }
-
-
 def _threshold(folder: RunFolder, network: Network) -> float | None:
     """What the recipe's `report.threshold` comes to."""
     asked = folder.record.recipe.get("report", {}).get("threshold")
@@ -183,6 +171,9 @@ def publish_report(folder: RunFolder, trainer: Trainer, data: Dataset, judgement
     passage = None
     with faults.tolerate("features.png"):
         passage = example(network, pixels, judgement, trainer.compute.in_fp32())
+    image_map = None
+    with faults.tolerate("the map of the images"):
+        image_map = draw_map(network, pixels, judgement, trainer.compute.in_fp32())
     faults.lines += write_report(
         folder.names.report.folder,
         split=split,
@@ -194,8 +185,9 @@ def publish_report(folder: RunFolder, trainer: Trainer, data: Dataset, judgement
         plan=trainer.plan.table(),
         run=about,
         cautions=judgement.cautions,
-        thumbnails=lambda places: _thumbnails(pixels, places),
+        thumbnails=lambda places: thumbnails_of(pixels, places),
         passage=passage,
+        map_of_images=image_map,
     )
     with faults.tolerate("the model card"):
         publish_card(folder, trainer, data, metrics.as_dict(split))

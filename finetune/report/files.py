@@ -21,6 +21,7 @@ from finetune.runs.names import ReportNames
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    from markupsafe import Markup
     from numpy.typing import NDArray
 
     from finetune.evaluate.activations import Passage
@@ -44,6 +45,7 @@ def write_report(
     cautions: Sequence[str] = (),
     thumbnails: Callable[[Sequence[int]], Mapping[int, str]] | None = None,
     passage: Passage | None = None,
+    map_of_images: Markup | None = None,
 ) -> list[str]:
     """Write `metrics.json`, `per_class.csv`, `confusion.csv`, `predictions.csv`, the pictures and `report.html`.
 
@@ -62,6 +64,7 @@ def write_report(
         cautions: what qualifies the figures, one sentence each.
         thumbnails: makes the pictures of so many images, by their places in the predictions, as `data:` addresses.
         passage: of one picture through the network, to be shown.
+        map_of_images: as `embedding_map` draws it.
 
     Returns:
         What could not be made, one line each; everything else is there. Empty as a rule.
@@ -85,7 +88,7 @@ def write_report(
         about = {**(run or {})}
         about["warnings"] = [*(about.get("warnings") or ()), *faults.lines]
         parts = (split, selected_on, summary, metrics.confusion, predictions, history, plan, about, pictures, picks)
-        write_text(paths.page, render(Context(*parts, small), faults))
+        write_text(paths.page, render(Context(*parts, small, map_of_images), faults))
     return faults.lines
 
 

@@ -23,6 +23,7 @@ from finetune.report.worries import worries
 
 if TYPE_CHECKING:
     import numpy as np
+    from markupsafe import Markup
     from numpy.typing import NDArray
 
 HEAT_MAP_UP_TO = 60
@@ -51,6 +52,7 @@ class Context:
         pictures: file name → PNG bytes, for what is shown as a picture.
         picks: the images that are shown.
         thumbnails: place in the predictions → `data:` address of a picture.
+        map_of_images: as `embedding_map` draws it.
     """
 
     split: str
@@ -64,6 +66,7 @@ class Context:
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     picks: Picks | None = None
     thumbnails: Mapping[int, str] = field(default_factory=dict)
+    map_of_images: Markup | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -99,6 +102,7 @@ def render(context: Context, faults: Faults | None = None) -> str:
         classes=context.classes,
         picture=_data_uri(context.pictures.get("confusion.png")),
         features=_data_uri(context.pictures.get("features.png")),
+        map_of_images=context.map_of_images,
         **parts,
     )
 

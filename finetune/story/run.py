@@ -21,6 +21,7 @@ from finetune.deliver.publish import (
     publish_plan,
     publish_report,
 )
+from finetune.deliver.tracking import Trackers, require_trackers
 from finetune.device import choose
 from finetune.distributed.join import join
 from finetune.distributed.launch import leave_folder
@@ -74,6 +75,7 @@ def run(
     if not join(recipe.train.device).main:
         return follow(recipe, reporter)
     require_formats(recipe.export)
+    require_trackers(recipe.log)
     choose(recipe.train.device, recipe.train.precision)  # refused before there is a folder
     folder = RunFolder.create(None if out is None else path_of(out, "out"), recipe.name or "run", recipe.data.folder)
     with folder.recording():
@@ -146,7 +148,8 @@ def carry_out(
     save_recipe(folder, with_decisions(recipe, classifier, data, trainer))
     publish_decisions(folder, trainer)
     clock.lap("build")
-    train(trainer, folder, reporter)
+    trackers = trackers_of(folder, recipe, reporter)
+    train(trainer, folder, reporter, trackers)
     clock.lap("train")
     publish_model(folder, trainer)
     reporter.notes(folder.record.stopped_early or [])
@@ -156,6 +159,7 @@ def carry_out(
     folder.update(timings=clock.laps)
     reporter.progress("writing the report", 0, 1)
     reporter.notes(publish_report(folder, trainer, data, judgement, split))
+    trackers.report(folder.names, judgement.metrics.as_dict(split))
     clock.lap("report")
     tell_figures(judgement, split, folder, reporter)
     reporter.notes(export_at_the_end(folder, recipe.export, reporter.say))
@@ -253,13 +257,26 @@ def show_plan(trainer: Trainer, reporter: Reporter) -> None:
     reporter.notes([*trainer.plan.warnings, *trainer.network.notes, *filter(None, [patience])])
 
 
-def train(trainer: Trainer, folder: RunFolder, reporter: Reporter) -> None:
+def trackers_of(folder: RunFolder, recipe: Recipe, reporter: Reporter) -> Trackers:
+    """The trackers that the recipe names."""
+    return Trackers(
+        recipe.log,
+        folder.names,
+        run=str(folder.record.id),
+        name=recipe.name or "run",
+        recipe=folder.record.recipe,
+        say=lambda text: reporter.notes([text]),
+    )
+
+
+def train(trainer: Trainer, folder: RunFolder, reporter: Reporter, trackers: Trackers) -> None:
     """Train all epochs that are left; each is in `history.csv` before the next begins."""
     if trainer.position.history:  # the checkpoint knows of epochs that a kill kept out of the file
         folder.write_history(trainer.position.history)
     for record in trainer:
         folder.write_history(trainer.position.history)
         reporter.epoch(record, trainer.plan.epochs)
+        trackers.epoch(record)
 
 
 def judge(recipe: Recipe, trainer: Trainer, data: Dataset, reporter: Reporter) -> tuple[Judgement, str]:
