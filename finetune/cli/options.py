@@ -127,11 +127,14 @@ def next_steps(run: Run) -> str:
 
 
 def command_name() -> str:
-    """How this command is called from here: its name if the shell finds it, else the path by which it was."""
+    """How this command is called from here: its name if the shell finds it, else its path."""
     if shutil.which("finetune"):
         return "finetune"
-    near = os.path.relpath(sys.argv[0])
-    return quoted(os.path.abspath(sys.argv[0]) if near.startswith("..") else near)
+    beside = Path(sys.executable).with_name("finetune")  # of an environment that is not activated
+    if not beside.is_file():
+        return f"{quoted(sys.executable)} -m finetune"
+    near = os.path.relpath(beside)
+    return quoted(str(beside) if near.startswith("..") else near)
 
 
 def print_run(run: Run, as_json: bool) -> None:
