@@ -135,12 +135,7 @@ def read_pickle(path: Path, also: Sequence[Any] = ()) -> Any:
     """
     try:
         _check_zip(path)
-        try:
-            return _safely(path)
-        except UnpicklingError:
-            if not also:
-                raise
-        with torch.serialization.safe_globals(list(also)):  # not at once: torch goes through the list at each tensor
+        with torch.serialization.safe_globals(list(also)):
             return _safely(path)
     except UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))  # PyTorch's own text says how to run it all the same
