@@ -111,6 +111,17 @@ def test_a_layer_is_averaged_over_space_whatever_the_batch(layer) -> None:
     np.testing.assert_allclose(vectors, expected.numpy(), atol=1e-4 * float(expected.abs().max()))
 
 
+def test_a_head_that_reads_stages_gives_what_it_reads() -> None:
+    network = build("timm/test_resnet", ["a", "b"], weights="none", preprocess={"size": 32}, features="stages")
+    encoder = make_encoder(network, choose("cpu", "fp32"))
+    pixels = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    vectors, logits = encoder.parts(infer(encoder.forward, [(np.arange(3), pixels)]))
+    assert encoder.features == network.module.get_submodule(network.head).in_features == vectors.shape[1]
+    with torch.no_grad():
+        expected = network.module(network.preprocess.normalise(pixels)).numpy()
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
 def test_tokens_are_averaged_and_a_network_of_pixels_alone_works(photos, tmp_path) -> None:
     network = build("timm/test_vit", ["a", "b"], weights="none", preprocess={"size": 160})
     assert make_encoder(network, choose("cpu", "fp32"), "blocks.0").features == 64
