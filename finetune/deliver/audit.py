@@ -18,6 +18,7 @@ from finetune.data.looks import Looks, look, off_images, outliers
 from finetune.data.names import PATTERN, name_groups
 from finetune.data.near import near_duplicates
 from finetune.data.scan import Scan
+from finetune.deliver.seen import Seen
 from finetune.device import Compute
 from finetune.evaluate.encode import make_encoder
 from finetune.evaluate.label_errors import label_suspects, out_of_fold
@@ -26,6 +27,9 @@ from finetune.model.network import Network
 from finetune.report.sheet import Cell, Row, sheet_html
 
 BATCH = 32
+
+MANY = 200
+"""Images from which on making the network faster first pays."""
 
 GIVEN_AWAY = 0.9
 """Share of a class's images, and of the answers that name it, that the border alone gets right."""
@@ -98,16 +102,24 @@ def look_at_all(
 ) -> tuple[np.ndarray, Looks]:
     """Features, float32 [N, features], and looks of all images, each read once, whole and squeezed to a square."""
     preprocess = replace(network.preprocess.read_as(decoding), crop=1.0, crop_mode="squash")
-    encoder = make_encoder(network, compute, fast=len(table) > 200)
-    images = load_images(ImageSet(root, table, classes), preprocess)
-    batches = [np.arange(start, min(start + BATCH, len(table))) for start in range(0, len(table), BATCH)]
-    vectors, seen = [], []
-    with torch.inference_mode():
-        for indices, pixels in images.batches(batches):
-            vectors.append(encoder.parts(encoder.forward(pixels).cpu().numpy())[0])
-            seen.append([part.numpy() for part in look(pixels)])
-            tick(int(indices[-1]) + 1, len(table))
-    return np.concatenate(vectors), Looks(*(np.concatenate(parts) for parts in zip(*seen, strict=True)))
+    hashes: list[str] = table["sha256"].tolist()
+    seen = Seen(network, preprocess)
+    missing = [position for position, sha256 in enumerate(hashes) if seen.get(sha256) is None]
+    if missing:
+        encoder = make_encoder(network, compute, fast=len(missing) > MANY)
+        images = load_images(ImageSet(root, table, classes), preprocess)
+        batches = [np.array(missing[start : start + BATCH]) for start in range(0, len(missing), BATCH)]
+        with torch.inference_mode():
+            for number, (indices, pixels) in enumerate(images.batches(batches), 1):
+                vectors = encoder.parts(encoder.forward(pixels).cpu().numpy())[0]
+                parts = zip(vectors, *(part.numpy() for part in look(pixels)), strict=True)
+                for position, row in zip(indices.tolist(), parts, strict=True):
+                    seen.add(hashes[position], row)
+                tick(min(number * BATCH, len(missing)), len(missing))
+        seen.keep()
+    rows = [seen.get(sha256) or () for sha256 in hashes]
+    features, *looks = (np.stack(parts) for parts in zip(*rows, strict=True))
+    return features, Looks(*looks)
 
 
 def _near(rows: Rows, looks: Looks, features: np.ndarray) -> Iterator[Finding]:
