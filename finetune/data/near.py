@@ -9,7 +9,7 @@ same kind of thing agree in their features and their broad brightness, but not i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,11 +27,20 @@ NEIGHBOURS = 4
 ALIKE = 0.8
 """Correlation of coarse thumbnails from which on two images are a candidate."""
 
-SAME = 0.88
+SAME = 0.94
 """Correlation of fine structure from which on two images are the same picture."""
+
+WORTH = 0.3
+"""Correlation of the fine structure as it lies below which no crop is tried: unrelated pictures stay below 0.2."""
+
+CLOSE = 0.75
+"""Correlation after the first search from which on the crop is searched more finely."""
 
 SHARES = (1.0, 0.975, 0.95, 0.925, 0.9)
 """Sides of the crops that are tried, as shares of the picture's."""
+
+FINE = 0.0125
+"""Step of the finer search, as a share of the side."""
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -67,11 +76,15 @@ def near_duplicates(grey: Array, features: Array, sizes: list[tuple[int, int]], 
     for start in range(0, len(pairs), 64):
         chunk = pairs[start : start + 64]
         first, second = images[[a for a, _ in chunk]], images[[b for _, b in chunk]]
-        forth, back = _agreement(first, second), _agreement(second, first)
-        for row, (a, b) in enumerate(chunk):
-            score, moved, mirrored = max(forth[row], back[row])
-            if score >= SAME:
-                found.append(Pair(a, b, _kind(grey, sizes, a, b, moved, mirrored), score))
+        as_it_lies = torch.tensor([best.score for best in _agreement(first, second, BOXES[:1])])
+        near = (as_it_lies >= WORTH).nonzero().flatten().tolist()
+        if near:
+            forth = _search(first[near], second[near])
+            back = _search(second[near], first[near])
+            for place, one, other in zip(near, forth, back, strict=True):
+                best, (a, b) = max(one, other), chunk[place]
+                if best.score >= SAME:
+                    found.append(Pair(a, b, _kind(grey, sizes, a, b, best), best.score))
     return sorted(found, key=lambda pair: (-pair.score, pair.first, pair.second))
 
 
@@ -90,17 +103,43 @@ def _candidates(grey: Array, features: Array) -> set[tuple[int, int]]:
     return found
 
 
-def _agreement(whole: torch.Tensor, part: torch.Tensor) -> list[tuple[float, bool, bool]]:
-    """For each pair the best (correlation, cropped, mirrored) of crops of `whole` with all of `part`."""
-    boxes = [(share, x, y) for share in SHARES for x in (-1, 0, 1) for y in (-1, 0, 1) if share < 1 or x == y == 0]
+class _Match(NamedTuple):
+    """How well a part of one picture agrees with all of another; the best is the greatest."""
+
+    score: float
+    share: float = 1.0
+    x: float = 0.0
+    y: float = 0.0
+    mirrored: bool = False
+
+
+BOXES = [(share, x * (1 - share), y * (1 - share)) for share in SHARES for x in (-1, 0, 1) for y in (-1, 0, 1)]
+"""Crops that are tried: share of the side, and centre from -1 to 1; the first is the whole picture."""
+
+
+def _search(whole: torch.Tensor, part: torch.Tensor) -> list[_Match]:
+    """For each pair the best crop of `whole`, searched more finely where the pictures nearly agree."""
+    found = _agreement(whole, part, BOXES[8:])
+    for row, best in enumerate(found):
+        if best.score >= CLOSE and best.share < 1:
+            steps = (-FINE, 0.0, FINE)
+            shares = [best.share + step for step in steps]
+            boxes = [(share, best.x + 2 * x, best.y + 2 * y) for share in shares for x in steps for y in steps]
+            found[row] = max(best, *_agreement(whole[row : row + 1], part[row : row + 1], boxes))
+    return found
+
+
+def _agreement(whole: torch.Tensor, part: torch.Tensor, boxes: list[tuple[float, float, float]]) -> list[_Match]:
+    """For each pair the best match of a crop of `whole`, one of `boxes`, with all of `part` or its mirror image."""
     wanted = [_structure(part), _structure(part.flip(2))]
-    best = [(-1.0, False, False)] * len(whole)
+    found = [_Match(-1.0)] * len(whole)
     for share, x, y in boxes:
-        seen = _structure(_crop(whole, share, x * (1 - share), y * (1 - share)))
+        seen = _structure(_crop(whole, share, x, y))
         for mirrored, target in enumerate(wanted):
             scores = (seen * target).sum(dim=1).tolist()
-            best = [max(old, (score, share < 1, bool(mirrored))) for old, score in zip(best, scores, strict=True)]
-    return best
+            matches = [_Match(score, share, x, y, bool(mirrored)) for score in scores]
+            found = [max(pair) for pair in zip(found, matches, strict=True)]
+    return found
 
 
 def _crop(images: torch.Tensor, share: float, x: float, y: float) -> torch.Tensor:
@@ -126,10 +165,10 @@ def _unit(rows: torch.Tensor) -> torch.Tensor:
     return centred / length
 
 
-def _kind(grey: Array, sizes: list[tuple[int, int]], a: int, b: int, cropped: bool, mirrored: bool) -> str:
-    if mirrored:
+def _kind(grey: Array, sizes: list[tuple[int, int]], a: int, b: int, best: _Match) -> str:
+    if best.mirrored:
         return "mirrored"
-    if cropped:
+    if best.share < 0.99:
         return "cropped"
     if sizes[a] != sizes[b]:
         return "resized"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,6 +60,7 @@ class Seen:
         columns = {
             f"part{number}": np.stack(parts) for number, parts in enumerate(zip(*self._rows.values(), strict=True))
         }
-        np.savez(memory, sha256=np.array(list(self._rows)), **columns)
+        arrays: dict[str, Any] = {**columns, "sha256": np.array(list(self._rows))}
+        np.savez(memory, **arrays)
         with suppress(FinetuneError, OSError):
             write_atomic(self._path, memory.getvalue())
