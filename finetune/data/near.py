@@ -27,7 +27,7 @@ NEIGHBOURS = 4
 ALIKE = 0.8
 """Correlation of coarse thumbnails from which on two images are a candidate."""
 
-SAME = 0.94
+SAME = 0.965
 """Correlation of fine structure from which on two images are the same picture."""
 
 WORTH = 0.3
