@@ -30,7 +30,8 @@ def many(tmp_path: Path) -> Path:
 
 def trainer(folder: Path, checkpoints: Path | None = None, **train: Any) -> Trainer:
     data = ft.ImageFolder(folder).split(val=0.2, test=0.2, seed=0)
-    classifier = ft.Classifier("small/mlp", data.classes, unfreeze={"head": 0, "fc2": 1}, device="cpu")
+    given = {"unfreeze": {"head": 0, "fc2": 1}, "weights_missing": "allow", "device": "cpu"}
+    classifier = ft.Classifier("small/mlp", data.classes, **given)
     keys = {"epochs": 2, "optimizer": "adamw", "batch_size": 2, "checkpoint": {"every_steps": 1}, **train}
     saved = None if checkpoints is None else Checkpoints(checkpoints, 99)
     return classifier.trainer(data, train_config(**keys), augment="none", checkpoints=saved)
@@ -75,7 +76,7 @@ def test_an_overflow_is_left_out_and_a_group_without_gradient_has_no_norm() -> N
 def test_the_columns_follow_those_of_old_and_are_empty_while_frozen(tiny: Path, tmp_path: Path) -> None:
     given = {
         "data": {"folder": str(tiny), "split": {"val": 0.25, "test": 0.25}},
-        "model": {"backbone": "small/mlp", "unfreeze": {"head": 0, "fc2": 1}},
+        "model": {"backbone": "small/mlp", "unfreeze": {"head": 0, "fc2": 1}, "weights_missing": "allow"},
         "train": {"epochs": 2, "optimizer": "adamw"},
     }
     run(given, out=tmp_path / "o", reporter=Reporter(say=lambda text: None))
