@@ -86,7 +86,7 @@ def test_a_rank_with_something_else_is_named() -> None:
 
 @pytest.mark.parametrize("how", ["dies", "hangs"])
 def test_one_that_is_gone_or_silent_is_named(how: str) -> None:
-    found = on_ranks(3, partial(vanish, how), waiting_for=(0, 2), FINETUNE_TIMEOUT="4")
+    found = on_ranks(3, partial(vanish, how), waiting_for=(0, 2), FINETUNE_TIMEOUT="25")
     for text in (found[0], found[2]):
         assert text.startswith("LostRank: ")
         assert "rank 1 has ended, or does not answer" in text
