@@ -89,6 +89,12 @@ class Preprocess:
         return "RGB" if self.channels == 3 else "L"
 
     @property
+    def margin(self) -> tuple[int, ...]:
+        """The colour of what is outside the picture, a level from 0 to 255 for each channel."""
+        colour = self.mean if self.crop_mode == "border" else (0.0,) * self.channels
+        return tuple(min(255, max(0, round(255 * level))) for level in colour)
+
+    @property
     def decoding(self) -> Decoding:
         """How pictures are decoded before they are resized."""
         return Decoding(self.range, self.max_megapixels)  # type: ignore[arg-type]  # `_problems` has seen it
@@ -124,7 +130,7 @@ class Preprocess:
             down = across = (min(scales) if self.crop_mode == "border" else max(scales)) / self.crop
         box_width, box_height = width / across, height / down
         if self.crop > 1 or self.crop_mode == "border":
-            image = _with_margins(image, box_width, box_height, self.mean if self.crop_mode == "border" else (0.0,))
+            image = _with_margins(image, box_width, box_height, self.margin)
         left, upper = (image.width - box_width) / 2, (image.height - box_height) / 2
         return self.resize(image, (left, upper, image.width - left, image.height - upper))
 
@@ -179,20 +185,18 @@ class Preprocess:
         return cls(**{**values, "size": (size, size) if isinstance(size, int) else size})
 
 
-def _with_margins(image: Image.Image, width: float, height: float, colour: tuple[float, ...]) -> Image.Image:
+def _with_margins(image: Image.Image, width: float, height: float, colour: tuple[int, ...]) -> Image.Image:
     """The picture in the middle of a colour, at least `width` x `height` pixels large, as many on either side.
 
     Args:
         image: RGB or grey.
         width, height: in pixels.
-        colour: a number from 0 to 1 for each channel, or one for all.
+        colour: a level from 0 to 255 for each channel.
     """
     across, down = (math.ceil(max(0.0, room) / 2) for room in (width - image.width, height - image.height))
     if not across and not down:
         return image
-    levels = tuple(min(255, max(0, round(255 * level))) for level in colour)
-    levels = levels * 3 if image.mode == "RGB" and len(levels) == 1 else levels
-    return ImageOps.expand(image, (across, down), fill=levels if image.mode == "RGB" else levels[0])
+    return ImageOps.expand(image, (across, down), fill=colour if image.mode == "RGB" else colour[0])
 
 
 def pixels(image: Image.Image) -> np.ndarray:

@@ -38,11 +38,12 @@ def picture_graph(preprocess: Preprocess) -> Graph:
     levels = g.cast(levels, "FLOAT")
     across, down = (_weights(g, box, preprocess.interpolation) for box in (columns, rows))
     across = g("Transpose", across, perm=[1, 0])
+    outside = np.array(preprocess.margin, np.float32).reshape(-1, 1, 1)
     if VERTICAL_FIRST:
-        orders = (_resized(down_first, levels, across, down) for down_first in (True, False))
+        orders = (_resized(down_first, levels, across, down, outside) for down_first in (True, False))
         levels = g.choose(_taller(g, rows, columns), *orders)
     else:
-        levels = g.take(_resized(False, levels, across, down))
+        levels = g.take(_resized(False, levels, across, down, outside))
     mean, std = (
         (np.array(values, np.float32) * np.float32(255)).reshape(-1, 1, 1)
         for values in (preprocess.mean, preprocess.std)
@@ -57,7 +58,7 @@ class _Box:
 
     Attributes:
         length: of the picture's side, with margins, int64.
-        margin: pixels of black before and after the picture that the length includes, int64.
+        margin: pixels of one colour before and after the picture that the length includes, int64.
         start, span: of the box, in pixels from the margin's border, double.
         out: pixels of the result.
     """
@@ -70,10 +71,12 @@ def _boxes(g: Graph, preprocess: Preprocess, height: str, width: str) -> tuple[_
     """The boxes of rows and columns: `Preprocess.evaluate`, in numbers of the graph."""
     sides = (g.cast(height, "DOUBLE"), g.cast(width, "DOUBLE"))
     fits = [g("Div", float(out), side) for out, side in zip(preprocess.size, sides, strict=True)]
-    scale = g("Div", g("Max", *fits), preprocess.crop)
+    if preprocess.crop_mode != "squash":
+        fits = [g("Min" if preprocess.crop_mode == "border" else "Max", *fits)] * 2
+    scales = [g("Div", fit, preprocess.crop) for fit in fits]
     found = [
         _centred(g, preprocess, length, side, g("Div", float(out), scale), out)
-        for length, side, out in zip((height, width), sides, preprocess.size, strict=True)
+        for length, side, scale, out in zip((height, width), sides, scales, preprocess.size, strict=True)
     ]
     return found[0], found[1]
 
@@ -81,7 +84,7 @@ def _boxes(g: Graph, preprocess: Preprocess, height: str, width: str) -> tuple[_
 def _centred(g: Graph, preprocess: Preprocess, length: str, side: str, seen: str, out: int) -> _Box:
     """The middle of a side, `seen` pixels of it."""
     margin: str | int = 0
-    if preprocess.crop > 1:
+    if preprocess.crop > 1 or preprocess.crop_mode == "border":
         missing = g("Max", g("Sub", seen, side), 0.0)
         margin = g.cast(g("Ceil", g("Div", missing, 2.0)), "INT64")
         length = g("Add", length, g("Mul", margin, 2))
@@ -107,12 +110,17 @@ def _taller(g: Graph, rows: _Box, columns: _Box) -> str:
     return g("And", g("Greater", shrinks[0], 0), g("Greater", shrinks[0], g("Mul", shrinks[1], 2)))
 
 
-def _resized(down_first: bool, levels: str, across: str, down: str) -> Graph:
-    """Both passes, each rounded to whole levels, as nodes of their own."""
+def _resized(down_first: bool, levels: str, across: str, down: str, outside: np.ndarray) -> Graph:
+    """Both passes, each rounded to whole levels, as nodes of their own.
+
+    The weights leave the margins out, as if those were 0; with a margin of another colour, each pass works on how far
+    the levels are from that colour, which is 0 in the margin.
+    """
     g = Graph("down_" if down_first else "across_")
     passes = [lambda of: g("MatMul", of, across), lambda of: g("MatMul", down, of)]
     for matmul in reversed(passes) if down_first else passes:
-        levels = _whole(g, matmul(levels))
+        levels = g("Add", matmul(g("Sub", levels, outside)), outside) if outside.any() else matmul(levels)
+        levels = _whole(g, levels)
     return g
 
 
@@ -125,7 +133,7 @@ def _weights(g: Graph, box: _Box, interpolation: str) -> str:
     """What each pixel of a side weighs in each of the result, float32 [out, length of the picture]."""
     places = g("Range", 0.0, g.cast(box.length, "DOUBLE"), 1.0)
     share = _nearest(g, box, places) if interpolation == "nearest" else _filtered(g, box, places, interpolation)
-    if box.margin != 0:  # the margins are black: what they weigh is lost
+    if box.margin != 0:  # see `_resized`
         first, end = (g("Reshape", at, np.array([1])) for at in (box.margin, g("Sub", box.length, box.margin)))
         share = g("Slice", share, first, end, np.array([1]))
     return g.cast(share, "FLOAT")

@@ -62,7 +62,7 @@ def configuration(network: Network, module: nn.Module) -> dict[str, Any]:
             "fixed_input_size": bool(own.get("fixed_input_size", False)),
             "interpolation": prepare.interpolation,
             "crop_pct": prepare.crop,
-            "crop_mode": getattr(prepare, "crop_mode", "center"),
+            "crop_mode": prepare.crop_mode,
             "mean": list(prepare.mean),
             "std": list(prepare.std),
             **{key: own[key] for key in ("first_conv", "classifier") if own.get(key)},

@@ -62,3 +62,22 @@ def test_a_grey_picture_stays_as_it_is() -> None:
     image = np.random.default_rng(0).integers(0, 256, (28, 28, 1), dtype=np.uint8)
     got = levels(preprocess, prepared(preprocess).run(None, {"image": np.repeat(image, 3, axis=2)})[0])
     assert np.array_equal(got, image)
+
+
+@pytest.mark.parametrize("mean", [(0.485, 0.456, 0.406), (0.13,)])
+@pytest.mark.parametrize("crop", [1.0, 0.8, 1.3])
+@pytest.mark.parametrize("mode", ["squash", "border"])
+def test_what_does_not_fit_is_squashed_or_gets_a_margin_as_in_training(
+    mode: str, crop: float, mean: tuple[float, ...]
+) -> None:
+    preprocess = Preprocess((96, 64), mean, (0.25,) * len(mean), crop=crop, crop_mode=mode)
+    run, random = prepared(preprocess), np.random.default_rng(0)
+    centre = Preprocess((96, 64), mean, (0.25,) * len(mean), crop=crop)
+    for width, height in ((301, 97), (35, 222), (71, 48)):
+        coarse = random.integers(0, 256, (7, 7, 3), dtype=np.uint8)
+        image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+        expected = preprocess.evaluate(image.convert(preprocess.mode)).astype(int)
+        difference = np.abs(levels(preprocess, run.run(None, {"image": np.asarray(image)})[0]) - expected)
+        assert difference.max() <= 1, (width, height)
+        assert (difference > 0).mean() < 0.01, (width, height)  # halves, as above
+        assert np.abs(centre.evaluate(image.convert(preprocess.mode)) - expected).mean() > 3, "the mode is not seen"
