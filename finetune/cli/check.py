@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finetune.cli.options import json_flag, print_json, read_recipe
+from finetune.cli.options import json_flag, print_json, read_recipe, say_first
 from finetune.cli.progress import reporting
 from finetune.cli.signals import StopFlag, stop_on_signals
 from finetune.errors import DataError, UsageError
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @json_flag
 def check(what: Path, overrides: tuple[str, ...], strict: bool, deep: bool, fix: Path | None, as_json: bool) -> None:
     """Audit a recipe and its images, or a folder of images; nothing is trained, and no image is ever changed."""
+    say_first(f"checking {visible(str(what))}")
     from finetune.data.audit import audit_folder, blocking
     from finetune.data.crop import hidden_by_crop
     from finetune.data.places import require_outside

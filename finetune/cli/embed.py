@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finetune.cli.options import device, json_flag, print_json
+from finetune.cli.options import device, json_flag, print_json, say_first
 from finetune.cli.progress import reporting
 from finetune.cli.signals import stop_on_signals
 from finetune.errors import DataError
@@ -44,6 +44,7 @@ def embed(
     Only new and changed images are computed, so the same command goes on after an interruption. With class folders,
     each vector carries its class; with a run, the run's split, prediction and confidence too.
     """
+    say_first(f"embedding {visible(str(folder))} with {visible(model)}")
     from finetune.deliver.embed import embed as do
 
     with stop_on_signals() as stop, reporting(stop) as reporter:

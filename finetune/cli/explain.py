@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from finetune.cli.options import device, json_flag, print_json, run_argument
+from finetune.cli.options import device, json_flag, print_json, run_argument, say_first
 from finetune.files import visible
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def explain(
     Grad-CAM on the last layer that tells places apart; occlusion for networks without one, such as small/mlp. A hot
     place made the network more sure of the class. It says nothing of whether the network is right.
     """
+    say_first(f"explaining with {visible(str(run))}")
     from finetune.classifier import load
     from finetune.data.find import find_images
     from finetune.deliver.explain import explain as do

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from finetune.cli.options import json_flag, print_json, run_argument
+from finetune.cli.options import json_flag, print_json, run_argument, say_first
 from finetune.files import visible
 
 FORMATS = ("onnx", "torch", "timm")
@@ -30,6 +30,7 @@ def export(run: Path, formats: tuple[str, ...], out: Path | None, as_json: bool)
     torch  network.pt2, a torch.export program
     timm   a folder for timm.create_model("local-dir:FOLDER", pretrained=True)
     """
+    say_first(f"exporting {visible(str(run))}")
     from finetune.deliver.export.latency import latency_text
     from finetune.deliver.export.of_run import export_run
 

@@ -102,11 +102,15 @@ def start_processes(number: int) -> None:
 
 
 def say_first(text: str) -> None:
-    """Say at once what is being done: loading PyTorch takes seconds, in which the screen would stay empty."""
-    from finetune.distributed.launch import speaks
+    """Say at once what is being done: loading PyTorch takes seconds, in which the screen would stay empty.
 
-    if speaks():
-        click.echo(f"{text} …", err=True)
+    Of several processes, the one that starts them says it; under torchrun, rank 0.
+    """
+    from finetune.distributed.launch import PLACE, speaks
+    from finetune.runs.reporter import say_on_stderr
+
+    if speaks() and PLACE not in os.environ:
+        say_on_stderr(f"{text} …")
 
 
 def print_json(value: Any) -> None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finetune.cli.options import json_flag, print_json, read_recipe, recipe_options
+from finetune.cli.options import json_flag, print_json, read_recipe, recipe_options, say_first
 from finetune.cli.progress import reporting
 from finetune.cli.signals import StopFlag, stop_on_signals
+from finetune.files import visible
 
 if TYPE_CHECKING:
     from finetune.classifier import Classifier
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 @json_flag
 def plan(recipe: Path, as_json: bool, freeze: tuple[str, ...], **flags: Any) -> None:
     """Show, for each layer group and phase, whether it is frozen or its learning rate."""
+    say_first(f"planning {visible(str(recipe))}")
     with stop_on_signals() as stop:
         show_plan(read_recipe(recipe, **flags), freeze, as_json, stop, scan=False)
 
@@ -31,13 +33,16 @@ def show_plan(recipe: Recipe, freeze: tuple[str, ...], as_json: bool, stop: Stop
     from finetune.classifier import Classifier
     from finetune.data.source import outline
     from finetune.report.tables import plan_text
+    from finetune.story.early import network_early
     from finetune.story.images import class_names, read_images
     from finetune.train.state import patience_note
 
     with reporting(stop) as reporter:
+        early = network_early(recipe, freeze) if scan else None
         data = read_images(recipe, reporter, draw=False) if scan else outline(**_source(recipe))
         classes = data.classes if data is not None else class_names(recipe)
-        classifier = Classifier.from_recipe(recipe, classes, freeze)
+        known = early is not None and early.classes == classes
+        classifier = early if early and known else Classifier.from_recipe(recipe, classes, freeze)
         found = classifier.plan(**recipe.train.model_dump())
         patience = patience_note(recipe.train.early_stop, recipe.train.select, len(found.phases))
         reporter.notes([*found.warnings, *classifier.network.notes, *filter(None, [patience])])

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finetune.cli.options import device, json_flag, open_run_network, precision, print_json, run_argument
+from finetune.cli.options import (
+    device,
+    json_flag,
+    open_run_network,
+    precision,
+    print_json,
+    run_argument,
+    say_first,
+)
 from finetune.cli.progress import counting
 from finetune.cli.signals import stop_on_signals
 from finetune.errors import DataError, Stopped, UsageError
@@ -78,6 +86,7 @@ def predict(
 
     A file that is no image gets an error instead of a label.
     """
+    say_first(f"predicting with {visible(str(run))}")
     _check(out, resume, as_csv, copy_to, move_to, apply)
     files = _named(run, paths)
     predictor = _predictor(run, device, precision, threshold, knn, files)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finetune.cli.options import device, json_flag, print_json
+from finetune.cli.options import device, json_flag, print_json, say_first
 from finetune.files import visible
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def search(
     0 is the same direction, 2 the opposite one. Several --where must all hold; their columns are path, class, split,
     prediction, confidence and sha256.
     """
+    say_first(f"searching {visible(str(store))}")
     from finetune.deliver.search import check_page, search_images, write_page
 
     if html is not None:

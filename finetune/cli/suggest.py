@@ -26,26 +26,12 @@ COMMANDS = {
 """What other tools call a command → what it is here."""
 
 OPTIONS = {
-    "lr": "train.lr",
-    "learning-rate": "train.lr",
-    "batch": "train.batch_size",
-    "batch-size": "train.batch_size",
-    "bs": "train.batch_size",
-    "amp": "train.precision",
-    "fp16": "train.precision",
-    "optimizer": "train.optimizer",
-    "workers": "data.workers",
-    "data": "data.folder",
-    "model": "model.backbone",
-    "arch": "model.backbone",
-    "pretrained": "model.weights",
-    "weights": "model.weights",
-    "imgsz": "model.preprocess.size",
-    "img-size": "model.preprocess.size",
     "output": "--out",
-    "patience": "train.early_stop",
+    "output_dir": "--out",
+    "save_dir": "--out",
+    "project": "--out",
 }
-"""What other tools call an option → the recipe's key, or our option."""
+"""What other tools call an option → our option; what they call a key of the recipe: `finetune.recipe.keys`."""
 
 
 def command_hint(name: str, known: Iterable[str]) -> str:
@@ -57,8 +43,10 @@ def command_hint(name: str, known: Iterable[str]) -> str:
 
 def option_hint(name: str) -> str:
     """What to write in place of an option that does not exist; empty where nothing is near."""
-    key = name.lstrip("-").replace("_", "-").lower()
-    found = OPTIONS.get(key) or _key_called(key.replace("-", "_"))
+    from finetune.recipe.keys import OTHER_NAMES
+
+    key = name.lstrip("-").replace("-", "_").lower()
+    found = OPTIONS.get(key) or OTHER_NAMES.get(key) or _key_called(key)
     if not found:
         return ""
     return f"write {found}" if found.startswith("--") else f"it is a key of the recipe: -o {found}=VALUE"

@@ -12,6 +12,85 @@ from finetune.recipe.yaml import Place
 
 Kind = Literal["section", "mapping", "text", "other"]
 
+OTHER_NAMES = {
+    "learning_rate": "train.lr",
+    "lr0": "train.lr",
+    "max_lr": "train.lr",
+    "base_lr": "train.lr",
+    "amp": "train.precision",
+    "fp16": "train.precision",
+    "bf16": "train.precision",
+    "half": "train.precision",
+    "mixed_precision": "train.precision",
+    "batch": "train.batch_size",
+    "bs": "train.batch_size",
+    "train_batch_size": "train.batch_size",
+    "per_device_train_batch_size": "train.batch_size",
+    "num_epochs": "train.epochs",
+    "num_train_epochs": "train.epochs",
+    "max_epochs": "train.epochs",
+    "max_steps": "train.epochs",
+    "opt": "train.optimizer",
+    "optim": "train.optimizer",
+    "wd": "train.weight_decay",
+    "scheduler": "train.schedule",
+    "sched": "train.schedule",
+    "lr_scheduler": "train.schedule",
+    "lr_scheduler_type": "train.schedule",
+    "warmup": "train.warmup_epochs",
+    "warmup_ratio": "train.warmup_epochs",
+    "criterion": "train.loss",
+    "smoothing": "train.label_smoothing",
+    "label_smoothing_factor": "train.label_smoothing",
+    "grad_clip": "train.clip_norm",
+    "clip_grad": "train.clip_norm",
+    "max_grad_norm": "train.clip_norm",
+    "gradient_clip_val": "train.clip_norm",
+    "gradient_accumulation_steps": "train.accumulate",
+    "grad_accum": "train.accumulate",
+    "accumulate_grad_batches": "train.accumulate",
+    "patience": "train.early_stop",
+    "early_stopping": "train.early_stop",
+    "metric": "train.select",
+    "monitor": "train.select",
+    "metric_for_best_model": "train.select",
+    "model_ema": "train.ema",
+    "gpu": "train.device",
+    "accelerator": "train.device",
+    "num_workers": "data.workers",
+    "dataloader_num_workers": "data.workers",
+    "data": "data.folder",
+    "data_dir": "data.folder",
+    "dataset": "data.folder",
+    "root": "data.folder",
+    "path": "data.folder",
+    "augmentation": "data.augment",
+    "auto_augment": "data.augment",
+    "transforms": "data.augment",
+    "val_split": "data.split.val",
+    "validation_split": "data.split.val",
+    "class_weight": "data.class_weights",
+    "model": "model.backbone",
+    "arch": "model.backbone",
+    "architecture": "model.backbone",
+    "model_name": "model.backbone",
+    "model_name_or_path": "model.backbone",
+    "pretrained": "model.weights",
+    "checkpoint": "model.weights",
+    "num_classes": "data.classes",
+    "imgsz": "model.preprocess.size",
+    "img_size": "model.preprocess.size",
+    "image_size": "model.preprocess.size",
+    "input_size": "model.preprocess.size",
+    "crop_pct": "model.preprocess.crop",
+    "drop_rate": "model.head.dropout",
+    "freeze": "model.unfreeze",
+    "frozen": "model.unfreeze",
+    "random_state": "seed",
+    "random_seed": "seed",
+}
+"""What other tools call a key → what it is here."""
+
 
 @cache
 def known() -> dict[Place, Kind]:
@@ -39,7 +118,7 @@ def is_text(place: Place) -> bool:
 
 
 def nearest(place: Place) -> str:
-    """`` (did you mean 'folder'?)``: the same key at another level, else the nearest at this level, else elsewhere.
+    """`` (did you mean 'folder'?)``: the same key at another level, what other tools call so, else the nearest.
 
     A key of this level is given by its last name, any other in full.
     """
@@ -47,6 +126,8 @@ def nearest(place: Place) -> str:
     others = {".".join(map(str, key)): str(key[-1]) for key in known() if key[:-1] != parent}
     siblings = [str(key[-1]) for key in known() if key[:-1] == parent]
     elsewhere = [key for key, last in others.items() if last == name]
+    if not elsewhere and (other := OTHER_NAMES.get(name.lower().replace("-", "_"))):
+        return f" (did you mean {other.removeprefix('.'.join(map(str, parent)) + '.')!r}?)"
     if not elsewhere and not (elsewhere := difflib.get_close_matches(name, siblings, n=3)):
         near = difflib.get_close_matches(name, set(others.values()), n=1, cutoff=0.75)
         elsewhere = [key for key, last in others.items() if last in near]

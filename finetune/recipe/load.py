@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import stat
@@ -216,17 +217,26 @@ def _backbone(text: str, folder: Path) -> str:
     path = _absolute(text, folder)
     if text.endswith((".yaml", ".yml")) or os.path.isdir(path):
         return path
-    cards = [f"models/{card.stem}" for home in (folder, CARRIED) for card in home.glob("models/*.yaml")]
-    kinds = [kind + text.rsplit("/", 1)[-1] for kind in ARCHITECTURES]
-    near = did_you_mean(text, {*cards, *(kinds if "/" in text else [])})
-    if not near and re.fullmatch(r"[\w.]+", text):
-        near = f" (did you mean 'timm/{text}' or 'torchvision/{text}'?)"
+    near = _near_backbone(text, folder)
     if text.endswith((".safetensors", ".pth", ".pt")):
         near = " (a weights file does not say its architecture: it goes into model.weights)"
     raise UsageError(
         f"model.backbone: {visible(text)!r} is no name of a network, no card, bundle or run folder{visible(near)}",
         "write auto, timm/NAME, torchvision/NAME, small/NAME, models/NAME, a card (FILE.yaml), a bundle or run folder",
     )
+
+
+def _near_backbone(text: str, folder: Path) -> str:
+    """A card of nearly this name, else what timm and torchvision may call it (to list theirs takes seconds)."""
+    cards = {f"models/{card.stem}" for home in (folder, CARRIED) for card in home.glob("models/*.yaml")}
+    library, slash, name = text.rpartition("/")
+    if near := difflib.get_close_matches(f"models/{name}", cards, n=1, cutoff=0.88):
+        return f" (did you mean {near[0]!r}?)"
+    if library == "models" or not re.fullmatch(r"[\w.-]+", name):
+        return did_you_mean(text, cards)
+    kinds = difflib.get_close_matches(f"{library}/", ARCHITECTURES[:3], n=1) if slash else []
+    same = [f"{kind}{name.lower().replace('-', '_')}" for kind in kinds or ARCHITECTURES[:2]]
+    return f" (did you mean {' or '.join(map(repr, same))}?)"
 
 
 # --- showing ---------------------------------------------------------------------------------------------------------

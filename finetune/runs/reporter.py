@@ -23,6 +23,34 @@ def no_step(epoch: int, step: int, steps: int, loss: float, speed: float) -> Non
     """Show nothing of single steps."""
 
 
+QUIET_SECONDS, LINE_SECONDS = 2.0, 10.0
+"""A long work without a bar is named after the first, and its count said again after the second."""
+
+
+class PlainCount:
+    """The progress of long work as plain lines: `computing frozen features: 1,200 of 8,000, about 40 s left`."""
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._began = self._said = 0.0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Say how far `what` is, now and then; work that cannot be counted (0 of 1) is named at once."""
+        now = time.monotonic()
+        if what != self._what:
+            self._what, self._began, self._said = what, now, now - LINE_SECONDS + QUIET_SECONDS
+        if (done, total) == (0, 1):
+            say_on_stderr(f"{what} …")
+        elif done < total and now - self._said >= LINE_SECONDS:
+            self._said = now
+            left = f", about {(now - self._began) / done * (total - done):.0f} s left" if done else ""
+            say_on_stderr(f"{what}: {done:,} of {total:,}{left}")
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """Show nothing of long work."""
+
+
 @dataclass
 class Reporter:
     """Takes messages and progress; by default a plain line an epoch on stderr.
@@ -37,7 +65,7 @@ class Reporter:
 
     say: Callable[[str], None] = say_on_stderr
     step: Callable[[int, int, int, float, float], None] = no_step
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None
+    progress: Callable[[str, int, int], None] = field(default_factory=PlainCount)
     stop: Callable[[], int | None] = lambda: None
     started: float = field(default_factory=time.perf_counter)
 

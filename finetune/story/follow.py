@@ -15,7 +15,7 @@ from finetune.recipe.load import from_mapping
 from finetune.recipe.schema import Recipe
 from finetune.runs.folder import RunFolder
 from finetune.runs.record import RunRecord
-from finetune.runs.reporter import Reporter
+from finetune.runs.reporter import Reporter, no_progress
 from finetune.story.images import read_images
 from finetune.story.result import Run
 
@@ -46,7 +46,7 @@ def follow(recipe: Recipe | None, reporter: Reporter) -> Run:
     told = here().send()
     own, recipe = recipe, from_mapping(json.loads(told["recipe"]), "the recipe of rank 0")
     record = RunRecord.of(json.loads(told["record"]))
-    quiet = Reporter(say=lambda text: None, stop=reporter.stop)
+    quiet = Reporter(say=lambda text: None, progress=no_progress, stop=reporter.stop)
     with here().one_first():
         data = read_images(recipe, quiet)
     require_same(own or recipe, data)

@@ -26,7 +26,6 @@ from finetune.device import choose
 from finetune.distributed.join import join
 from finetune.distributed.launch import leave_folder
 from finetune.distributed.ranks import here
-from finetune.errors import FinetuneError
 from finetune.evaluate.judge import OUT_OF_FOLD, Judgement, judge_images, judge_logits
 from finetune.model.freeze import freeze_hashes
 from finetune.model.lineage import Base
@@ -39,8 +38,9 @@ from finetune.runs.checkpoints import Checkpoints
 from finetune.runs.clock import Clock
 from finetune.runs.folder import RunFolder
 from finetune.runs.reporter import Reporter
+from finetune.story.early import network_early
 from finetune.story.follow import follow, require_same, tell_the_others
-from finetune.story.images import class_names, read_images
+from finetune.story.images import read_images
 from finetune.story.recipes import prepare, save_recipe, with_decisions
 from finetune.story.result import Run
 from finetune.train.preview import outline
@@ -127,7 +127,7 @@ def carry_out(
     """
     clock = Clock(reporter.started)
     clock.lap("start")
-    early = network_early(folder, recipe, state) if here().alone else None
+    early = network_early(recipe, folder.record.freeze, None if state is None else folder.record)
     clock.lap("load")
     tell_the_others(folder, recipe, state)
     with here().one_first():
@@ -172,22 +172,6 @@ def network_of(
 ) -> Classifier:
     """The classifier that the recipe describes; a checkpoint `state` will bring its weights."""
     return Classifier.from_recipe(recipe, classes, folder.record.freeze, run=None if state is None else folder.record)
-
-
-def network_early(folder: RunFolder, recipe: Recipe, state: Mapping[str, Any] | None) -> Classifier | None:
-    """The classifier and its plan before a picture is read, so that a typo in a name or pattern shows at once.
-
-    None where the classes are not known by looking at the folder; what is wrong with it, reading the images will say.
-    """
-    try:
-        classes = class_names(recipe)
-    except FinetuneError:
-        return None
-    if len(classes) < 2:
-        return None
-    classifier = network_of(folder, recipe, classes, state)
-    classifier.plan(**recipe.train.model_dump())
-    return classifier
 
 
 def tell_figures(judgement: Judgement, split: str, folder: RunFolder, reporter: Reporter) -> None:

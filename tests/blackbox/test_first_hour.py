@@ -79,12 +79,27 @@ def test_a_picture_is_no_recipe_and_a_shipped_recipe_is_shown_where_it_is(place:
     assert "did you mean 'vehicles.yaml'" not in done.err
 
 
-def test_a_typo_in_a_pattern_shows_before_pictures_are_read_and_leaves_no_folder(place: Path, cli: Any) -> None:
-    (place / "images" / "ant" / "000.jpg").write_bytes(b"no picture")  # which reading the images would refuse
-    done = cli("run", "job.yaml", "-o", "model.unfreeze={haed: 0}", "--json", cwd=place)
-    assert done.rc == 2
-    assert "did you mean 'head'" in done.err
-    assert json.loads(done.out)["error"]["exit_code"] == 2
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["-o", "model.unfreeze={haed: 0}"], 2, "did you mean 'head'"),
+        (["-o", "model.unfreeze={haed: 0}", "--dry-run"], 2, "did you mean 'head'"),
+        (["-o", "model.unfreeze={haed: 0}", "--nproc", "2"], 2, "did you mean 'head'"),
+        (["--backbone", "small/mpl"], 2, "did you mean 'mlp'"),
+        (["-o", "model.weights=gone.pth"], 4, "gone.pth"),
+    ],
+)
+def test_a_typo_shows_before_pictures_are_read_and_leaves_no_folder(
+    place: Path, cli: Any, arguments: list[str], code: int, words: str
+) -> None:
+    for name in ("ant", "bee"):
+        (place / "images" / name / "000.jpg").write_bytes(b"no picture")  # which reading the images would refuse
+    done = cli("run", "job.yaml", *arguments, "--json", cwd=place)
+    assert done.rc == code, done.err
+    assert words in done.err
+    assert "no picture" not in done.err
+    assert "000.jpg" not in done.err
+    assert json.loads(done.out)["error"]["exit_code"] == code
     assert not (place / "runs").exists()
 
 

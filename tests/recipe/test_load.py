@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
 from finetune.errors import UsageError
 from finetune.files import write_json
+from finetune.recipe import keys
 from finetune.recipe import load as recipes
 from finetune.recipe.load import load
 from finetune.recipe.schema import HeadConfig, Recipe
@@ -244,6 +247,33 @@ def test_unfreeze_wants_epochs(problems: Problems, value: str) -> None:
     assert line.startswith("-o model.unfreeze.layer4.1.*: expected a")
 
 
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("learning_rate", "'train.lr'"),
+        ("train.learning_rate", "'lr'"),
+        ("lr", "'train.lr'"),
+        ("model.lr", "'train.lr'"),
+        ("amp", "'train.precision'"),
+        ("train.amp", "'precision'"),
+        ("train.patience", "'early_stop'"),
+        ("model.arch", "'backbone'"),
+        ("train.epoch", "'epochs'"),
+        ("data.batch_size", "'train.batch_size'"),
+        ("train.num_workers", "'data.workers'"),
+    ],
+)
+def test_keys_of_other_tools_and_of_another_level_get_ours(problems: Problems, key: str, told: str) -> None:
+    (line,) = problems(MINIMAL, [f"{key}=1"])
+    assert f"(did you mean {told}" in line
+
+
+def test_what_other_tools_call_a_key_is_a_key_here() -> None:
+    for name, key in keys.OTHER_NAMES.items():
+        assert keys.place_of(key), name
+        assert name not in {place[-1] for place in keys.known() if len(place) > 1}, f"{name} is found by itself"
+
+
 def test_an_empty_recipe_says_what_is_missing(problems: Problems) -> None:
     assert problems("") == ["job.yaml: data.folder: missing", "job.yaml: model.backbone: missing"]
 
@@ -340,6 +370,9 @@ def test_a_folder_may_be_a_backbone(tmp_path: Path) -> None:
     [
         ("resnet50", "did you mean 'timm/resnet50' or 'torchvision/resnet50'"),
         ("tim/resnet50", "did you mean 'timm/resnet50'"),
+        ("EfficientNet_B0", "did you mean 'timm/efficientnet_b0' or 'torchvision/efficientnet_b0'"),
+        ("google/vit-base-patch16-224", "'timm/vit_base_patch16_224'"),
+        ("small-resent", "did you mean 'models/small-resnet'"),
         ("os:system", "is no name of a network"),
         ("weights.pth", "it goes into model.weights"),
     ],
@@ -423,3 +456,12 @@ def test_init_writes_what_a_folder_is_run_by(tmp_path: Path) -> None:
     (tmp_path / "photos.yaml").write_text(commented(str(folder), "photos", ["a", "b"], 4, "auto"))
     written, without = (recipes.resolve(recipes.load(path), tmp_path) for path in (tmp_path / "photos.yaml", folder))
     assert written == without
+
+
+def test_init_explains_each_key_and_names_a_schema_that_an_editor_finds() -> None:
+    from finetune.recipe.template import commented
+
+    first, *lines = commented("photos", "photos", ["a", "b"], 4, "auto").splitlines()
+    assert all("#" in line for line in lines if not line.endswith(("data:", "model:", "train:")))
+    address = first.removeprefix("# yaml-language-server: $schema=")
+    assert json.loads(Path(unquote(urlsplit(address).path)).read_text()) == recipes.json_schema()
