@@ -76,7 +76,6 @@ OTHER_NAMES = {
     "model_name": "model.backbone",
     "model_name_or_path": "model.backbone",
     "pretrained": "model.weights",
-    "checkpoint": "model.weights",
     "num_classes": "data.classes",
     "imgsz": "model.preprocess.size",
     "img_size": "model.preprocess.size",
