@@ -43,6 +43,7 @@ from finetune.story.follow import follow, require_same, tell_the_others
 from finetune.story.images import read_images
 from finetune.story.recipes import prepare, save_recipe, with_decisions
 from finetune.story.result import Run
+from finetune.train.jump import rate_jump
 from finetune.train.preview import outline
 from finetune.train.state import patience_note
 from finetune.train.trainer import Trainer
@@ -209,6 +210,7 @@ def restore(trainer: Trainer, folder: RunFolder, state: Mapping[str, Any], chang
     trainer.network.base = Base.of((folder.record.network or {}).get("base"))
     trainer.restore(state, unchanged=not changed)
     reporter.say(f"going on from step {state['step']} (epoch {trainer.position.epoch})")
+    reporter.notes([*filter(None, [rate_jump(trainer, state) if changed else ""])])
     here = choose(str(trainer.compute.device), convolutional=trainer.network.convolutional, light=trainer.network.light)
     if folder.record.precision == trainer.compute.precision != here.precision:
         # another precision would lead to other bits than those of the run that was not interrupted

@@ -203,7 +203,7 @@ def test_a_query_finds_itself_first_and_all_neighbours_when_asked_for_too_many(s
 def test_the_command_prints_json_and_writes_a_page(cli, stores, photos, tmp_path) -> None:
     query, page = photos / "cat" / "000.jpg", tmp_path / "page.html"
     done = cli("search", stores["lancedb"], query, "-k", "2", "--where", "class=cat", "--html", page, "--json")
-    assert (done.rc, done.err) == (0, "")
+    assert (done.rc, done.err) == (0, f"searching {stores['lancedb']} …\n")
     (result,) = json.loads(done.out)["results"]
     assert set(result) == {"query", "neighbours"}
     assert result["query"] == str(query)
@@ -426,7 +426,7 @@ def test_neighbours_vote_and_nobody_for_itself(bundle, tmp_path, cli) -> None:
     odd.replace(folder / "dark" / "odd.png")  # a bright one among the dark: alone it would be its own nearest
     embed(bundle, folder, tmp_path / "s", prune=True)
     done = cli("predict", bundle, folder, "--knn", tmp_path / "s", "--json")
-    assert (done.rc, done.err) == (0, "")
+    assert (done.rc, done.err) == (0, f"predicting with {bundle} …\n")
     rows = json.loads(done.out)["predictions"]
     wrong = [Path(row["path"]).name for row in rows if row["label"] != Path(row["path"]).parent.name]
     assert (len(rows), wrong) == (24, ["odd.png"])

@@ -148,6 +148,6 @@ def test_the_command_writes_a_picture(cli, tmp_path) -> None:
     save_bundle(tmp_path / "model", build("small/mlp", ["cat", "dog"], seed=1), {})
     put(tmp_path / "a.png", encoded(photo(1), "PNG"))
     done = cli("explain", "model", "a.png", "--class", "dog", "--json")
-    assert (done.rc, done.err) == (0, "")
+    assert (done.rc, done.err) == (0, "explaining with model …\n")
     assert '"method": "occlusion"' in done.out
     assert (tmp_path / "explain" / "a.png").read_bytes().startswith(b"\x89PNG")

@@ -288,6 +288,21 @@ def test_a_run_goes_on_with_another_recipe(tiny: Path, tmp_path: Path, before: s
     assert len(rows(tmp_path / "o")) == 3
 
 
+@pytest.mark.parametrize(("epochs", "jumps"), [(9, True), (4, False)])
+def test_a_rate_that_jumps_with_more_epochs_is_told(tiny: Path, tmp_path: Path, epochs: int, jumps: bool) -> None:
+    given = recipe(tiny, schedule="cosine" if jumps else "constant", warmup_epochs=0)
+    given["model"]["unfreeze"] = {"all": 0}
+    run(given, out=tmp_path / "o", reporter=quiet())
+    text = (tmp_path / "o" / "recipe.yaml").read_text()
+    (tmp_path / "o" / "recipe.yaml").write_text(text.replace("epochs: 3", f"epochs: {epochs}", 1))
+    said: list[str] = []
+    resume(tmp_path / "o", accept_changes=True, reporter=Reporter(say=said.append))
+    assert len(rows(tmp_path / "o")) == epochs
+    told = [line for line in said if line.startswith("note: learning rate: ")]
+    assert len(told) == jumps, said
+    assert all(f"now runs over {epochs} epochs" in line for line in told)
+
+
 def test_changed_images_are_refused_and_counted(tiny: Path, tmp_path: Path) -> None:
     out = stopped(tiny, tmp_path)
     images = sorted((tiny / "ant").iterdir())
