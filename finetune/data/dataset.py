@@ -24,15 +24,22 @@ class ImageSet:
         table: rows of `Scan.table`.
         classes: the class names; labels are positions in this list.
         pixels: uint8 [N, H, W], grey, where the images are in memory already and `root` holds no file for each.
+        units: what each image belongs to that no split and no fold may divide; None: each content is for itself.
     """
 
     def __init__(
-        self, root: Path, table: pd.DataFrame, classes: Sequence[str], pixels: np.ndarray | None = None
+        self,
+        root: Path,
+        table: pd.DataFrame,
+        classes: Sequence[str],
+        pixels: np.ndarray | None = None,
+        units: Sequence[str] | np.ndarray | None = None,
     ) -> None:
         self.root = Path(root)
         self.table = table.reset_index(drop=True)
         self.classes = list(classes)
         self.pixels = pixels
+        self.units = self.hashes if units is None else list(units)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -83,6 +90,7 @@ class Dataset:
         warnings: what whoever reads the figures must know, a line each.
         pixels: uint8 [N, H, W], a row for each of the table, where the images are in memory already.
         decoding: how the images are decoded; a network that learns from them keeps it.
+        units: of each row, what no split and no fold may divide (see `finetune.data.group.units`); None: each content.
     """
 
     def __init__(
@@ -96,6 +104,7 @@ class Dataset:
         warnings: Sequence[str] = (),
         pixels: np.ndarray | None = None,
         decoding: Decoding = PLAIN,
+        units: Sequence[str] | None = None,
     ) -> None:
         self.root = Path(root)
         self.table = table
@@ -105,6 +114,7 @@ class Dataset:
         self.warnings = list(warnings)
         self.pixels = pixels
         self.decoding = decoding
+        self.units = None if units is None else np.array(units, dtype=object)
 
     @property
     def left_out(self) -> list[str]:
@@ -156,7 +166,8 @@ class Dataset:
 
     def _part(self, name: str) -> ImageSet:
         rows = (self.table["split"] == name).to_numpy()
-        return ImageSet(self.root, self.table[rows], self.classes, None if self.pixels is None else self.pixels[rows])
+        pixels, units = (None if known is None else known[rows] for known in (self.pixels, self.units))
+        return ImageSet(self.root, self.table[rows], self.classes, pixels, units)
 
 
 def one_against_rest(positive: str, classes: Sequence[str]) -> list[str]:

@@ -107,9 +107,10 @@ class ImageFolder:
             lacking = [] if "val" in bases else ["validation"] if "test" in bases else ["validation", "test"]
             if lacking:
                 notes.append(f"images for {' and '.join(lacking)} are taken out of {visible(bases['train'])}/")
-        table = self.table.assign(split=fill(self.table, val, test, seed, units(self.scan, self.wanted.group)))
+        together = units(self.scan, self.wanted.group)
+        table = self.table.assign(split=fill(self.table, val, test, seed, together))
         decoding = Decoding(self.scan.range, self.wanted.max_megapixels)
-        return Dataset(self.root, table, self.classes, notes, bad=self.bad, decoding=decoding)
+        return Dataset(self.root, table, self.classes, notes, bad=self.bad, decoding=decoding, units=together)
 
 
 # --- as a source of recipes ------------------------------------------------------------------------------------------

@@ -145,6 +145,11 @@ class Images:
         return self._image_set.labels
 
     @property
+    def units(self) -> list[str]:
+        """What each image belongs to that no fold may divide."""
+        return self._image_set.units
+
+    @property
     def names(self) -> list[str]:
         """The images' paths relative to the data folder."""
         return list(self._image_set.table["path"])

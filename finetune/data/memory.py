@@ -87,6 +87,11 @@ class MemoryImages:
         return self._image_set.hashes
 
     @property
+    def units(self) -> list[str]:
+        """What each image belongs to that no fold may divide."""
+        return self._image_set.units
+
+    @property
     def names(self) -> list[str]:
         """The images' names."""
         return list(self._image_set.table["path"])

@@ -21,10 +21,11 @@ from finetune.data.scan import Scan
 from finetune.deliver.seen import Seen
 from finetune.device import Compute
 from finetune.evaluate.encode import make_encoder
-from finetune.evaluate.label_errors import label_suspects, out_of_fold
+from finetune.evaluate.label_errors import label_suspects
 from finetune.files import visible, write_csv, write_text
 from finetune.model.network import Network
 from finetune.report.sheet import Cell, Row, sheet_html
+from finetune.train.head_solver import unseen_answers
 
 BATCH = 32
 
@@ -80,6 +81,7 @@ class Rows:
         self.root = root
         self.table = table
         self.paths: list[str] = table["path"].tolist()
+        self.hashes: list[str] = table["sha256"].tolist()
         self.sizes = list(zip(table["width"].tolist(), table["height"].tolist(), strict=True))
 
     def absolute(self, *positions: int) -> tuple[str, ...]:
@@ -123,7 +125,7 @@ def look_at_all(
 
 
 def _near(rows: Rows, looks: Looks, features: np.ndarray) -> Iterator[Finding]:
-    for pair in near_duplicates(looks.grey, features, rows.sizes, rows.table["sha256"].tolist()):
+    for pair in near_duplicates(looks.grey, features, rows.sizes, rows.hashes):
         first, second = rows.table.iloc[pair.first], rows.table.iloc[pair.second]
         across = [what for what in ("split", "class") if first[what] != second[what]]
         where = {"split": f"in {first['split']} and {second['split']}", "class": "in two classes"}
@@ -151,10 +153,18 @@ def _groups(rows: Rows) -> Iterator[Finding]:
 
 
 def _suspects(rows: Rows, features: np.ndarray, labels: np.ndarray, classes: list[str]) -> Iterator[Finding]:
-    for suspect in label_suspects(features, labels):
+    if not _comparable(labels):
+        return
+    answers = unseen_answers(features, labels, rows.hashes)
+    for suspect in label_suspects(features, labels, answers):
         given, likely = visible(classes[suspect.given]), visible(classes[suspect.likely])
         message = f"{rows.name(suspect.index)}: labelled {given}, looks like {likely} ({suspect.confidence:.2f})"
         yield Finding("label_suspect", "warning", message, rows.absolute(suspect.index), f"label as {likely}")
+
+
+def _comparable(labels: np.ndarray) -> bool:
+    """Whether there are two classes at least, and in each an image to learn from for each that is answered."""
+    return len(np.unique(labels)) > 1 and int(np.bincount(labels).min()) > 1
 
 
 def _outliers(rows: Rows, features: np.ndarray) -> Iterator[Finding]:
@@ -173,9 +183,9 @@ def _off(rows: Rows, looks: Looks) -> Iterator[Finding]:
 
 def _giveaways(rows: Rows, looks: Looks, labels: np.ndarray, classes: list[str]) -> Iterator[Finding]:
     """Classes that the pixels along the border tell already: a network may learn the frame and not the thing."""
-    if len(np.unique(labels)) < 2 or np.bincount(labels).min() < 2:
+    if not _comparable(labels):
         return
-    answers = out_of_fold(looks.border.astype(np.float64), labels).argmax(axis=1)
+    answers = unseen_answers(looks.border, labels, rows.hashes).argmax(axis=1)
     for label, name in enumerate(classes):
         own, said = labels == label, answers == label
         right = (own & said).sum()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,6 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-FOLDS = 5
 NEIGHBOURS = 10
 
 DENIED = 0.2
@@ -36,33 +34,6 @@ class Suspect:
     score: float
 
 
-def out_of_fold(features: Array, labels: Array, seed: int = 0) -> Array:
-    """For each image the probability of every class, by a linear discriminant that has not seen the image.
-
-    Args:
-        features: float [N, features], of a frozen network.
-        labels: int [N], 0 to classes - 1, at least two images of each class.
-        seed: of the folds.
-
-    Returns:
-        float64 [N, classes].
-    """
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-    from sklearn.model_selection import StratifiedKFold
-
-    folds = int(min(FOLDS, np.bincount(labels).min()))
-    answers = np.zeros((len(labels), int(labels.max()) + 1))
-    for learnt, held in StratifiedKFold(folds, shuffle=True, random_state=seed).split(features, labels):
-        mean, spread = features[learnt].mean(axis=0), features[learnt].std(axis=0)
-        scaled = (features - mean) / np.where(spread > 1e-6, spread, 1.0)
-        head = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of features that say nothing, which the shrinkage takes care of
-            head.fit(scaled[learnt], labels[learnt])
-            answers[held] = head.predict_proba(scaled[held])
-    return answers
-
-
 def neighbour_shares(features: Array, labels: Array, k: int = NEIGHBOURS) -> Array:
     """For each image the share of each class among its `k` nearest by cosine, itself left out, float64 [N, classes]."""
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
@@ -77,7 +48,7 @@ def neighbour_shares(features: Array, labels: Array, k: int = NEIGHBOURS) -> Arr
     return shares
 
 
-def label_suspects(features: Array, labels: Array, seed: int = 0) -> list[Suspect]:
+def label_suspects(features: Array, labels: Array, answers: Array) -> list[Suspect]:
     """The images whose label is probably wrong, surest first.
 
     As confident learning has it (Northcutt, Jiang and Chuang 2021), another class must reach the confidence that it
@@ -87,11 +58,10 @@ def label_suspects(features: Array, labels: Array, seed: int = 0) -> list[Suspec
     Args:
         features: float [N, features].
         labels: int [N], 0 to classes - 1.
-        seed: of the folds.
+        answers: float [N, classes], probabilities by a head that has not seen the image.
     """
     if len(np.unique(labels)) < 2 or np.bincount(labels).min() < 2:
         return []
-    answers = out_of_fold(features, labels, seed)
     shares = neighbour_shares(features, labels)
     usual = np.array([answers[labels == name, name].mean() for name in range(answers.shape[1])])
     found = []

@@ -22,7 +22,7 @@ import torch
 
 from finetune.errors import DivergedError
 from finetune.train.discriminant import Discriminant, Moments, Rows
-from finetune.train.folds import assign_folds
+from finetune.train.folds import assign_folds, same_things
 
 SHRINKAGES: Sequence[float] = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9)
 """Strengths that are tried; the first of equals is kept."""
@@ -110,6 +110,23 @@ def solve_head(
             best = found
     assert best is not None
     return best[1]
+
+
+def unseen_answers(features: np.ndarray, labels: np.ndarray, units: Sequence[object]) -> np.ndarray:
+    """For each image the probability of every class, by the head that images of other folds give.
+
+    Args:
+        features: float [N, D], of a frozen network.
+        labels: int64 [N], 0 to classes - 1.
+        units: of each image, what may not be on both sides of a fold.
+
+    Returns:
+        float64 [N, classes].
+    """
+    rows = np.ascontiguousarray(features, dtype=np.float32)
+    found = solve_head(rows, labels, same_things(units), (rows.shape[1],), classes=int(labels.max()) + 1)
+    chances: np.ndarray = torch.softmax(torch.from_numpy(found.logits).double(), dim=1).numpy()
+    return chances
 
 
 def _solve(

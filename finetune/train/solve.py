@@ -62,7 +62,7 @@ def solve_phase(network: Network, learner: PhaseLearner, data: PhaseData, tick: 
         found = solve_regression(features, labels, val_features, val.labels, widths, settings.class_weights)
         loss = _put(layer, found.weight, found.bias, features, labels)
         return SolvedPhase(loss, len(labels), None, [found.summary])
-    units = same_things([*train.hashes, *val.hashes] if refit else train.hashes)
+    units = same_things([*train.units, *val.units] if refit else train.units)
     rows = places
     if refit:
         features, labels = np.concatenate([features, val_features]), np.concatenate([labels, val.labels])

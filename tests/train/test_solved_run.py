@@ -19,6 +19,8 @@ from finetune.runs.reporter import Reporter
 from finetune.story.result import Run
 from finetune.story.resume import resume
 from finetune.story.run import run
+from finetune.train import head_solver
+from finetune.train.folds import assign_folds
 from tests import makers
 
 QUIET = Reporter(say=lambda text: None)
@@ -136,3 +138,28 @@ def test_one_image_in_a_class_is_enough_and_is_said(tmp_path: Path) -> None:
     done = run(recipe(split), out=tmp_path / "o", reporter=Reporter(say=said.append))
     assert json.loads((done / "run.json").read_text())["status"] == "finished"
     assert any("only one image of cat" in line for line in said)
+
+
+def test_a_group_is_in_one_fold_as_it_is_in_one_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight animals, three pictures each: no head answers for an animal that it has learned from."""
+    folder = makers.class_folders(tmp_path / "photos", {"ant": 12, "bee": 12})
+    for kind in ("ant", "bee"):
+        for place, path in enumerate(sorted((folder / kind).iterdir())):
+            path.rename(path.with_name(f"{kind}{place // 3}-shot{place:02}{path.suffix}"))
+    dealt: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def note(labels: np.ndarray, units: np.ndarray, folds: int, seed: int = 0) -> np.ndarray:
+        dealt.append((units, assign_folds(labels, units, folds, seed)))
+        return dealt[-1][1]
+
+    monkeypatch.setattr(head_solver, "assign_folds", note)
+    wanted = recipe(folder)
+    wanted["data"]["group"] = "([a-z]+[0-9]+)-shot"
+    done = run(wanted, out=tmp_path / "o", reporter=QUIET)
+    [(units, folds)] = dealt
+    animal = done.predictions["path"].str.extract(r"([a-z]+\d+)-shot")[0].to_numpy()
+    assert len(animal) == 24
+    assert len(set(folds)) > 2
+    for name in set(animal):
+        assert len(set(units[animal == name])) == len(set(folds[animal == name])) == 1
+    assert len(set(units)) == len(set(animal)) == 8
