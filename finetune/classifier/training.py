@@ -84,7 +84,8 @@ def require_learned(network: Network, plan: FreezePlan) -> None:
     count = len(random & {name for names in frozen.values() for name in names})
     raise ArtefactError(
         f"{network.source}: holds nothing for {count} tensors of layers that would stay frozen: {shown}",
-        f"let those layers learn (--unfreeze {hollow[0]}), give complete weights, or {allow}",
+        f"let those layers learn (--unfreeze {hollow[0]}; unfreeze=['head', {hollow[0]!r}] in a script), "
+        f"give complete weights, or {allow}",
     )
 
 

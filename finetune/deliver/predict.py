@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from finetune.data.find import find_images
 from finetune.data.given import Picture, as_list
 from finetune.data.walk import USUAL, Rules
-from finetune.files import read_json
+from finetune.files import read_json, visible
 from finetune.runs.names import RunNames
 
 if TYPE_CHECKING:
@@ -38,6 +38,14 @@ class Prediction:
     error: str | None = None
     abstained: bool = False
     neighbours: tuple[Neighbour, ...] = ()
+
+    def __repr__(self) -> str:
+        where = f"{visible(self.path)!r}, " if self.path else ""
+        if self.error is not None:
+            return f"Prediction({where}error: {visible(self.error)})"
+        label = "no label" if self.label is None else repr(visible(self.label))
+        sure = "" if self.confidence is None else f", {self.confidence:.4f}"
+        return f"Prediction({where}{label}{sure}{', abstained' if self.abstained else ''})"
 
     def top(self, k: int) -> list[tuple[str, float]]:
         """The `k` most probable classes with their probabilities, the first of equals first."""

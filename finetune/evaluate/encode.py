@@ -97,7 +97,7 @@ def _require_group(network: Network, layer: str | None) -> None:
     if layer is not None and layer not in network.groups:
         known = list(network.groups)
         raise UsageError(
-            f"--layer: {layer}: no such layer group{did_you_mean(layer, known)}",
+            f"layer: {layer}: no such layer group{did_you_mean(layer, known)}",
             f"the layer groups of {network.architecture} are {', '.join(known)}",
         )
 
@@ -119,8 +119,8 @@ def _split(
         return _by_cut(optimize_cut(found, module, example, fast) if fast else found)
     if behind != [HEAD]:
         raise UsageError(
-            f"--layer: {layer}: cannot be taken out of {network.architecture} ({found.where})",
-            "leave out --layer: what enters the head can be taken out of every network",
+            f"layer: {layer}: cannot be taken out of {network.architecture} ({found.where})",
+            "leave out layer: what enters the head can be taken out of every network",
         )
     return _by_hook(network, module)
 

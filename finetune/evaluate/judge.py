@@ -44,6 +44,9 @@ class Judgement:
     metrics: Metrics
     cautions: Sequence[str] = ()
 
+    def __repr__(self) -> str:
+        return f"Judgement({self.metrics!r}{f', cautions: {len(self.cautions)}' if self.cautions else ''})"
+
 
 def forward_of(network: Network, compute: Compute, images: int = 0) -> Callable[[torch.Tensor], torch.Tensor]:
     """The network in eval mode, from pixels, uint8 [N, H, W, C], to logits, float32 [N, classes].

@@ -58,6 +58,11 @@ class Metrics:
     per_class: pd.DataFrame
     confusion: np.ndarray
 
+    def __repr__(self) -> str:
+        figures = {"accuracy": self.accuracy, "macro F1": self.macro_f1, "loss": self.loss}
+        told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if value is not None)
+        return f"Metrics({self.n} images, {len(self.per_class)} classes{', ' if told else ''}{told})"
+
     @property
     def base_rate(self) -> float | None:
         """The accuracy of always answering the largest class."""

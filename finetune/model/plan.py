@@ -180,7 +180,7 @@ def _require_learning(thaw: Mapping[str, int], epochs: int) -> None:
         when = "nothing ever learns" if first >= epochs else f"nothing learns before epoch {first}"
         raise UsageError(
             f"model.unfreeze: with this plan {when}",
-            "let something learn from epoch 0, e.g. --unfreeze head, or -o 'model.unfreeze={head: 0}'",
+            "let something learn from epoch 0: model.unfreeze={head: 0} (unfreeze='head' in a script, --unfreeze head)",
         )
 
 

@@ -9,6 +9,8 @@ from safetensors.torch import save_file
 
 import finetune as ft
 from finetune.model.backbones import build
+from finetune.recipe.flags import with_unfreeze
+from finetune.recipe.load import from_mapping, resolve
 
 SMALL = {"size": 32}
 
@@ -52,5 +54,31 @@ def test_layers_that_the_file_lacks_must_learn(partial: Path) -> None:
 def test_the_remedy_that_is_given_is_accepted(partial: Path) -> None:
     with pytest.raises(ft.FinetuneError) as refused:
         classifier(partial, "head").plan()
-    pattern = refused.value.remedy.split("--unfreeze ")[1].split(")")[0]
+    pattern = refused.value.remedy.split("--unfreeze ")[1].split(";")[0]
     classifier(partial, ["head", pattern]).plan()
+
+
+@pytest.mark.parametrize(
+    ("has_weights", "flags", "learns"),
+    [
+        (False, [], {"all": 0}),
+        (False, ["layer4@1"], {"all": 0, "layer4": 1}),
+        (True, [], {"head": 0}),
+        (True, ["layer4@1"], {"head": 0, "layer4": 1}),
+    ],
+)
+def test_what_learns_by_default_hangs_on_whether_the_card_has_weights(
+    tmp_path: Path, has_weights: bool, flags: list[str], learns: dict[str, int]
+) -> None:
+    state = build("timm/test_resnet", ["a", "b"], weights="none").module.state_dict()
+    save_file({name: value.contiguous() for name, value in state.items()}, tmp_path / "whole.safetensors")
+    weights = "whole.safetensors" if has_weights else "none"
+    (tmp_path / "card.yaml").write_text(f"architecture: timm/test_resnet\nweights: {weights}\n")
+    values = {"data": {"folder": "photos"}, "model": {"backbone": "card.yaml", "preprocess": SMALL}}
+    recipe = with_unfreeze(resolve(from_mapping(values), tmp_path), flags)
+    made = ft.Classifier.from_recipe(recipe, ["a", "b"])
+    assert made.unfreeze == learns
+    plan = made.plan()
+    learning = plan.phases[0].learning
+    assert set(plan.groups["head"]) & learning
+    assert any(name.startswith("conv1") for name in learning) == (not has_weights)

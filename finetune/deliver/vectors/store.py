@@ -93,7 +93,7 @@ class VectorStore:
             raise ArtefactError(f"{visible(str(path))}: no vector store, but {what}", "name a new folder with --to")
         database = database or ("lancedb" if _has_lancedb() else "parquet")
         if database not in DATABASES:
-            raise UsageError(f"--database: {database}: unknown", f"choose {' or '.join(DATABASES)}")
+            raise UsageError(f"database: {database}: unknown", f"choose {' or '.join(DATABASES)}")
         if database == "lancedb" and not _has_lancedb():
             raise ResourceError(f"{path}: LanceDB is not installed", "pip install 'finetune-toolkit[search]'")
         write_record(folder, identity, model, database, complete=False)

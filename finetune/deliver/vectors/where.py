@@ -27,7 +27,7 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "<=": operator.le,
     ">=": operator.ge,
 }
-_REMEDY = "write COLUMN=VALUE or COLUMN!=VALUE, for example --where class=ship; confidence takes <, >, <= and >= too"
+_REMEDY = "write COLUMN=VALUE or COLUMN!=VALUE, for example class=ship; confidence takes <, >, <= and >= too"
 
 
 @dataclass(frozen=True)
@@ -66,22 +66,22 @@ def parse(texts: Sequence[str]) -> list[Condition]:
 def _parse(text: str, problems: list[str]) -> Condition | None:
     match = _SHAPE.fullmatch(text)
     if match is None:
-        problems.append(f"--where {text}: no comparison")
+        problems.append(f"where {text}: no comparison")
         return None
     column, sign, value = match["column"], match["sign"], match["value"]
     if column not in COLUMNS:
         near = did_you_mean(column, COLUMNS)
-        problems.append(f"--where {text}: no column {column!r}{near}; there are {', '.join(COLUMNS)}")
+        problems.append(f"where {text}: no column {column!r}{near}; there are {', '.join(COLUMNS)}")
         return None
     if column in TEXTS:
         if sign not in ("=", "!="):
-            problems.append(f"--where {text}: {column} is text, which takes = and !=")
+            problems.append(f"where {text}: {column} is text, which takes = and !=")
             return None
         return Condition(column, sign, value)
     try:
         return Condition(column, sign, float(value))
     except ValueError:
-        problems.append(f"--where {text}: {value!r} is no number")
+        problems.append(f"where {text}: {value!r} is no number")
         return None
 
 
@@ -105,6 +105,6 @@ def require_known(conditions: Sequence[Condition], table: pa.Table) -> None:
                 near = did_you_mean(str(condition.value), known)
                 listed = f"it has {', '.join(known[:20])}" if known else f"its images have no {condition.column}"
                 what = f"no image of the store has {condition.column} {condition.value!r}{near}"
-                problems.append(f"--where {condition.column}{condition.sign}{condition.value}: {what}; {listed}")
+                problems.append(f"where {condition.column}{condition.sign}{condition.value}: {what}; {listed}")
     if problems:
         raise UsageError(problems, "correct the value")
