@@ -9,6 +9,7 @@ from finetune.data.dataset import ImageSet
 from finetune.deliver.evaluate import own_images
 from finetune.deliver.export.publish import FORMATS, Export, export_network, require_formats
 from finetune.deliver.export.samples import Samples, drawn, from_files
+from finetune.deliver.export.to_int8 import Int8
 from finetune.deliver.opened import open_network, run_of
 from finetune.errors import DataError, FinetuneError, Stopped, UsageError, did_you_mean
 from finetune.model.network import Network
@@ -21,6 +22,8 @@ def export_run(
     formats: Sequence[str],
     out: Path | None = None,
     *,
+    int8: bool = False,
+    accept_loss: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Export]:
     """Export the network of a run in each format.
@@ -29,22 +32,27 @@ def export_run(
         run: a run folder or a model bundle.
         formats: of `FORMATS`.
         out: the folder of the export, or of several a folder above one for each; by default `RUN/export/FORMAT`.
+        int8: add an int8 network to onnx, calibrated on the run's training images and judged on its test images.
+        accept_loss: publish it even if it is much less accurate.
         say: told what is being done.
 
     Raises:
-        UsageError: no such run or format, or a folder with something else in it.
+        UsageError: no such run or format, or a folder with something else in it; int8 without onnx or without a run.
+        DataError: images for int8 that are gone or changed.
         ArtefactError: an export whose answers differ from those of `predict`; nothing is published then.
         ResourceError: packages that are not installed, no space.
     """
     _require_known(formats, "--to ")
+    _require_options(formats, int8, accept_loss)
     require_formats(formats)
     network, run = open_network(run), run_of(run)
     for note in network.notes:
         say(f"note: {note}")
     require_formats(formats, network)
+    quantise = _int8_of(run, network, accept_loss) if int8 else None
     place = _places(run, len(set(formats)), out)
     say("computing the answers that the exports must give")
-    return export_network(network, formats, place, samples_of(run, network, say), say=say)
+    return export_network(network, formats, place, samples_of(run, network, say), int8=quantise, say=say)
 
 
 def export_to(network: Network, folder: Path, to: str | Sequence[str], images: ImageSet | None = None) -> Path:
@@ -96,6 +104,28 @@ def _require_known(formats: Sequence[str], said: str) -> None:
     problems = [f"{said}{name}: no such format{did_you_mean(name, FORMATS)}" for name in formats if name not in FORMATS]
     if problems:
         raise UsageError(problems, f"the formats are {', '.join(FORMATS)}")
+
+
+def _require_options(formats: Sequence[str], int8: bool, accept_loss: bool) -> None:
+    if int8 and "onnx" not in formats:
+        raise UsageError(f"--int8: is made of the onnx export, not of {', '.join(formats)}", "add --to onnx")
+    if accept_loss and not int8:
+        raise UsageError("--accept-loss: only an int8 network loses accuracy", "add --int8, or leave it out")
+
+
+def _int8_of(run: Path, network: Network, accept_loss: bool) -> Int8:
+    """The run's training images, which calibrate, and its test images, which judge.
+
+    Raises:
+        UsageError: not a run folder. DataError: images that are gone, or none in the split.
+    """
+    try:
+        training, _ = own_images(run, "train", network)
+        judged, split = own_images(run, None, network)
+    except (UsageError, DataError) as error:
+        remedy = "name a run folder whose images are where its recipe says, or export without --int8"
+        raise type(error)(f"--int8 needs the run's images: {error.problems[0]}", remedy) from error
+    return Int8(training, judged, split, accept_loss)
 
 
 def samples_of(run: Path, network: Network, say: Callable[[str], None] = lambda text: None) -> Samples:

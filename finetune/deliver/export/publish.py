@@ -18,6 +18,7 @@ from finetune.deliver.export.latency import Runner, measure
 from finetune.deliver.export.parity import Parity, compare_answers, compare_logits, require
 from finetune.deliver.export.runtime import onnx_answer, onnx_runner, session, torch_answer, torch_runner
 from finetune.deliver.export.samples import Samples
+from finetune.deliver.export.to_int8 import Int8, Int8Loss, loss_of_int8, quantised, require_int8
 from finetune.deliver.export.to_onnx import classifier_onnx, metadata, network_onnx, plain_module, serialised
 from finetune.deliver.export.to_timm import load_timm, require_timm, write_timm
 from finetune.deliver.export.to_torch import PROGRAM, load_program, torch_program
@@ -30,6 +31,7 @@ Format = Literal["onnx", "torch", "timm"]
 FORMATS: tuple[Format, ...] = ("onnx", "torch", "timm")
 RECORD = "export.json"
 NETWORK, CLASSIFIER = "network.onnx", "classifier.onnx"
+NETWORK_INT8, CLASSIFIER_INT8 = "network-int8.onnx", "classifier-int8.onnx"
 
 
 @dataclass
@@ -41,12 +43,14 @@ class Export:
         folder: where it lies.
         parities: how its answers differ from the trained network's.
         record: what export.json says.
+        int8: what its int8 network loses; None without one.
     """
 
     format: str
     folder: Path
     parities: list[Parity]
     record: dict[str, Any] = field(default_factory=dict)
+    int8: Int8Loss | None = None
 
 
 def require_formats(formats: Sequence[str], network: Network | None = None) -> None:
@@ -67,6 +71,7 @@ def export_network(
     place: Callable[[str], Path],
     samples: Samples,
     *,
+    int8: Int8 | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Export]:
     """Export a network in every format, all or none.
@@ -76,11 +81,13 @@ def export_network(
         formats: of `FORMATS`.
         place: from a format to its folder: absent, empty, or an export of before, which is replaced.
         samples: on which parity is checked.
+        int8: adds an int8 network to onnx.
         say: told what is being done.
 
     Raises:
-        UsageError: a format or folder that cannot be. ArtefactError: an export that answers differently, which is then
-            not published; or one that the libraries cannot make. ResourceError: packages, disk.
+        UsageError: a format or folder that cannot be. ArtefactError: an export that answers differently, or in int8
+            worse, which is then not published; or one that the libraries cannot make. ResourceError: packages, disk.
+            DataError: images for int8 that are gone or changed.
     """
     formats = list(dict.fromkeys(formats))
     require_formats(formats, network)
@@ -97,11 +104,15 @@ def export_network(
             export, runner = _WRITERS[name](network, module, staged[name], samples)
             exports.append(export)
             runners |= runner
+            if int8 and name == "onnx":
+                say("quantising to int8")
+                runners |= _add_int8(network, export, int8, samples)
         require([parity for export in exports for parity in export.parities])
         say("measuring latency")
         rows = measure(runners, network.preprocess.example()[:1].contiguous().numpy())
         for export in exports:
-            _record(network, export, samples, [row for row in rows if row["program"] in ("PyTorch", export.format)])
+            programs = ("PyTorch", export.format, f"{export.format} int8")
+            _record(network, export, samples, [row for row in rows if row["program"] in programs])
         for export in exports:
             export.folder = places[export.format]
             replace_folder(staged.pop(export.format), export.folder)
@@ -145,6 +156,22 @@ def _write_onnx(network: Network, module: nn.Module, folder: Path, samples: Samp
     ]
     record = {"opset": OPSET, "notes": [note] if note else []}
     return Export("onnx", folder, parities, record), {"onnx": onnx_runner(bare)}
+
+
+def _add_int8(network: Network, export: Export, int8: Int8, samples: Samples) -> dict[str, Runner]:
+    """Write the int8 files beside the others, if they do not lose too much."""
+    plain = export.folder / NETWORK
+    found = quantised(plain, int8.calibration, network.preprocess)
+    whole = serialised(classifier_onnx(network, found))
+    bare = serialised(found, metadata(network))
+    export.int8 = loss_of_int8(plain.read_bytes(), bare, int8, network.preprocess)
+    require_int8(export.int8, int8.accept_loss)
+    write_atomic(export.folder / NETWORK_INT8, bare)
+    write_atomic(export.folder / CLASSIFIER_INT8, whole)
+    told = compare_answers(CLASSIFIER_INT8, samples, onnx_answer(session(whole))).as_dict()
+    del told["limit"]  # it has none: see `require_int8`
+    export.record["int8"] = {**export.int8.as_dict(), "accepted": int8.accept_loss, CLASSIFIER_INT8: told}
+    return {"onnx int8": onnx_runner(bare)}
 
 
 def _write_torch(network: Network, module: nn.Module, folder: Path, samples: Samples) -> Written:
