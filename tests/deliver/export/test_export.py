@@ -15,8 +15,10 @@ import onnx
 import pytest
 import timm
 import torch
+from click.testing import CliRunner
 
 import finetune as ft
+from finetune.cli.export import export
 from finetune.deliver.export.of_run import export_run
 from finetune.deliver.export.parity import compare_answers
 from finetune.deliver.export.publish import export_network
@@ -45,34 +47,11 @@ print(json.dumps(answers))
 """
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run on small pictures, one of them grey, one upright by its EXIF alone, one much larger."""
-    folder = tmp_path_factory.mktemp("export")
-    images = makers.class_folders(folder / "images", {name: 12 for name in CLASSES})
-    makers.put(images / "ant" / "grey.jpg", makers.encoded(makers.photo(7, 50, 70).convert("L")))
-    makers.put(images / "bee" / "large.jpg", makers.jpeg(8, 900, 700))
-    makers.put(images / "cat" / "clear.png", makers.encoded(makers.photo(9, 33, 90), "PNG"))
-    recipe = {
-        "data": {"folder": str(images), "split": {"val": 0.25, "test": 0.4}, "augment": "none"},
-        "model": {"backbone": "timm/test_resnet", "weights": "none", "preprocess": {"size": 48}},
-        "train": {"epochs": 1, "batch_size": 8, "precision": "fp32"},
-    }
-    return ft.run(recipe, out=folder / "run").path
-
-
-@pytest.fixture(scope="module")
-def exported(run: Path) -> dict[str, Path]:
-    """Format → folder of its export."""
-    return {export.format: export.folder for export in export_run(run, ("onnx", "torch", "timm"))}
-
-
 def metadata(path: Path) -> dict[str, str]:
     return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
 
 
-def test_every_format_says_what_it_is_and_that_it_was_tried(run: Path, exported: dict[str, Path]) -> None:
-    assert exported == {name: run / "export" / name for name in ("onnx", "torch", "timm")}
+def test_every_format_says_what_it_is_and_that_it_was_tried(exported: dict[str, Path]) -> None:
     for name, folder in exported.items():
         record = json.loads((folder / "export.json").read_text())
         assert record["format"] == name
@@ -87,7 +66,7 @@ def test_every_format_says_what_it_is_and_that_it_was_tried(run: Path, exported:
             assert parity["largest_difference"] <= parity["limit"]
         assert {(row["batch"], row["threads"]) for row in record["latency"]} == {(1, 1), (1, 2), (32, 1), (32, 2)}
         assert {row["program"] for row in record["latency"]} == {"PyTorch", name}
-    assert not [path for path in (run / "export").iterdir() if path.name.startswith(".")]
+        assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".")] == []
 
 
 def test_the_onnx_files_carry_their_classes_and_nothing_of_this_machine(exported: dict[str, Path]) -> None:
@@ -102,10 +81,10 @@ def test_the_onnx_files_carry_their_classes_and_nothing_of_this_machine(exported
         assert str(Path(torch.__file__).parent).encode() not in path.read_bytes()
 
 
-def test_onnx_runtime_alone_reproduces_the_run(run: Path, exported: dict[str, Path]) -> None:
+def test_onnx_runtime_alone_reproduces_the_run(run: Path, images: Path, exported: dict[str, Path]) -> None:
     with open(run / "report" / "predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    paths = {str(run.parent / "images" / row["path"]): row for row in rows}
+    paths = {str(images / row["path"]): row for row in rows}
     assert len(paths) > 10
     done = subprocess.run(
         [sys.executable, "-c", RUNTIME_ONLY, exported["onnx"] / "classifier.onnx", *paths],
@@ -167,21 +146,29 @@ def test_timm_cannot_take_what_it_does_not_know(tmp_path: Path) -> None:
     assert "--to onnx" in caught.value.remedy
 
 
-def test_the_command_prints_json_and_refuses_unknown_formats(run: Path, cli: Command, tmp_path: Path) -> None:
-    done = cli("export", run / "model", "--to", "timm", "--out", tmp_path / "out", "--json")  # a bundle, no images
-    assert done.rc == 0, done.err
-    exports = json.loads(done.out)["exports"]
+def test_a_bundle_without_images_is_tried_on_drawn_pictures(run: Path, tmp_path: Path) -> None:
+    options = ["--to", "timm", "--out", str(tmp_path / "out"), "--json"]
+    done = CliRunner().invoke(export, [str(run / "model"), *options], catch_exceptions=False)
+    assert done.exit_code == 0
+    exports = json.loads(done.stdout)["exports"]
     assert [(entry["format"], entry["folder"]) for entry in exports] == [("timm", str(tmp_path / "out"))]
     assert "drawn" in exports[0]["parity"]["timm"]["pictures"]
-    assert "no test images" in done.err
-    assert cli("export", run, "--to", "onix").rc == 2
-    assert cli("export", tmp_path / "nowhere").rc == 2
+    assert "no test images" in done.stderr
     assert np.isfinite(exports[0]["latency"][0]["ms"])
 
 
-def test_a_recipe_exports_at_the_end_and_a_script_whenever_it_likes(run: Path, tmp_path: Path) -> None:
+def test_the_command_refuses_what_cannot_be(run: Path, cli: Command, tmp_path: Path) -> None:
+    assert cli("export", run, "--to", "onix").rc == 2
+    assert cli("export", tmp_path / "nowhere").rc == 2
+    bundle = cli("export", run / "model", "--int8")
+    assert bundle.rc == 2
+    assert "--int8 needs the run's images" in bundle.err
+    assert "name a run folder" in bundle.err
+
+
+def test_a_recipe_exports_at_the_end_and_a_script_whenever_it_likes(images: Path, tmp_path: Path) -> None:
     recipe = {
-        "data": {"folder": str(run.parent / "images"), "split": {"val": 0.25, "test": 0.25}, "augment": "none"},
+        "data": {"folder": str(images), "split": {"val": 0.25, "test": 0.25}, "augment": "none"},
         "model": {"backbone": "timm/test_resnet", "weights": "none", "preprocess": {"size": 32}},
         "train": {"epochs": 1, "batch_size": 8, "precision": "fp32"},
         "export": ["timm"],
@@ -193,9 +180,9 @@ def test_a_recipe_exports_at_the_end_and_a_script_whenever_it_likes(run: Path, t
     assert (again / "config.json").read_bytes() == (done / "export" / "timm" / "config.json").read_bytes()
 
 
-def test_a_format_that_cannot_be_is_refused_before_anything_is_trained(run: Path, tmp_path: Path) -> None:
+def test_a_format_that_cannot_be_is_refused_before_anything_is_trained(images: Path, tmp_path: Path) -> None:
     recipe = {
-        "data": {"folder": str(run.parent / "images"), "augment": "none"},
+        "data": {"folder": str(images), "augment": "none"},
         "model": {"backbone": "small/mlp"},
         "export": ["timm"],
     }
