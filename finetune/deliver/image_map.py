@@ -19,7 +19,7 @@ from finetune.report.embedding_map import embedding_map
 from finetune.report.thumbnails import thumbnail
 
 MOST = 160
-"""Images on the map: each goes through the network once more, and takes 3 kB of the page."""
+"""Images on the map: each takes 3 kB of the page, and goes through the network once more if its vector is gone."""
 
 LEAST = 3
 """Fewer points are no map."""
@@ -38,10 +38,8 @@ def draw_map(network: Network, images: AnyImages, judgement: Judgement, compute:
     places = chosen(answers != judgement.labels, MOST)
     if len(places) < LEAST:
         return None
-    encoder = make_encoder(network, compute)
-    batches = [np.array(places[start : start + BATCH]) for start in range(0, len(places), BATCH)]
-    with compute.own_threads():
-        vectors = encoder.parts(infer(encoder.forward, images.batches(batches)))[0]
+    known = judgement.vectors
+    vectors = vectors_of(network, images, places, compute) if known is None else known[places]
     pictures = thumbnails_of(images, places)
     return embedding_map(
         vectors,
@@ -51,6 +49,14 @@ def draw_map(network: Network, images: AnyImages, judgement: Judgement, compute:
         network.classes,
         {row: pictures[place] for row, place in enumerate(places)},
     )
+
+
+def vectors_of(network: Network, images: AnyImages, places: Sequence[int], compute: Compute) -> np.ndarray:
+    """What the network makes of the images at these places, float32 [N, features], by running it on them."""
+    encoder = make_encoder(network, compute)
+    batches = [np.array(places[start : start + BATCH]) for start in range(0, len(places), BATCH)]
+    with compute.own_threads():
+        return encoder.parts(infer(encoder.forward, images.batches(batches)))[0]
 
 
 def chosen(wrong: np.ndarray, most: int) -> list[int]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from finetune.data.batches import AnyImages
 from finetune.device import Compute
+from finetune.evaluate.beside import vectors_beside
 from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import Metrics, judge, probabilities
 from finetune.model.network import Network
@@ -21,6 +22,8 @@ BATCH = 32
 MANY = 200
 """Images from which on tracing a network, some tenths of a second, is less than what folding saves."""
 
+KEPT = 2000
+"""Images up to which the vectors that the network has made of them are kept: 8 MB for each thousand numbers."""
 
 OUT_OF_FOLD = "out_of_fold"
 """The split of images that are answered by a head that has not learned from them, fold by fold."""
@@ -36,6 +39,7 @@ class Judgement:
         probabilities: float64 [N, classes].
         metrics: of these.
         cautions: what qualifies them, one sentence each.
+        vectors: float32 [N, features], what entered the head, where they are few and that was at hand.
     """
 
     paths: list[str]
@@ -43,6 +47,7 @@ class Judgement:
     probabilities: np.ndarray
     metrics: Metrics
     cautions: Sequence[str] = ()
+    vectors: np.ndarray | None = None
 
     def __repr__(self) -> str:
         return f"Judgement({self.metrics!r}{f', cautions: {len(self.cautions)}' if self.cautions else ''})"
@@ -91,11 +96,16 @@ def judge_images(
     Raises:
         DataError: an image is gone or has changed since the scan.
     """
+    vectors: np.ndarray | None = None
     if logits is None:
         batches = [np.arange(start, min(start + BATCH, len(images))) for start in range(0, len(images), BATCH)]
-        with compute.own_threads():
-            logits = infer(forward_of(network, compute, len(images)), images.batches(batches), tick)
-    return judge_logits(network, images.names, images.labels, logits, loss=loss)
+        run = forward_of(network, compute, len(images))
+        keep = len(images) <= KEPT and not network.more_heads
+        with compute.own_threads(), vectors_beside(network, keep) as found:
+            logits = infer(run, images.batches(batches), tick)
+        if sum(map(len, found)) == len(images):
+            vectors = np.concatenate(found)
+    return replace(judge_logits(network, images.names, images.labels, logits, loss=loss), vectors=vectors)
 
 
 def judge_logits(

@@ -74,6 +74,10 @@ class StagesHead(nn.Linear):
         stages = [values.pop(group) for group in self.widths]
         return super().forward(torch.cat([*stages, input], dim=1))
 
+    def joined(self, last: torch.Tensor) -> torch.Tensor:
+        """All that it reads, float [N, in_features], while it is about to be called with the last output."""
+        return torch.cat([*(self.taps.values[group] for group in self.widths), last], dim=1)
+
 
 def read_stages(network: Network, proven: bool = False) -> str:
     """Let the head of `network` read its stages as well; it begins with zeros for them.
