@@ -12,6 +12,7 @@ from finetune.data.dataset import Dataset, ImageSet
 from finetune.data.manifest import changes, write_manifest
 from finetune.data.samples.catalogue import is_drawn
 from finetune.deliver.card import Facts, write_card
+from finetune.deliver.heats import heats_of
 from finetune.deliver.image_map import draw_map, thumbnails_of
 from finetune.device import versions
 from finetune.errors import DataError
@@ -186,6 +187,7 @@ def publish_report(folder: RunFolder, trainer: Trainer, data: Dataset, judgement
         run=about,
         cautions=judgement.cautions,
         thumbnails=lambda places: thumbnails_of(pixels, places),
+        heats=lambda places: heats_of(network, pixels, judgement, places, trainer.compute.in_fp32()),
         passage=passage,
         map_of_images=image_map,
     )

@@ -13,7 +13,7 @@ from finetune.report import plots
 from finetune.report.charts import calibration_bins
 from finetune.report.faults import Faults
 from finetune.report.features import features_png
-from finetune.report.gallery import Picks, pick
+from finetune.report.gallery import HEATS, Picks, pick
 from finetune.report.learning import thaws
 from finetune.report.page import Context, render
 from finetune.runs.names import ReportNames
@@ -44,6 +44,7 @@ def write_report(
     run: Mapping[str, Any] | None = None,
     cautions: Sequence[str] = (),
     thumbnails: Callable[[Sequence[int]], Mapping[int, str]] | None = None,
+    heats: Callable[[Sequence[int]], Mapping[int, str]] | None = None,
     passage: Passage | None = None,
     map_of_images: Markup | None = None,
 ) -> list[str]:
@@ -63,6 +64,7 @@ def write_report(
             freeze_proof, temperature, threshold, folder, warnings, and data as `data_summary` gives it.
         cautions: what qualifies the figures, one sentence each.
         thumbnails: makes the pictures of so many images, by their places in the predictions, as `data:` addresses.
+        heats: the same, of what in them spoke for the answer.
         passage: of one picture through the network, to be shown.
         map_of_images: as `embedding_map` draws it.
 
@@ -80,15 +82,17 @@ def write_report(
     pictures = _pictures(metrics, predictions, classes, history, passage, faults)
     for name, png in pictures.items():
         write_atomic(folder / name, png)
-    picks, small = Picks(), {}
+    picks, small, hot = Picks(), {}, {}
     with faults.tolerate("pictures of single images"):
         picks = pick(predictions[1], predictions[2])
         small = dict(thumbnails(picks.pictured())) if thumbnails else {}
+    with faults.tolerate("what spoke for the mistakes"):
+        hot = dict(heats(picks.mistakes[:HEATS])) if heats else {}
     with faults.tolerate(paths.page.name):
         about = {**(run or {})}
         about["warnings"] = [*(about.get("warnings") or ()), *faults.lines]
         parts = (split, selected_on, summary, metrics.confusion, predictions, history, plan, about, pictures, picks)
-        write_text(paths.page, render(Context(*parts, small, map_of_images), faults))
+        write_text(paths.page, render(Context(*parts, small, hot, map_of_images), faults))
     return faults.lines
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MISTAKES, UNSURE, PER_CELL, CELLS = 16, 8, 6, 150
 """Pictures of each kind at most; cells of the confusion matrix whose images are listed."""
+HEATS = 12
+"""Mistakes beside which the page shows what spoke for the answer: each takes a pass and its gradient, and 3 kB."""
 PICTURES = 160
 """Pictures of a page at most: some 3 kB each, and each is decoded once more."""
 VERY_SURE = 0.95
@@ -71,20 +73,25 @@ def pick(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> Picks
 
 
 def gallery(
-    picks: Picks, predictions: Predictions, classes: Sequence[str], thumbnails: Mapping[int, str]
+    picks: Picks,
+    predictions: Predictions,
+    classes: Sequence[str],
+    thumbnails: Mapping[int, str],
+    heats: Mapping[int, str],
 ) -> dict[str, Any]:
-    """The chosen images as the template wants them: path, truth, answer, confidence, picture.
+    """The chosen images as the template wants them: path, truth, answer, confidence, picture, heat.
 
     Args:
         picks: which.
         predictions: all.
         classes: their names.
         thumbnails: place → `data:` address, of those that have a picture.
+        heats: the same, of what in the picture spoke for the answer; shown with the surest mistakes.
     """
     paths, labels, probabilities = predictions
     predicted = predict(probabilities)
 
-    def shown(place: int) -> dict[str, Any]:
+    def shown(place: int, heat: str = "") -> dict[str, Any]:
         own, answer = int(labels[place]), int(predicted[place])
         return {
             "path": str(paths[place]),
@@ -92,6 +99,7 @@ def gallery(
             "predicted": classes[answer],
             "sure": float(probabilities[place, answer]),
             "picture": thumbnails.get(place, ""),
+            "heat": heat,
         }
 
     cells = [
@@ -105,7 +113,8 @@ def gallery(
         }
         for (truth, answer), places in picks.cells.items()
     ]
-    return {"mistakes": [*map(shown, picks.mistakes)], "unsure": [*map(shown, picks.unsure)], "cells": cells}
+    mistakes = [shown(place, heats.get(place, "")) for place in picks.mistakes]
+    return {"mistakes": mistakes, "unsure": [*map(shown, picks.unsure)], "cells": cells}
 
 
 def cell_id(truth: int, answer: int) -> str:

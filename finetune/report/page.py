@@ -52,6 +52,7 @@ class Context:
         pictures: file name → PNG bytes, for what is shown as a picture.
         picks: the images that are shown.
         thumbnails: place in the predictions → `data:` address of a picture.
+        heats: the same, of what in the picture spoke for the answer.
         map_of_images: as `embedding_map` draws it.
     """
 
@@ -66,6 +67,7 @@ class Context:
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     picks: Picks | None = None
     thumbnails: Mapping[int, str] = field(default_factory=dict)
+    heats: Mapping[int, str] = field(default_factory=dict)
     map_of_images: Markup | None = None
 
     @property
@@ -113,7 +115,7 @@ def _evidence(context: Context, run: Mapping[str, Any], faults: Faults) -> dict[
     rows, data = context.metrics["per_class"], run.get("data") or {}
     part = partial(_part, faults)
     picks = context.picks or part("which images to show", Picks(), pick, labels, probabilities)
-    images = (picks, context.predictions, context.classes, context.thumbnails)
+    images = (picks, context.predictions, context.classes, context.thumbnails, context.heats)
     shown = part("the images", {"mistakes": [], "unsure": [], "cells": []}, gallery, *images)
     sure = part("confidence", {}, confidence, labels, probabilities, run)
     curves = part("over- and underfitting", "", fitting, context.history, run)

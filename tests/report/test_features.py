@@ -96,8 +96,8 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-def test_the_norms_come_in_forward_order_without_what_never_learnt() -> None:
-    assert series(ROWS) == {"fc2": [(1, 2e-7), (2, 1e-7)], "head": [(0, 2.0), (1, 1.0), (2, 1.0)]}
+def test_the_norms_come_in_forward_order_by_epochs_from_1_without_what_never_learnt() -> None:
+    assert series(ROWS) == {"fc2": [(2, 2e-7), (3, 1e-7)], "head": [(1, 2.0), (2, 1.0), (3, 1.0)]}
     assert comparison(ROWS) == "In the last epoch, that of fc2 was 1/10,000,000 of that of head."
 
 

@@ -1,0 +1,45 @@
+"""What spoke for the answers that a report shows: a small picture of the heat for each, where the network has any."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from finetune.data.batches import AnyImages
+from finetune.device import Compute
+from finetune.evaluate.attribution import explain_pixels
+from finetune.evaluate.judge import Judgement
+from finetune.evaluate.metrics import predict
+from finetune.model.network import Network
+from finetune.report.heat import overlay_jpeg
+from finetune.report.thumbnails import SIDE, data_address
+
+
+def heats_of(
+    network: Network, images: AnyImages, judgement: Judgement, places: Sequence[int], compute: Compute
+) -> dict[int, str]:
+    """Grad-CAM of the images at these places for the class that they were given, as `data:` addresses.
+
+    Occlusion would take some hundred passes an image, too many for a report: without a layer that tells places apart
+    there are none.
+
+    Args:
+        network: with its classes.
+        images: that were judged.
+        judgement: of them; answers out of fold are explained by the network that learnt from all folds.
+        places: in the judgement.
+        compute: where.
+    """
+    answers = predict(judgement.probabilities)
+    found: dict[int, str] = {}
+    with contextlib.closing(images.batches([np.array([place]) for place in places])) as shown:
+        for indices, pixels in shown:
+            place = int(indices[0])
+            label = network.classes[int(answers[place])]
+            explanation = explain_pixels(network, pixels[0].numpy(), compute, label=label, method="gradcam")
+            if explanation is None:
+                break
+            found[place] = data_address(overlay_jpeg(explanation, SIDE))
+    return found
