@@ -19,6 +19,7 @@ from finetune.errors import DataError
 from finetune.evaluate.activations import example
 from finetune.evaluate.coverage import TARGET
 from finetune.evaluate.judge import OUT_OF_FOLD, Judgement
+from finetune.evaluate.learning_curve import learning_curve
 from finetune.model.bundle import save_bundle
 from finetune.model.freeze import freeze_hashes, freeze_proof
 from finetune.model.network import Network
@@ -175,6 +176,9 @@ def publish_report(folder: RunFolder, trainer: Trainer, data: Dataset, judgement
     image_map = None
     with faults.tolerate("the map of the images"):
         image_map = draw_map(network, pixels, judgement, trainer.compute.in_fp32())
+    curve = None
+    with faults.tolerate("the learning curve"):
+        curve = _learning_curve(trainer)
     faults.lines += write_report(
         folder.names.report.folder,
         split=split,
@@ -190,11 +194,21 @@ def publish_report(folder: RunFolder, trainer: Trainer, data: Dataset, judgement
         heats=lambda places: heats_of(network, pixels, judgement, places, trainer.compute.in_fp32()),
         passage=passage,
         map_of_images=image_map,
+        learning_curve=curve,
     )
     with faults.tolerate("the model card"):
         publish_card(folder, trainer, data, metrics.as_dict(split))
     folder.warn(*faults.lines)
     return faults.lines
+
+
+def _learning_curve(trainer: Trainer) -> dict[str, Any] | None:
+    """How good the head is by the number of images it learns from; None where there is no curve."""
+    found = trainer.out_of_fold
+    if found is None or found.by_size is None:
+        return None
+    labels = np.concatenate([trainer.train.labels, trainer.val.labels])
+    return learning_curve(labels, found.sizes, found.by_size, trainer.network.classes)
 
 
 def publish_card(folder: RunFolder, trainer: Trainer, data: Dataset, metrics: Mapping[str, Any]) -> None:

@@ -146,6 +146,29 @@ def coverage(
     return _svg(label, height, parts)
 
 
+def sizes(label: str, points: Sequence[tuple[float, float, float, float]]) -> Markup:
+    """Accuracy by the number of images learnt from.
+
+    Args:
+        label: what a screen reader says of the picture.
+        points: (images, accuracy, low, high), rising; the last is a forecast.
+    """
+    height, left, right, top, bottom = 250.0, 44.0, 400.0, 10.0, 214.0
+    marks = [value for value in ticks(min(low for _, _, low, _ in points), 1.0) if value <= 1.0]
+    across, up = Scale(0, points[-1][0], left, right), Scale(marks[0], 1.0, bottom, top)
+    parts = [_rule(left, right, up(value), text) for value, text in zip(marks, tick_labels(marks), strict=True)]
+    places = [(across(images), up(value)) for images, value, _, _ in points]
+    for dashed, some in (("curve a", places[:-1]), ("ideal", places[-2:])):
+        path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in some)
+        parts.append(Markup('<path fill="none" class="{}" d="{}"/>').format(dashed, path))
+    for (images, _, low, high), (x, y) in zip(points, places, strict=True):
+        parts.append(_line(x, up(low), x, up(high), "whisker"))
+        style = "ring" if images == points[-1][0] else "dot-a"
+        parts.append(Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="4.5"/>').format(style, x, y))
+        parts.append(_text(x, bottom + 17, f"{images:,.0f}", "middle"))
+    return _svg(label, height, parts)
+
+
 def _curve(line: Line, across: Scale, up: Scale) -> list[Markup]:
     """The stretches of finite values as polylines, and a dot a point where there is room for dots."""
     path, pen = [], "M"

@@ -47,6 +47,7 @@ def write_report(
     heats: Callable[[Sequence[int]], Mapping[int, str]] | None = None,
     passage: Passage | None = None,
     map_of_images: Markup | None = None,
+    learning_curve: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Write `metrics.json`, `per_class.csv`, `confusion.csv`, `predictions.csv`, the pictures and `report.html`.
 
@@ -67,6 +68,7 @@ def write_report(
         heats: the same, of what in them spoke for the answer.
         passage: of one picture through the network, to be shown.
         map_of_images: as `embedding_map` draws it.
+        learning_curve: how good fewer images make it, as `evaluate.learning_curve` gives it; goes into `metrics.json`.
 
     Returns:
         What could not be made, one line each; everything else is there. Empty as a rule.
@@ -76,6 +78,8 @@ def write_report(
     """
     paths, faults = ReportNames(folder), Faults()
     summary = {**metrics.as_dict(split), "cautions": list(cautions)}
+    if learning_curve is not None:
+        summary["learning_curve"] = dict(learning_curve)
     for path, write in _tables(paths, summary, metrics, predictions, classes).items():
         with faults.tolerate(path.name):
             write()

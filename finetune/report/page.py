@@ -18,6 +18,7 @@ from finetune.report.gallery import Picks, Predictions, gallery, heat_map, pick
 from finetune.report.html import render_page
 from finetune.report.learning import History, Plan, fitting, learning
 from finetune.report.plan_view import data_rows, plan_rows
+from finetune.report.sizes import by_size
 from finetune.report.tables import TOO_FEW, worst_first
 from finetune.report.worries import worries
 
@@ -120,6 +121,7 @@ def _evidence(context: Context, run: Mapping[str, Any], faults: Faults) -> dict[
     sure = part("confidence", {}, confidence, labels, probabilities, run)
     curves = part("over- and underfitting", "", fitting, context.history, run)
     unsound = part("calibration", "", overconfidence, sure) if sure else ""
+    by_images = context.metrics.get("learning_curve")
     few = len(rows) <= HEAT_MAP_UP_TO
     return {
         "sentences": part("the verdict", [""], words.verdict, context.metrics, context.confusion, context.selected_on),
@@ -129,6 +131,7 @@ def _evidence(context: Context, run: Mapping[str, Any], faults: Faults) -> dict[
         "heat": part("the confusion matrix", [], heat_map, context.confusion, rows, picks) if few else [],
         "shown": shown,
         "confidence": sure,
+        "sizes": part("the curve by number of images", {}, by_size, by_images) if by_images else {},
         "learning": part("the curves", {}, learning, context.history, context.plan, run),
     }
 

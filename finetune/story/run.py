@@ -275,7 +275,7 @@ def judge(recipe: Recipe, trainer: Trainer, data: Dataset, reporter: Reporter) -
     if split == "val" and trainer.out_of_fold is not None:
         split, part = OUT_OF_FOLD, images_of(data, OUT_OF_FOLD)
         paths = [str(path) for path in part.table["path"]]
-        judged = judge_logits(network, paths, part.labels, trainer.out_of_fold, loss=network.loss)
+        judged = judge_logits(network, paths, part.labels, trainer.out_of_fold.logits, loss=network.loss)
         return replace(judged, cautions=cautions(data.table, split)), split
     # of validation, the pictures are decoded already, and perhaps the work of the frozen layers is done
     images = trainer.val if split == "val" else load_images(part, network.preprocess, recipe.data.workers)

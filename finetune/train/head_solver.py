@@ -149,16 +149,8 @@ def _solve(
     tick()
     loss, shrinkage, sharpness = np.inf, BLIND, 1.0
     if len(places) > 1 and known.any():
-        step = -(-int(known.sum()) // SEARCHED)
-        seen = np.zeros(len(labels), dtype=bool)
-        seen[np.flatnonzero(known)[::step]] = True
-        for strength in SHRINKAGES:
-            logits = _answers(rows, [(found, some[seen[some]]) for found, some in held_out], strength, len(labels))
-            value, factor = _sharpest(logits[torch.from_numpy(seen)], labels[seen], weights)
-            if value < loss:
-                loss, shrinkage, sharpness = value, strength, factor
-            tick()
-    logits = sharpness * _answers(rows, held_out if len(places) > 1 else [], shrinkage, len(labels))
+        loss, shrinkage, sharpness = best_shrinkage(rows, held_out, labels, known, weights, SHRINKAGES, tick)
+    logits = sharpness * held_out_answers(rows, held_out if len(places) > 1 else [], shrinkage, len(labels))
     weight, bias = rows.head(*(sharpness * part for part in Discriminant(whole).head(shrinkage)))
     plain = float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)))
     solved = Solved(
@@ -175,6 +167,39 @@ def _solve(
     return loss, solved
 
 
+def best_shrinkage(
+    rows: Rows,
+    held_out: Sequence[tuple[Discriminant, np.ndarray]],
+    labels: np.ndarray,
+    known: np.ndarray,
+    weights: np.ndarray,
+    strengths: Sequence[float],
+    tick: Callable[[], None],
+) -> tuple[float, float, float]:
+    """The lowest smoothed log-loss of the answers out of fold, the shrinkage and the sharpness that give it.
+
+    Args:
+        rows: all of them.
+        held_out: for each fold, what the others give, and the places of its own rows, int64.
+        labels: int64 [N].
+        known: bool [N], the rows that have a say.
+        weights: of the classes, float64 [K].
+        strengths: of which one is taken, the first of equals.
+        tick: called after each; may raise to stop.
+    """
+    loss, shrinkage, sharpness = np.inf, BLIND, 1.0
+    step = -(-int(known.sum()) // SEARCHED)
+    seen = np.zeros(len(labels), dtype=bool)
+    seen[np.flatnonzero(known)[::step]] = True
+    for strength in strengths:
+        logits = held_out_answers(rows, [(found, some[seen[some]]) for found, some in held_out], strength, len(labels))
+        value, factor = _sharpest(logits[torch.from_numpy(seen)], labels[seen], weights)
+        if value < loss:
+            loss, shrinkage, sharpness = value, strength, factor
+        tick()
+    return loss, shrinkage, sharpness
+
+
 def _sum(moments: Sequence[Moments]) -> Moments:
     return Moments(
         sum((one.counts for one in moments), start=torch.zeros_like(moments[0].counts)),
@@ -184,7 +209,7 @@ def _sum(moments: Sequence[Moments]) -> Moments:
     )
 
 
-def _answers(
+def held_out_answers(
     rows: Rows, held_out: Sequence[tuple[Discriminant, np.ndarray]], shrinkage: float, count: int
 ) -> torch.Tensor:
     """Logits of the rows of each fold by the head that the others give, float64 [N, K]; 0 for rows that are in none."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +14,11 @@ from finetune.model.network import Network
 from finetune.model.stages import StagesHead
 from finetune.train.folds import same_things
 from finetune.train.head_solver import FEW, Solved, solve_head
+from finetune.train.out_of_fold import OutOfFold
 from finetune.train.phase import PhaseLearner
 from finetune.train.phase_data import PhaseData
 from finetune.train.regression import solve_regression
+from finetune.train.smaller_sets import BySize, answers_by_size, unsuitable
 from finetune.train.solvable import linear_layer
 
 
@@ -28,14 +29,14 @@ class SolvedPhase:
     Attributes:
         train_loss: mean loss of the images that it learned from.
         images: how many those are, a view counted as one.
-        logits: float32 [N, classes], out of fold, of the training images and then of those of validation; None where
-            it learned from training images only, so that those of validation can be answered by the head itself.
+        out_of_fold: answers to the training images and then to those of validation; None where it learned from
+            training images only, so that those of validation can be answered by the head itself.
         said: lines for people.
     """
 
     train_loss: float
     images: int
-    logits: np.ndarray | None
+    out_of_fold: OutOfFold | None
     said: list[str]
 
 
@@ -78,19 +79,22 @@ def solve_phase(network: Network, learner: PhaseLearner, data: PhaseData, tick: 
         tick=tick,
     )
     loss = _put(layer, solved.weight, solved.bias, features, labels)
-    logits = _per_image(solved.logits, rows, len(units)) if refit else None
-    return SolvedPhase(loss, len(labels), logits, list(_told(solved, classes, layer, refit)))
+    said = list(_told(solved, classes, layer, refit))
+    if not refit:
+        return SolvedPhase(loss, len(labels), None, said)
+    by_size: BySize = ([], [])
+    if problem := unsuitable(features, units, len(classes)):
+        said.append(problem)
+    else:
+        read = widths if solved.features == features.shape[1] else widths[-1:]
+        by_size = answers_by_size(features, labels, units, rows, read, solved, settings.class_weights, tick)
+    return SolvedPhase(loss, len(labels), _out_of_fold(solved, rows, len(units), by_size), said)
 
 
-def out_of_fold_entry(logits: np.ndarray | None) -> dict[str, torch.Tensor]:
-    """What a checkpoint holds of the answers out of fold."""
-    return {} if logits is None else {"out_of_fold": torch.from_numpy(logits)}
-
-
-def out_of_fold_of(checkpoint: Mapping[str, Any]) -> np.ndarray | None:
-    """The answers out of fold that a checkpoint holds, float32 [N, classes], if any."""
-    logits = checkpoint.get("out_of_fold")
-    return None if logits is None else np.asarray(logits)
+def _out_of_fold(solved: Solved, rows: np.ndarray, images: int, by_size: BySize) -> OutOfFold:
+    """The answers of an image are the mean over its views."""
+    named = [_per_image(some, rows, images).argmax(axis=1) for some in by_size[1]]
+    return OutOfFold(_per_image(solved.logits, rows, images), by_size[0], np.stack(named) if named else None)
 
 
 def _put(layer: nn.Linear, weight: torch.Tensor, bias: torch.Tensor, features: np.ndarray, labels: np.ndarray) -> float:

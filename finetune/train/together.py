@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
 
 from finetune.distributed.ranks import here
 from finetune.evaluate.loop import infer
 from finetune.model.network import Network
 from finetune.speed.api import constant_weights
+from finetune.train.out_of_fold import OutOfFold, entries, of_checkpoint
 from finetune.train.phase import PhaseLearner
 from finetune.train.phase_data import PhaseData
 from finetune.train.solve import solve_phase
@@ -30,7 +30,7 @@ def validate(
     network: Network,
     learner: PhaseLearner,
     data: PhaseData,
-    out_of_fold: np.ndarray | None,
+    out_of_fold: OutOfFold | None,
     tick: Callable[..., None],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logits, float32 [N, classes], and labels, int64 [N], to judge the weights as they are; on every rank.
@@ -40,7 +40,7 @@ def validate(
     """
     val = data.val.source.images
     if out_of_fold is not None:
-        return out_of_fold, np.concatenate([data.train.source.images.labels, val.labels])
+        return out_of_fold.logits, np.concatenate([data.train.source.images.labels, val.labels])
     module = network.module.eval()
     ranks, images = here(), len(val)
     ranks.copy_from_main(list(module.buffers()))  # statistics of BatchNorm differ between ranks where they learn
@@ -52,7 +52,7 @@ def validate(
 
 def solve_together(
     network: Network, learner: PhaseLearner, data: PhaseData, say: Callable[[str], None], tick: Callable[[], None]
-) -> tuple[float, int, np.ndarray | None]:
+) -> tuple[float, int, OutOfFold | None]:
     """Put the optimum into the head, on every rank; rank 0 finds it.
 
     Args:
@@ -65,12 +65,12 @@ def solve_together(
     Returns:
         The mean training loss, the number of images that it is of, and the answers out of fold (see `SolvedPhase`).
     """
-    loss, images, logits = 0.0, 0, None
+    loss, images, answers = 0.0, 0, None
     if here().main:
         found = solve_phase(network, learner, data, tick if here().alone else lambda: None)
         say("\n".join(found.said))
         loss, images = found.train_loss, found.images
-        logits = None if found.logits is None else torch.from_numpy(found.logits)
+        answers = entries(found.out_of_fold)
     here().copy_from_main(list(network.module.parameters()))
-    loss, images, logits = here().send((loss, images, logits))
-    return float(loss), int(images), None if logits is None else logits.numpy()
+    loss, images, answers = here().send((loss, images, answers))
+    return float(loss), int(images), of_checkpoint(answers or {})

@@ -33,11 +33,11 @@ from finetune.train.cache_decision import PhaseDecision, decide_phase
 from finetune.train.cache_plan import CachePlan
 from finetune.train.cache_stats import CacheStats
 from finetune.train.gradients import gradient_columns
+from finetune.train.out_of_fold import OutOfFold, entries, of_checkpoint
 from finetune.train.phase import PhaseLearner
 from finetune.train.phase_data import PhaseData, Stream
 from finetune.train.saver import Saver, checkpoint_of
 from finetune.train.solvable import require_solvable
-from finetune.train.solve import out_of_fold_entry, out_of_fold_of
 from finetune.train.state import Position, Settings, step_batches
 from finetune.train.together import fill_cache, solve_together, validate
 
@@ -96,7 +96,7 @@ class Trainer:
         self._labels = train.labels
         self._saver = Saver(checkpoints, settings)
         self._signum: int | None = None
-        self.out_of_fold: np.ndarray | None = None
+        self.out_of_fold: OutOfFold | None = None
         require_solvable(self.module, plan.phases, settings)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -262,7 +262,7 @@ class Trainer:
         learner, position = self.learner, self.position
         if learner is None:
             return None
-        extra = {"kept": self.data.decision.cached(), **out_of_fold_entry(self.out_of_fold), **self.extra}
+        extra = {"kept": self.data.decision.cached(), **entries(self.out_of_fold), **self.extra}
         content = checkpoint_of(self.module, learner, position, extra)
         return self._saver.save(content, position.step, best=best, numbered=numbered)
 
@@ -276,7 +276,7 @@ class Trainer:
         """
         self.module.load_state_dict(checkpoint["model_state_dict"])
         self.position = Position(**checkpoint["position"])
-        self.out_of_fold = out_of_fold_of(checkpoint)
+        self.out_of_fold = of_checkpoint(checkpoint)
         self._saver.note(self.position.step)
         if self.position.epoch < self.plan.epochs:
             with own_randomness():

@@ -64,6 +64,18 @@ def test_without_test_images_the_figures_are_those_out_of_fold(whole: Run) -> No
     assert float(whole.history["val_macro_f1"].iloc[0]) == pytest.approx(metrics["macro_f1"], abs=1e-6)
 
 
+def test_the_learning_curve_ends_at_the_figures_out_of_fold_and_the_page_shows_it(whole: Run) -> None:
+    curve = whole.metrics["learning_curve"]
+    last = curve["points"][-1]
+    assert [point["images"] for point in curve["points"]] == sorted({point["images"] for point in curve["points"]})
+    assert len(curve["points"]) == 4
+    assert last["images"] == 22  # of 24, as in every fold of ten
+    assert last["accuracy"] == pytest.approx(whole.metrics["accuracy"], abs=1e-12)
+    assert last["macro_f1"] == pytest.approx(whole.metrics["macro_f1"], abs=1e-12)
+    assert last["macro_f1_ci95"] == pytest.approx(whole.metrics["macro_f1_ci95"], abs=1e-12)
+    assert "Would more images help?" in (whole / "report" / "report.html").read_text()
+
+
 def test_evaluate_repeats_them_without_looking_at_an_image(whole: Run) -> None:
     judgement, split = evaluate(whole, reporter=QUIET)
     assert split == "out_of_fold"

@@ -1,0 +1,44 @@
+"""What heads answered that had not learnt from the images in question, and how that goes into a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """The answers of a solved head to the training images and then those of validation, out of fold.
+
+    Attributes:
+        logits: float32 [N, classes].
+        sizes: how many images the heads behind each row of `by_size` learnt from, rising; empty without such heads.
+        by_size: int64 [len(sizes), N], the class that each image was given; the last row is that of `logits`.
+    """
+
+    logits: np.ndarray
+    sizes: Sequence[int] = ()
+    by_size: np.ndarray | None = None
+
+
+def entries(found: OutOfFold | None) -> dict[str, Any]:
+    """What a checkpoint holds of them."""
+    if found is None:
+        return {}
+    held: dict[str, Any] = {"out_of_fold": torch.from_numpy(found.logits)}
+    if found.by_size is not None:
+        held["learning_curve"] = {"sizes": list(found.sizes), "answers": torch.from_numpy(found.by_size)}
+    return held
+
+
+def of_checkpoint(checkpoint: Mapping[str, Any]) -> OutOfFold | None:
+    """The answers that a checkpoint holds, if any."""
+    if (logits := checkpoint.get("out_of_fold")) is None:
+        return None
+    if (curve := checkpoint.get("learning_curve")) is None:
+        return OutOfFold(np.asarray(logits))
+    return OutOfFold(np.asarray(logits), curve["sizes"], np.asarray(curve["answers"]))
