@@ -10,6 +10,7 @@ from finetune.cli.options import device, json_flag, precision, print_json, run_a
 from finetune.cli.progress import reporting
 from finetune.cli.signals import stop_on_signals
 from finetune.files import visible
+from finetune.model.hub import shown
 
 
 @click.command()
@@ -23,7 +24,7 @@ def evaluate(
     run: Path, folder: Path | None, split: str | None, device: str | None, precision: str, as_json: bool
 ) -> None:
     """Judge the network of RUN on its own test images, or on FOLDER (one folder per class, matched by name)."""
-    say_first(f"evaluating {visible(str(run))}")
+    say_first(f"evaluating {visible(shown(run))}")
     from finetune.deliver.evaluate import evaluate as do
     from finetune.report.tables import per_class_text
 
@@ -32,6 +33,6 @@ def evaluate(
             run, folder, split=split, device=device or "auto", precision=precision, reporter=reporter
         )
     if as_json:
-        print_json({"run": str(run), **judgement.metrics.as_dict(judged), "cautions": judgement.cautions})
+        print_json({"run": shown(run), **judgement.metrics.as_dict(judged), "cautions": judgement.cautions})
         return
     click.echo(per_class_text(judgement.metrics, split=judged, cautions=judgement.cautions))

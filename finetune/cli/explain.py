@@ -9,6 +9,7 @@ import click
 
 from finetune.cli.options import device, json_flag, print_json, run_argument, say_first
 from finetune.files import visible
+from finetune.model.hub import shown
 
 if TYPE_CHECKING:
     from finetune.evaluate.attribution import Method
@@ -58,4 +59,4 @@ def explain(
         if not as_json:
             click.echo(f"{visible(str(file))}  {visible(found.label)} {found.confidence:.4f}  {visible(str(place))}")
     if as_json:
-        print_json({"run": str(run), "explanations": rows})
+        print_json({"run": shown(run), "explanations": rows})

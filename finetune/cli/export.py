@@ -8,6 +8,7 @@ import click
 
 from finetune.cli.options import json_flag, print_json, run_argument, say_first
 from finetune.files import visible
+from finetune.model.hub import shown
 
 FORMATS = ("onnx", "torch", "timm")
 
@@ -48,7 +49,7 @@ def export(run: Path, formats: tuple[str, ...], out: Path | None, int8: bool, ac
         say=lambda text: click.echo(text, err=True),
     )
     if as_json:
-        print_json({"run": str(run), "exports": [{"folder": str(one.folder), **one.record} for one in found]})
+        print_json({"run": shown(run), "exports": [{"folder": str(one.folder), **one.record} for one in found]})
         return
     for one in found:
         click.echo(f"{visible(str(one.folder))}")

@@ -8,6 +8,7 @@ import click
 
 from finetune.cli.options import device, json_flag, open_run_network, print_json, run_argument
 from finetune.files import visible
+from finetune.model.hub import shown
 
 
 @click.command()
@@ -36,7 +37,7 @@ def features(run: Path, image: Path, out: Path, force: bool, device: str | None,
     label, confidence = passage.classes[best], float(passage.probabilities[best])
     if as_json:
         found = {"label": label, "confidence": confidence, "groups": rows}
-        print_json({"run": str(run), "image": str(image), "picture": str(out), **found})
+        print_json({"run": shown(run), "image": str(image), "picture": str(out), **found})
         return
     keys = ("min", "max", "mean", "zeros")
     cells = [[row["group"], "×".join(map(str, row["shape"])), *(f"{row[key]:.3g}" for key in keys)] for row in rows]

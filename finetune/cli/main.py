@@ -35,6 +35,7 @@ SUMMARIES = {
     "compare": "Tell whether one run is better than another, or chance is.",
     "predict": "Label images.",
     "export": "Write a run's network for other programs, checked against predict.",
+    "push": "Put a run's model on the Hugging Face hub.",
     "features": "Draw what each layer makes of an image.",
     "serve": "Answer over HTTP, with a page for people.",
     "explain": "Draw what in an image speaks for a class.",

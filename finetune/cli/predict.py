@@ -27,6 +27,7 @@ from finetune.cli.progress import counting
 from finetune.cli.signals import stop_on_signals
 from finetune.errors import DataError, Stopped, UsageError
 from finetune.files import cell, visible
+from finetune.model.hub import shown
 
 if TYPE_CHECKING:
     from finetune.deliver.predict import Prediction
@@ -98,7 +99,7 @@ def predict(
         rows = _placed(predictor, files, sorter)
         if as_json:
             found = [row for row, _ in rows]
-            print_json({"run": str(run), "predictions": [_as_dict(row, topk) for row in found]})
+            print_json({"run": shown(run), "predictions": [_as_dict(row, topk) for row in found]})
             count = _counted(found)
         else:
             count = Counter()
@@ -204,7 +205,9 @@ def _predictor(
 def _number(threshold: float | str | None, network: Network, run: Path) -> float | None:
     if threshold == "auto" and network.auto_threshold is None:
         why = "on validation, too few answers were right at any confidence, or none was looked for"
-        raise UsageError(f"--threshold auto: {run} has none ({why})", "give a number, for example --threshold 0.8")
+        raise UsageError(
+            f"--threshold auto: {shown(run)} has none ({why})", "give a number, for example --threshold 0.8"
+        )
     return network.auto_threshold if isinstance(threshold, str) else threshold
 
 
@@ -243,7 +246,7 @@ def _counted(rows: Iterable[Prediction]) -> Counter[str]:
 def _tell(count: Counter[str], run: Path, out: Path, as_json: bool) -> None:
     numbers = {name: count[name] for name in ("images", "before", "errors", "abstained")}
     if as_json:
-        print_json({"run": str(run), "out": str(out), **numbers})
+        print_json({"run": shown(run), "out": str(out), **numbers})
         return
     also = {"before": "already there", "errors": "could not be read", "abstained": "without a label"}
     said = [f"{numbers[name]:,} {text}" for name, text in also.items() if numbers[name]]

@@ -9,6 +9,7 @@ import click
 
 from finetune.cli.options import device, open_run_network, precision, run_argument
 from finetune.errors import ResourceError, UsageError
+from finetune.model.hub import shown
 
 NEAREST = 4
 """Images of a store beside each answer."""
@@ -77,7 +78,7 @@ def serve(
         batched=metrics.batches.observe,
     )
     served = Served(batcher, about(run, network, threshold=network.threshold), metrics, State(), Limits(), thumbnails)
-    click.echo(f"serving {run} at {url_of(listening)} (end with Ctrl-C)", err=True)
+    click.echo(f"serving {shown(run)} at {url_of(listening)} (end with Ctrl-C)", err=True)
     do(served, listening, token=token)
 
 

@@ -9,6 +9,7 @@ import click
 from finetune.cli.options import json_flag, print_json, run_argument
 from finetune.errors import ArtefactError
 from finetune.files import visible
+from finetune.model.hub import shown
 
 
 @click.command()
@@ -22,7 +23,7 @@ def verify(run: Path, as_json: bool) -> None:
     broken = [(path, reason) for path, reason in found if reason is not None]
     if as_json:
         listed = [{"path": str(path), "problem": reason} for path, reason in found]
-        print_json({"run": str(run), "whole": not broken, "artefacts": listed})
+        print_json({"run": shown(run), "whole": not broken, "artefacts": listed})
     else:
         for path, reason in found:
             click.echo(f"{'whole ' if reason is None else 'BROKEN'}  {visible(str(path))}")

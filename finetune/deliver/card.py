@@ -18,12 +18,11 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from finetune.data.preprocess import Preprocess
 from finetune.files import markup, write_text
-from finetune.model.bundle import save_bundle
+from finetune.model.bundle import CARD, save_bundle
 from finetune.model.lineage import UNKNOWN, licence_of, short_path
 from finetune.model.network import Network
 from finetune.report.tables import worst_first
 
-CARD = "README.md"
 WORST = 5
 """Classes that are listed, the worst first."""
 

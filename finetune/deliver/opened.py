@@ -10,6 +10,7 @@ from finetune.deliver.publish import as_it_was
 from finetune.errors import ArtefactError, UsageError, did_you_mean
 from finetune.model.backbones import build
 from finetune.model.bundle import DESCRIPTION, load_bundle
+from finetune.model.hub import here
 from finetune.model.network import Network
 from finetune.runs.checkpoints import Checkpoints
 from finetune.runs.folder import RunFolder
@@ -20,13 +21,15 @@ def open_network(path: Path) -> Network:
     """The network, in eval mode on the CPU; its `notes` say what a user should know about it.
 
     Args:
-        path: a model bundle; a run folder, of which the published model is taken, or the best checkpoint so far where
-            the run was stopped; or one of a run's checkpoints.
+        path: a model bundle, here or on the hub (`hf://OWNER/NAME`); a run folder, of which the published model is
+            taken, or the best checkpoint so far where the run was stopped; or one of a run's checkpoints.
 
     Raises:
         UsageError: there is none of these.
+        ResourceError: the hub is needed and cannot be used.
         ArtefactError: it is broken or of a newer version, or the run has saved nothing yet.
     """
+    path = here(path)
     if path.suffix == ".pth":
         return _from_checkpoint(path)
     run = RunNames(path)
@@ -38,7 +41,8 @@ def open_network(path: Path) -> Network:
 
 
 def run_of(path: Path) -> Path:
-    """The run folder that a RUN belongs to: that of a checkpoint, else the path itself."""
+    """The run folder that a RUN belongs to: that of a checkpoint, the bundle here of one on the hub, else the path."""
+    path = here(path, fetch=False)
     return path.parent.parent if path.suffix == ".pth" else path
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from finetune.errors import FinetuneError, UsageError
 from finetune.files import read_json, visible
 from finetune.model.bundle import DESCRIPTION, read_description, read_state
+from finetune.model.hub import here
 from finetune.runs.checkpoints import Checkpoints
 from finetune.runs.names import RunNames
 
@@ -25,7 +26,7 @@ def verify(path: str | os.PathLike[str]) -> list[Finding]:
     Raises:
         UsageError: there is no such folder.
     """
-    path = Path(path)
+    path = here(Path(path))
     if not path.is_dir():
         raise UsageError(f"{path}: no such run", "name a run folder such as runs/vehicles/001")
     return list(_artefacts(path))

@@ -17,6 +17,7 @@ from finetune.model.at_hand import AUTO, choose_backbone
 from finetune.model.bundle import Description, read_description, read_state
 from finetune.model.card import Card, read_card
 from finetune.model.fitting import load_backbone
+from finetune.model.hub import here
 from finetune.model.lineage import UNKNOWN, Base, licence_of, short_path
 from finetune.model.network import HeadSpec, Network
 from finetune.model.weights import State, read_noted
@@ -77,7 +78,7 @@ def build(
 
     Args:
         backbone: ``auto`` (the best that is at hand), ``timm/NAME``, ``torchvision/NAME``, ``small/NAME``, a card
-            (``FILE.yaml``), a model bundle or a run folder.
+            (``FILE.yaml``), a model bundle, here or on the hub (``hf://OWNER/NAME``), or a run folder.
         classes: names, in the order of the logits.
         weights: ``default`` (the card's or bundle's own, else the published ones, which ``small/NAME`` has none of),
             ``none`` (from scratch), or a file.
@@ -156,7 +157,7 @@ def find(backbone: str) -> Origin:
         split_name(backbone)
         architecture, notes = _current(backbone)
         return Origin(architecture, notes=notes)
-    path = Path(backbone).expanduser()
+    path = here(Path(backbone).expanduser())
     if path.suffix in (".yaml", ".yml"):
         return _from_card(path)
     if path.is_dir():

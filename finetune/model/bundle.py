@@ -27,7 +27,7 @@ from finetune.model.weights import State, read_weights, tensors_sha256
 FORMAT = 1
 """Version of model.json; a reader refuses what is newer than itself."""
 
-WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+WEIGHTS, DESCRIPTION, CARD = "model.safetensors", "model.json", "README.md"
 IN_RUN = "model"
 """Where the bundle lies in a run folder."""
 _BROKEN = "the bundle is damaged: copy it again, or use another run"

@@ -21,6 +21,9 @@ from finetune.recipe.keys import is_text, nearest, place_of
 from finetune.recipe.schema import Recipe
 from finetune.recipe.without import recipe_values
 
+HUB = "hf://"
+"""How a backbone begins that is a model on the hub."""
+
 ARCHITECTURES = ("timm/", "torchvision/", "small/", "registered/")
 """How a backbone begins that is a name and not a path."""
 
@@ -208,7 +211,7 @@ def _is_word(weights: str) -> bool:
 
 
 def _backbone(text: str, folder: Path) -> str:
-    if text == AUTO or text.startswith(ARCHITECTURES):
+    if text == AUTO or text.startswith((*ARCHITECTURES, HUB)):
         return text
     card = f"{text}.yaml" if text.startswith("models/") else text
     for home in (folder, CARRIED) if text.startswith("models/") else ():
@@ -222,7 +225,8 @@ def _backbone(text: str, folder: Path) -> str:
         near = " (a weights file does not say its architecture: it goes into model.weights)"
     raise UsageError(
         f"model.backbone: {visible(text)!r} is no name of a network, no card, bundle or run folder{visible(near)}",
-        "write auto, timm/NAME, torchvision/NAME, small/NAME, models/NAME, a card (FILE.yaml), a bundle or run folder",
+        "write auto, timm/NAME, torchvision/NAME, small/NAME, models/NAME, a card (FILE.yaml), a bundle or run folder, "
+        "hf://OWNER/NAME",
     )
 
 

@@ -78,8 +78,8 @@ class ModelConfig(Section):
     """The network, what it has learned already and what may learn now."""
 
     backbone: Text = Field(
-        description="auto (the best at hand), timm/NAME, torchvision/NAME, small/NAME, models/NAME, a card, a bundle "
-        "or a run folder"
+        description="auto (the best at hand), timm/NAME, torchvision/NAME, small/NAME, models/NAME, a card, a bundle, "
+        "a run folder or hf://OWNER/NAME"
     )
     options: Annotated[dict[str, Option], BeforeValidator(as_options)] = Field(
         default_factory=dict, description="passed to the architecture, e.g. {pad_type: same}"

@@ -12,6 +12,7 @@ from finetune.deliver.export.samples import Samples, drawn, from_files
 from finetune.deliver.export.to_int8 import Int8
 from finetune.deliver.opened import open_network, run_of
 from finetune.errors import DataError, FinetuneError, Stopped, UsageError, did_you_mean
+from finetune.model.hub import on_hub, shown
 from finetune.model.network import Network
 from finetune.runs.folder import RunFolder
 from finetune.runs.names import RunNames
@@ -45,6 +46,8 @@ def export_run(
     _require_known(formats, "--to ")
     _require_options(formats, int8, accept_loss)
     require_formats(formats)
+    if on_hub(run) and out is None:
+        raise UsageError(f"{shown(run)}: it lies in the cache folder, which keeps no exports", "say where: --out DIR")
     network, run = open_network(run), run_of(run)
     for note in network.notes:
         say(f"note: {note}")

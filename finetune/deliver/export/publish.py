@@ -25,7 +25,9 @@ from finetune.deliver.export.to_torch import PROGRAM, load_program, torch_progra
 from finetune.device import own_randomness, versions
 from finetune.errors import UsageError
 from finetune.files import TEMPORARY, replace_folder, sha256_file, write_atomic, write_json
+from finetune.model.bundle import plain_state
 from finetune.model.network import Network
+from finetune.model.weights import tensors_sha256
 
 Format = Literal["onnx", "torch", "timm"]
 FORMATS: tuple[Format, ...] = ("onnx", "torch", "timm")
@@ -207,6 +209,7 @@ def _record(network: Network, export: Export, samples: Samples, latency: list[di
         "format": export.format,
         "files": files,
         **export.record,
+        "weights_sha256": tensors_sha256(plain_state(network.module.state_dict())),
         "architecture": network.architecture,
         "classes": network.classes,
         "preprocess": {**network.preprocess.as_dict(), "mode": network.preprocess.mode},

@@ -14,6 +14,7 @@ from finetune.evaluate.encode import Encoder, make_encoder
 from finetune.model.backbones import build
 from finetune.model.bundle import plain_state
 from finetune.model.groups import HEAD
+from finetune.model.hub import on_hub
 from finetune.model.network import Network
 from finetune.model.weights import tensors_sha256
 
@@ -55,12 +56,14 @@ class Source:
 
 
 def open_source(name: str) -> Source:
-    """The network of a run folder, a model bundle or a backbone.
+    """The network of a run folder, a model bundle, here or on the hub, or a backbone.
 
     Raises:
         UsageError, ArtefactError, ResourceError: as `open_network` and `build`.
     """
     path = Path(name).expanduser()
+    if repository := on_hub(name):
+        return Source(str(repository), open_network(path), True, run_of(path))
     if path.is_dir() or path.suffix == ".pth":
         return Source(str(path.resolve()), open_network(path), True, run_of(path))
     card = path.suffix in (".yaml", ".yml")
