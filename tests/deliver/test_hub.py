@@ -95,7 +95,7 @@ def test_the_commands_of_the_guide(hub: Hub, run: Path, tmp_path: Path, cli, mon
     for label in CLASSES:
         for number in range(4):
             makers.put(tmp_path / "images" / label / f"{number}.jpg", makers.jpeg(number + 10 * len(label + "x")))
-    label = finetune.load(run).predict(one).label
+    label = finetune.load(run / "model").predict(one).label
     found = re.findall(r"^```(bash|python)\n(.*?)^```$", GUIDE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     commands = [shlex.split(line) for language, text in found if language == "bash" for line in text.splitlines()]
     assert commands[0][:2] == ["finetune", "push"]
@@ -128,7 +128,8 @@ def test_three_files_are_read_into_our_cache_and_used_without_a_network(hub: Hub
     hub.put("ada/bugs", {**content(run), "pytorch_model.bin": b"a pickle", "code.py": b"raise SystemExit(1)"})
     weights = finetune.load("hf://ada/bugs").network.module.state_dict()
     assert all(
-        torch.equal(weights[key], value) for key, value in finetune.load(run).network.module.state_dict().items()
+        torch.equal(weights[key], value)
+        for key, value in finetune.load(run / "model").network.module.state_dict().items()
     )
     read = {line.rpartition("/")[2] for line in hub.asked if "/resolve/" in line}
     assert read == BUNDLE
@@ -161,7 +162,7 @@ def test_weights_that_are_not_those_of_the_description_are_refused(hub: Hub, run
 def test_as_a_backbone_it_brings_its_weights_and_is_named_in_the_lineage(hub: Hub, run: Path) -> None:
     hub.put("ada/bugs", content(run))
     network = finetune.Classifier("hf://ada/bugs", ["x", "y", "z"]).network
-    before = finetune.load(run).network
+    before = finetune.load(run / "model").network
     own, given = network.module.state_dict(), before.module.state_dict()
     same = [key for key in own if own[key].shape == given[key].shape and torch.equal(own[key], given[key])]
     assert set(given) - set(same) == {name for name in given if name.startswith(before.head)}
