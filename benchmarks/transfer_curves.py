@@ -18,7 +18,7 @@ the training images for that, it chose the weakest each time; a fifth of the ima
 missing elsewhere. Macro F1 with 1, 2, 5, 10, 20, 50 and all images per class, heads on features of a published
 mobilenetv2_035 at 96 pixels, mean of 3 seeds (100 steps were as good as 300):
 
-| head, learnt by | vehicles | sample |
+| head, learned by | vehicles | sample |
 | --- | --- | --- |
 | lbfgs, chosen on training images | .38 .55 .72 .77 .83 .87 - | .20 .26 .44 .54 .60 .67 - |
 | lbfgs, chosen on a fifth | - .41 .65 .76 .81 .88 .89 | - .22 .44 .54 .59 .66 .68 |

@@ -141,16 +141,16 @@ def _counts(scan: Scan) -> Iterator[Finding]:
 
 def _own_split(scan: Scan) -> Iterator[Finding]:
     """How the classes of val/ and test/ fit those of train/."""
-    learnt = set(scan.table.loc[scan.table["split"] == "train", "class"])
+    learned = set(scan.table.loc[scan.table["split"] == "train", "class"])
     for split in [split for split in SPLITS[1:] if split in scan.folders]:
         for name in sorted(set(scan.folders[split]) - set(scan.classes)):
-            message = f"class {_quoted(name)}: is in {split}/ but not in train/, so it could never be learnt"
+            message = f"class {_quoted(name)}: is in {split}/ but not in train/, so it could never be learned"
             yield Finding("class only in val or test", "error", message)
         there = set(scan.table.loc[scan.table["split"] == split, "class"])
         if not there:
             yield Finding("empty split", "error", f"{_root(scan)}/{split}: no images in class folders")
             continue
-        for name in [name for name in scan.classes if name in learnt - there]:
+        for name in [name for name in scan.classes if name in learned - there]:
             message = f"class {_quoted(name)}: {split}/ has no images of it, so its metrics there stay empty"
             yield Finding("class missing", "warning", message)
 

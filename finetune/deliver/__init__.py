@@ -1,1 +1,1 @@
-"""Using what was learnt: predictions on files."""
+"""Using what was learned: predictions on files."""

@@ -97,7 +97,7 @@ def _out_of_fold(run: Path, network: Network) -> Judgement | None:
 
 
 def _cautions(run: RunNames, images: ImageSet, split: str | None) -> list[str]:
-    """What qualifies the figures of a split of the run, or of other images: it may have learnt from those, too."""
+    """What qualifies the figures of a split of the run, or of other images: it may have learned from those, too."""
     if not run.data_csv.is_file():
         return []
     manifest = read_manifest(run.data_csv, images.root, images.classes)

@@ -28,7 +28,7 @@ def heats_of(
     Args:
         network: with its classes.
         images: that were judged.
-        judgement: of them; answers out of fold are explained by the network that learnt from all folds.
+        judgement: of them; answers out of fold are explained by the network that learned from all folds.
         places: in the judgement.
         compute: where.
     """

@@ -4,7 +4,7 @@ Mistakes fall about as a power of the number of images (Cortes et al. 1994, "Lea
 of convergence"; Hestness et al. 2017, "Deep learning scaling is predictable, empirically"). The power is fitted to what
 was measured, and carried on to twice the images and no further: no curve tells from a few hundred images what millions
 would do. All sizes are judged on the same images, so the interval comes from drawing these again, each with all its
-answers, and fitting anew. It knows nothing of other draws of the images that were learnt from.
+answers, and fitting anew. It knows nothing of other draws of the images that were learned from.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def learning_curve(
 
     Args:
         labels: int64 [N].
-        sizes: how many images were learnt from, rising; the last is all that could be.
+        sizes: how many images were learned from, rising; the last is all that could be.
         answers: int64 [S, N], the class that each image was given at each size.
         classes: names, in the order of the labels.
 

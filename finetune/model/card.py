@@ -26,7 +26,7 @@ class Card:
         options: what the architecture is built with.
         weights: file name, relative to the card, or ``package:DISTRIBUTION/PATH``, a file inside an installed package;
             None for the architecture's published weights; ``none`` where the card only describes a network that has
-            learnt nothing yet.
+            learned nothing yet.
         sha256: of the weights file.
         rename: rules from the names in the file to the architecture's, see `finetune.model.rename`.
         preprocess: size, mean, std, interpolation, crop: what differs from the architecture's own.

@@ -33,7 +33,7 @@ class Network:
         choose_features: it may be found out that a head that reads stages is better without them.
         head_spec: what the head was built from.
         missing: tensors of the backbone that the weights did not hold, so that they are random.
-        pretrained: whether weights were loaded, so that the backbone has learnt something already.
+        pretrained: whether weights were loaded, so that the backbone has learned something already.
         loss: what it was trained with; decides how logits become probabilities.
         backbone: what ``backbone: auto`` came to, a name that `build` takes; empty where it was named.
         base: the weights that it started from; None from scratch.

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 JUDGED_ON = {
     "test": "test images, never seen in training",
     "val": "validation images, which also chose the epoch",
-    "train": "training images, from which the network learnt",
-    "out_of_fold": "training and validation images, each judged by a head that had not learnt from it",
+    "train": "training images, from which the network learned",
+    "out_of_fold": "training and validation images, each judged by a head that had not learned from it",
 }
 """The split that was judged → what its images are."""
 
@@ -27,7 +27,7 @@ def cautions(table: pd.DataFrame, split: str, training: pd.DataFrame | None = No
     Args:
         table: of all images as in `data.csv`, or of the judged ones where `training` is given.
         split: what was judged.
-        training: the images that were learnt from, if they are not in `table`.
+        training: the images that were learned from, if they are not in `table`.
     """
     found = []
     if split == "val":
@@ -36,13 +36,13 @@ def cautions(table: pd.DataFrame, split: str, training: pd.DataFrame | None = No
             "flatter. Set images aside that have no say (data.split, or a test/ folder)"
         )
     if split == "train":
-        found.append("The network learnt from these images: the figures say nothing about others")
+        found.append("The network learned from these images: the figures say nothing about others")
     if "sha256" not in table or "split" not in table:
         return found
     judged = table if training is not None else table[table["split"] == split]
-    learnt = table[table["split"] == "train"] if training is None else training
+    learned = table[table["split"] == "train"] if training is None else training
     if split not in ("train", "out_of_fold") and len(judged):
-        seen = int(judged["sha256"].isin(set(learnt["sha256"])).sum())
+        seen = int(judged["sha256"].isin(set(learned["sha256"])).sum())
         if seen:
             found.append(
                 f"Leak: {seen:,} of these {len(judged):,} images are also among the training images (same content), "

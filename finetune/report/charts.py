@@ -147,7 +147,7 @@ def coverage(
 
 
 def sizes(label: str, points: Sequence[tuple[float, float, float, float]]) -> Markup:
-    """Accuracy by the number of images learnt from.
+    """Accuracy by the number of images learned from.
 
     Args:
         label: what a screen reader says of the picture.

@@ -16,11 +16,11 @@ MOST = 24
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 210.0, 92.0, 34.0, 204.0, 6.0, 74.0
 
 Series = dict[str, list[tuple[int, float]]]
-"""Layer group → (epoch from 1, mean norm of its gradient), for the epochs in which it learnt."""
+"""Layer group → (epoch from 1, mean norm of its gradient), for the epochs in which it learned."""
 
 
 def series(history: Sequence[Mapping[str, Any]]) -> Series:
-    """The norms in the rows of `history.csv`, in forward order, without groups that never learnt."""
+    """The norms in the rows of `history.csv`, in forward order, without groups that never learned."""
     found: Series = {}
     for row in history:
         for name, value in row.items():
@@ -31,7 +31,7 @@ def series(history: Sequence[Mapping[str, Any]]) -> Series:
 
 
 def charts(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """For each layer group that learnt: its name and its curve; empty where nothing was measured."""
+    """For each layer group that learned: its name and its curve; empty where nothing was measured."""
     found = series(history)
     norms = [norm for points in found.values() for _, norm in points if norm > 0]
     if not norms:

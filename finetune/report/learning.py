@@ -1,4 +1,4 @@
-"""How the network learnt: curves with their phases, and what can be read from them."""
+"""How the network learned: curves with their phases, and what can be read from them."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def fitting(history: History, run: Mapping[str, Any]) -> str:
     if len(losses) < 3 or not all(math.isfinite(value) for pair in losses for value in pair):
         return ""
     epoch = min(range(len(losses)), key=lambda place: losses[place][1])
-    lowest, (learnt, last) = losses[epoch][1], losses[-1]
-    if last > 1.1 * lowest and last > lowest + 0.02 and learnt < losses[epoch][0]:
+    lowest, (learned, last) = losses[epoch][1], losses[-1]
+    if last > 1.1 * lowest and last > lowest + 0.02 and learned < losses[epoch][0]:
         kept = best_epoch(history, run)
         saved = ", so its end is not what was kept" if kept is not None and kept < len(losses) - 1 else ""
         return (

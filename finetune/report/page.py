@@ -157,9 +157,9 @@ def _part(faults: Faults, name: str, otherwise: Any, make: Callable[..., Any], *
 
 
 def trained_on(run: Mapping[str, Any]) -> str:
-    """How many images it learnt from, in words; empty where that is not known."""
+    """How many images it learned from, in words; empty where that is not known."""
     counts = ((run.get("data") or {}).get("counts") or {}).get("train") or {}
-    return f"learnt from {sum(counts.values()):,} images of {len(counts):,} classes" if counts else ""
+    return f"learned from {sum(counts.values()):,} images of {len(counts):,} classes" if counts else ""
 
 
 def next_commands(run: Mapping[str, Any]) -> list[tuple[str, str]]:

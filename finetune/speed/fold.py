@@ -96,7 +96,7 @@ def fold(traced: fx.GraphModule, join: Callable[[Any, Any], nn.Module] = fuse_co
 
 
 def _plain(norm: object) -> bool:
-    """Whether it is a BatchNorm that only scales and shifts each channel by what it has learnt."""
+    """Whether it is a BatchNorm that only scales and shifts each channel by what it has learned."""
     if not isinstance(norm, nn.BatchNorm2d) or norm.training or norm.running_mean is None:
         return False
     return type(norm) is nn.BatchNorm2d or (type(norm) is BatchNormAct2d and isinstance(norm.drop, nn.Identity))

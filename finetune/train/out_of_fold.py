@@ -1,4 +1,4 @@
-"""What heads answered that had not learnt from the images in question, and how that goes into a checkpoint."""
+"""What heads answered that had not learned from the images in question, and how that goes into a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class OutOfFold:
 
     Attributes:
         logits: float32 [N, classes].
-        sizes: how many images the heads behind each row of `by_size` learnt from, rising; empty without such heads.
+        sizes: how many images the heads behind each row of `by_size` learned from, rising; empty without such heads.
         by_size: int64 [len(sizes), N], the class that each image was given; the last row is that of `logits`.
     """
 

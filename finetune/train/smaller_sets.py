@@ -1,8 +1,8 @@
-"""What a solved head would answer had it learnt from fewer images: the raw answers behind the learning curve.
+"""What a solved head would answer had it learned from fewer images: the raw answers behind the learning curve.
 
-Every image is answered at every size by a head that learnt from a part of the images in other folds, so all points of
+Every image is answered at every size by a head that learned from a part of the images in other folds, so all points of
 the curve are judged on the same images, and their differences are not those between test sets. A size counts the images
-that the heads of the answers out of fold learnt from, which are nine tenths of all; the last point is those answers.
+that the heads of the answers out of fold learned from, which are nine tenths of all; the last point is those answers.
 
 The parts are drawn class by class, another draw for each fold, smaller ones inside larger ones. For each size the
 shrinkage is chosen anew, from what was best for all images and the next stronger ones: fewer images never ask for less.
@@ -20,7 +20,7 @@ from finetune.train.folds import assign_folds
 from finetune.train.head_solver import FOLDS, SHRINKAGES, Solved, best_shrinkage, held_out_answers
 
 BySize = tuple[list[int], list[np.ndarray]]
-"""Numbers of images that heads learnt from; the logits of all rows out of fold, float32 [N, classes], for each."""
+"""Numbers of images that heads learned from; the logits of all rows out of fold, float32 [N, classes], for each."""
 
 SHARES = (0.25, 0.5, 0.75)
 MOST_IMAGES, MOST_DIMENSIONS = 3000, 1500
@@ -55,7 +55,7 @@ def answers_by_size(
     class_weights: Sequence[float] | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> BySize:
-    """How many images the heads learnt from, and what they answered, for each of `SHARES` and for all.
+    """How many images the heads learned from, and what they answered, for each of `SHARES` and for all.
 
     Args:
         features: float32 [N, D], as `solve_head` was given them.
@@ -77,16 +77,16 @@ def answers_by_size(
     full = 1 - 1 / FOLDS
     sizes, answers = [], []
     for share in SHARES:
-        learnt = [_part(labels, things, folds, fold, share * full) for fold in range(len(own))]
+        learned = [_part(labels, things, folds, fold, share * full) for fold in range(len(own))]
         held_out = [
             (Discriminant(Moments.of(rows, some, labels, weights)), places)
-            for some, places in zip(learnt, own, strict=True)
+            for some, places in zip(learned, own, strict=True)
         ]
         tick()
         strengths = SHRINKAGES[first:][:STRENGTHS]
         _, shrinkage, sharpness = best_shrinkage(rows, held_out, labels, known, weights, strengths, tick)
         logits = sharpness * held_out_answers(rows, held_out, shrinkage, len(labels))
-        sizes.append(round(float(np.mean([len(np.unique(images[some])) for some in learnt]))))
+        sizes.append(round(float(np.mean([len(np.unique(images[some])) for some in learned]))))
         answers.append(logits.numpy().astype(np.float32))
     return [*sizes, round(full * len(np.unique(images)))], [*answers, solved.logits]
 

@@ -52,7 +52,7 @@ def test_folders_that_cannot_be_trained_on(job: Path, cli: Any) -> None:
     refused(cli, job, "-o", "data.folder=extra", rc=3, culprit="'c'")
 
 
-def test_broken_images_are_all_named_before_anything_is_learnt(job: Path, cli: Any) -> None:
+def test_broken_images_are_all_named_before_anything_is_learned(job: Path, cli: Any) -> None:
     bad = makers.bad_images(job / "images" / "ant")
     result = refused(cli, job, rc=3, culprit="ant")
     for name in bad:

@@ -49,7 +49,7 @@ def refused(result: Any, *culprits: str) -> None:
     assert "Traceback" not in result.err
 
 
-# --- check: every finding before anything is learnt ------------------------------------------------------------------
+# --- check: every finding before anything is learned ------------------------------------------------------------------
 
 
 def test_D01_D02_D03_D25_all_broken_images_are_named_in_little_memory(job: Path) -> None:
@@ -99,7 +99,7 @@ def test_D09_D10_D11_D12_what_is_no_sample_hangs_nothing_and_counts_nothing(job:
     refused(refusing, *[path for path in links], *links.values())
 
 
-def test_D14_D15_D17_D18_classes_that_cannot_be_learnt(tmp_path: Path, cli: Any) -> None:
+def test_D14_D15_D17_D18_classes_that_cannot_be_learned(tmp_path: Path, cli: Any) -> None:
     composed, apart = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
     makers.class_folders(tmp_path / "alike", {composed: 3, apart: 3, "Cat": 3, "cat": 3})
     refused(cli("check", "alike"), f"{composed!a} and" if composed < apart else f"{apart!a} and", "'Cat' and 'cat'")

@@ -127,12 +127,12 @@ def test_the_parts_are_the_network(name: str, size: int, options: dict[str, Any]
     steps(whole, lambda: whole(images), labels)
 
     assert all(torch.equal(a, b) for a, b in zip(values, kept, strict=True))
-    learnt, trained = state(whole), state(parted)
+    learned, trained = state(whole), state(parted)
     assert any(not torch.equal(trained[key], before[key]) for key in learning)
     for key, value in trained.items():
-        torch.testing.assert_close(value, learnt[key], rtol=1e-5, atol=1e-6, msg=key)
-    difference = sum(float((trained[key] - learnt[key]).square().sum()) for key in learning) ** 0.5
-    assert difference <= 1e-6 * sum(float(learnt[key].square().sum()) for key in learning) ** 0.5
+        torch.testing.assert_close(value, learned[key], rtol=1e-5, atol=1e-6, msg=key)
+    difference = sum(float((trained[key] - learned[key]).square().sum()) for key in learning) ** 0.5
+    assert difference <= 1e-6 * sum(float(learned[key].square().sum()) for key in learning) ** 0.5
     assert all(torch.equal(trained[name], before[name]) for name, p in parted.named_parameters() if not p.requires_grad)
 
     parted.eval()

@@ -96,7 +96,7 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-def test_the_norms_come_in_forward_order_by_epochs_from_1_without_what_never_learnt() -> None:
+def test_the_norms_come_in_forward_order_by_epochs_from_1_without_what_never_learned() -> None:
     assert series(ROWS) == {"fc2": [(2, 2e-7), (3, 1e-7)], "head": [(1, 2.0), (2, 1.0), (3, 1.0)]}
     assert comparison(ROWS) == "In the last epoch, that of fc2 was 1/10,000,000 of that of head."
 

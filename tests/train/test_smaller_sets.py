@@ -54,7 +54,7 @@ def test_views_and_duplicates_of_an_answered_image_are_never_learnt_from(digits,
     solved = solve_head(both, labels, units[images], (64,), classes=10)
     sizes, _ = answers_by_size(both, labels, units, images, (64,), solved)
     assert len(seen) == len(SHARES) * PARTS
-    assert not any(np.intersect1d(learnt, answered).size for learnt, answered in seen)
+    assert not any(np.intersect1d(learned, answered).size for learned, answered in seen)
     assert sizes[-1] == 270  # views are not counted
 
 

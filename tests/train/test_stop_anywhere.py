@@ -91,7 +91,7 @@ class StopAfter:
 
 
 def outcome(out: Path) -> tuple[str, list[list[str]]]:
-    """The final weights, and what each epoch learnt (without its times)."""
+    """The final weights, and what each epoch learned (without its times)."""
     lines = (out / "history.csv").read_text().splitlines()
     columns = lines[0].split(",")
     timed = {columns.index("seconds"), columns.index("images_per_second")}

@@ -45,7 +45,7 @@ class Int8:
 
     Attributes:
         calibration: training images.
-        judged: images with labels that the network has not learnt from, as a rule the test split.
+        judged: images with labels that the network has not learned from, as a rule the test split.
         split: name of `judged`.
         accept_loss: publish it whatever it loses.
     """
