@@ -41,7 +41,7 @@ def heavy_after(code: str) -> list[str]:
     [
         "import finetune",
         "import finetune; finetune.FinetuneError, finetune.__version__, dir(finetune)",
-        "import finetune.errors, finetune.files, finetune.recipe.load",
+        "import finetune.errors, finetune.files, finetune.recipe.load, finetune.runs.names",
         HELP,
     ],
     ids=["import", "names", "recipe", "help"],

@@ -54,9 +54,13 @@ def check(what: Path, overrides: tuple[str, ...], strict: bool, deep: bool, fix:
             return
         with reporting(stop) as reporter:
             scanned, findings = audit_folder(folder, wanted, reporter.reading("reading images", "reading the images"))
-            if _crop_mode(recipe) == "center":
-                findings += hidden_by_crop(scanned.root, scanned.table)
-            if deep and not any(finding.severity == "error" for finding in findings):
+            sound = not any(finding.severity == "error" for finding in findings)
+            whole = sound and not any(finding.kind == "unreadable" for finding in findings)
+            cropped = list(hidden_by_crop(scanned.root, scanned.table)) if whole else []
+            # the mode is asked for last: a network's own takes seconds and a GB of memory to look up
+            if cropped and _crop_mode(recipe) == "center":
+                findings += cropped
+            if deep and sound:
                 findings += _deep(scanned, recipe, reporter)
     if fix is not None:
         from finetune.deliver.audit import write_proposal
@@ -95,8 +99,8 @@ def _recipe_of(what: Path, overrides: tuple[str, ...]) -> Recipe:
 def _crop_mode(recipe: Recipe) -> str:
     """What becomes of the ends of long pictures: as the recipe says, else as the network's weights do."""
     chosen = recipe.model.preprocess.crop_mode
-    if chosen is None and recipe.model.backbone != "auto":
-        from finetune.model.backbones import preprocess_of  # takes seconds to import
+    if chosen is None and recipe.model.backbone != "auto" and not recipe.model.backbone.startswith("small/"):
+        from finetune.model.backbones import preprocess_of
 
         chosen = preprocess_of(recipe.model.backbone).get("crop_mode")
     return chosen or "center"

@@ -18,7 +18,7 @@ class Files:
     """The files that `paths` name, found anew each time they are gone through: a million of them take no memory.
 
     Of a folder these are the samples below it, found as a scan finds them; runs of ours are no samples. A link that
-    cannot be followed but is named as an image comes, too, so that whoever reads it says why.
+    cannot be followed, or a pipe, comes too where it is named as an image, so that whoever reads it says why.
 
     Args:
         paths: files, folders and globs.
@@ -61,7 +61,7 @@ class Files:
         listing.ours += [name for name, kind in walk.entries("") if kind == "folder" and walk.is_ours(name)]
         yield from (folder / path for path in walk.below(""))
         yield from (folder / path for path, _, _ in walk.linked())
-        named = [path for path, _ in listing.bad if is_image_name(path)]
+        named = [path for path in [*(path for path, _ in listing.bad), *listing.irregular] if is_image_name(path)]
         yield from (folder / path for path in named)
         lines = [f"{visible(path)}: {reason}" for path, reason in listing.bad if path not in named]
         self.notes += [f"{visible(str(folder))}: {line}" for line in [*listing_notes(listing), *lines]]

@@ -18,7 +18,8 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from finetune.data.preprocess import Preprocess
 from finetune.files import markup, write_text
-from finetune.model.bundle import CARD, save_bundle
+from finetune.model.bundle import save_bundle
+from finetune.model.bundle_files import CARD
 from finetune.model.lineage import UNKNOWN, licence_of, short_path
 from finetune.model.network import Network
 from finetune.report.tables import worst_first

@@ -15,7 +15,8 @@ import finetune
 from finetune.deliver.export.publish import FORMATS, RECORD
 from finetune.errors import ArtefactError, UsageError
 from finetune.files import read_json, sha256_file
-from finetune.model.bundle import CARD, DESCRIPTION, IN_RUN, WEIGHTS, Description, read_description
+from finetune.model.bundle import Description, read_description
+from finetune.model.bundle_files import CARD, DESCRIPTION, IN_RUN, WEIGHTS
 from finetune.model.hub import MAIN, Repository, here, hub_errors, quiet, require_hub, require_token
 from finetune.runs.names import RunNames
 

@@ -9,7 +9,8 @@ from typing import Any
 from finetune.deliver.publish import as_it_was
 from finetune.errors import ArtefactError, UsageError, did_you_mean
 from finetune.model.backbones import build
-from finetune.model.bundle import DESCRIPTION, load_bundle
+from finetune.model.bundle import load_bundle
+from finetune.model.bundle_files import DESCRIPTION
 from finetune.model.hub import here
 from finetune.model.network import Network
 from finetune.runs.checkpoints import Checkpoints

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from finetune.errors import FinetuneError, UsageError
 from finetune.files import read_json, visible
-from finetune.model.bundle import DESCRIPTION, read_description, read_state
+from finetune.model.bundle import read_description, read_state
+from finetune.model.bundle_files import DESCRIPTION
 from finetune.model.hub import here
 from finetune.runs.checkpoints import Checkpoints
 from finetune.runs.names import RunNames

@@ -19,6 +19,7 @@ from torch import Tensor
 from finetune.errors import ArtefactError, UsageError
 from finetune.files import read_json, sha256_file, write_atomic, write_json
 from finetune.model.architectures import assemble
+from finetune.model.bundle_files import DESCRIPTION, IN_RUN, WEIGHTS
 from finetune.model.fitting import some
 from finetune.model.lineage import Base, licence_of
 from finetune.model.network import HeadSpec, Network
@@ -27,9 +28,6 @@ from finetune.model.weights import State, read_weights, tensors_sha256
 FORMAT = 1
 """Version of model.json; a reader refuses what is newer than itself."""
 
-WEIGHTS, DESCRIPTION, CARD = "model.safetensors", "model.json", "README.md"
-IN_RUN = "model"
-"""Where the bundle lies in a run folder."""
 _BROKEN = "the bundle is damaged: copy it again, or use another run"
 
 

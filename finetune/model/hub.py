@@ -100,7 +100,7 @@ def here(path: Path, *, fetch: bool = True) -> Path:
     if repository is None:
         return path
     hub = require_hub()
-    from finetune.model.bundle import CARD, DESCRIPTION, WEIGHTS
+    from finetune.model.bundle_files import CARD, DESCRIPTION, WEIGHTS
 
     cache = str(cache_folder() / "hub")
     if not fetch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.model.bundle import IN_RUN
+from finetune.model.bundle_files import IN_RUN
 
 RUN_JSON = "run.json"
 BEST = "best.pth"

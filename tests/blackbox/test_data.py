@@ -191,7 +191,7 @@ def test_D16_a_class_that_val_lacks_has_no_metrics_and_labels_go_by_name(tmp_pat
                 makers.put(path, makers.encoded(Image.fromarray(pixels), "PNG"))
     recipe = """\
 data: {folder: images, augment: none}
-model: {backbone: small/mlp, unfreeze: {head: 0}}
+model: {backbone: small/mlp, unfreeze: {head: 0}, weights_missing: allow}
 train: {optimizer: lbfgs}
 """
     (tmp_path / "job.yaml").write_text(recipe)
