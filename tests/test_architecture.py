@@ -23,7 +23,7 @@ KNOW_RECIPES = {"recipe", "classifier", "story", "cli"}
 
 RUN_FILES = {"run.json", "recipe.yaml", "data.csv", "plan.csv", "history.csv", "best.pth", "model.json"}
 RUN_FILES |= {"metrics.json", "per_class.csv", "confusion.csv", "predictions.csv", "report.html"}
-HOMES_OF_NAMES = {"runs/names.py", "model/bundle_files.py", "data/walk.py"}
+HOMES_OF_NAMES = {"runs/names.py", "model/bundle.py", "model/bundle_files.py", "data/walk.py"}
 
 Tree = ast.Module
 Function = ast.FunctionDef | ast.AsyncFunctionDef
