@@ -172,10 +172,10 @@ def test_a_hundred_thousand_tensors_are_refused_quickly_and_in_little_memory(tmp
     else:
         safetensors(path, {f"tensor.{n}": entry([1], 4 * n, 4 * n + 4) for n in range(100_000)}, b"\0" * 400_000)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ArtefactError, match="more than any network has"):
         read_weights(path)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
 
 
