@@ -19,7 +19,7 @@ import math
 from statistics import NormalDist
 
 import numpy as np
-from scipy.stats import beta
+from scipy.special import betaincinv  # quantiles of the beta distribution; scipy.stats would take a second to import
 
 LEVEL = 0.95
 
@@ -59,8 +59,8 @@ def f1_intervals(confusion: np.ndarray, support: np.ndarray, level: float = LEVE
     trials = confusion.sum(axis=0) + support - hits  # TP + FP + FN
     tail = (1 - level) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
-        low = beta.ppf(tail, hits + 0.5, trials - hits + 0.5)
-        high = beta.ppf(1 - tail, hits + 0.5, trials - hits + 0.5)
+        low = betaincinv(hits + 0.5, trials - hits + 0.5, tail)
+        high = betaincinv(hits + 0.5, trials - hits + 0.5, 1 - tail)
         low = np.where(hits == 0, 0.0, np.where(hits == trials, tail ** (1 / trials), low))
         high = np.where(hits == trials, 1.0, np.where(hits == 0, 1 - tail ** (1 / trials), high))
     bounds = np.stack([2 * low / (1 + low), 2 * high / (1 + high)], axis=1)
@@ -81,8 +81,8 @@ def macro_f1_interval(confusion: np.ndarray, support: np.ndarray, level: float =
     f1 = (2 * hits[present] / (named + support)[present]).mean()
     n = _effective_images(confusion, support)
     right, wrong, tail = f1 * n, (1 - f1) * n, (1 - level) / 2
-    low = 0.0 if f1 == 0 else float(beta.ppf(tail, right, wrong + 1))
-    high = 1.0 if f1 == 1 else float(beta.ppf(1 - tail, right + 1, wrong))
+    low = 0.0 if f1 == 0 else float(betaincinv(right, wrong + 1, tail))
+    high = 1.0 if f1 == 1 else float(betaincinv(right + 1, wrong, 1 - tail))
     return low, high
 
 

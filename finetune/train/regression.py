@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from finetune.evaluate.metrics import quick
 from finetune.train.discriminant import Scale
@@ -92,6 +90,9 @@ def _regressions(
     scaled: np.ndarray, labels: np.ndarray, class_weights: Sequence[float] | None
 ) -> Iterator[tuple[float, int, np.ndarray, np.ndarray]]:
     """Strength, iterations, weight and bias at each of `STRENGTHS`, from where the one before came to."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression  # a second to import, and few runs need it
+
     weights = None if class_weights is None else dict(enumerate(class_weights))
     model = LogisticRegression(warm_start=True, max_iter=ITERATIONS, tol=1e-4, class_weight=weights)
     for strength in STRENGTHS:
