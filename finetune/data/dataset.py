@@ -39,7 +39,7 @@ class ImageSet:
         self.table = table.reset_index(drop=True)
         self.classes = list(classes)
         self.pixels = pixels
-        self.units = self.hashes if units is None else list(units)
+        self._units = None if units is None else list(units)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -71,6 +71,11 @@ class ImageSet:
         """The sha256 of each image file."""
         names: list[str] = self.table["sha256"].tolist()
         return names
+
+    @property
+    def units(self) -> list[Any]:
+        """What each image belongs to that no split and no fold may divide: its own content, if nothing else."""
+        return self.hashes if self._units is None else self._units
 
     def base_rate(self) -> tuple[str, float]:
         """The largest class, and how often answering it always would be right."""

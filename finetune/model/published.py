@@ -126,11 +126,12 @@ def _fetch(url: str, path: Path, what: str, expected: str = "") -> Path:
     return path
 
 
-def _open(url: str, what: str, seconds: float = OPEN_SECONDS) -> Any:
-    """The answer to a request, or an error within `seconds`.
+def _open(url: str, what: str, seconds: float | None = None) -> Any:
+    """The answer to a request, or an error within `seconds`, by default `OPEN_SECONDS`.
 
     In a thread, because the time limit of a socket counts for each address of a name anew and not for the look-up.
     """
+    seconds = OPEN_SECONDS if seconds is None else seconds
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def ask() -> None:

@@ -39,9 +39,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     given = {
         "data": {"folder": "images", "split": {"val": 0.25, "test": 0.25}},
         "model": {"backbone": "timm/test_resnet", "weights": "none", "preprocess": {"size": 32}},
-        "train": {"epochs": 1, "batch_size": 4, "device": "cpu"},
+        "train": {"epochs": 2, "batch_size": 4, "device": "cpu"},
     }
-    run(given, out="o", reporter=Reporter(say=lambda text: None))
+    run(given, out="o", reporter=Reporter(say=lambda text: None, progress=lambda what, done, total: None))
     return Place(tmp_path, capsys)
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from finetune.errors import ArtefactError, ResourceError, UsageError
 from finetune.model import from_timm, from_torchvision
 from finetune.model.backbones import build, list_backbones
+from finetune.model.lineage import Base
 from finetune.model.weights import tensors_sha256
 
 NAMES = ["bus", "car", "ferry"]
@@ -180,7 +181,7 @@ def test_published_weights_are_loaded_without_their_head(
 ) -> None:
     create = timm.create_model if library is from_timm else torchvision.models.get_model
     state = {name: value.clone() for name, value in create("resnet18", num_classes=9).state_dict().items()}
-    monkeypatch.setattr(library, "published", lambda name: (dict(state), "somewhere"))
+    monkeypatch.setattr(library, "published", lambda name: (dict(state), Base("net", "somewhere")))
     name = library.__name__.rpartition("_")[2]
     network = build(f"{name}/resnet18", NAMES, preprocess=SMALL, in_chans=in_chans)
     own = network.module.state_dict()
@@ -194,7 +195,7 @@ def test_published_weights_are_loaded_without_their_head(
 
 def test_published_weights_with_as_many_classes_leave_no_trace_in_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
     state = {**timm.create_model("test_resnet").state_dict()}
-    monkeypatch.setattr(from_timm, "published", lambda name: (dict(state), "somewhere"))
+    monkeypatch.setattr(from_timm, "published", lambda name: (dict(state), Base("net", "somewhere")))
     network = build("timm/test_resnet", [str(n) for n in range(1000)], preprocess=SMALL)
     assert not torch.equal(network.module.fc.weight, state["fc.weight"])
 
@@ -206,7 +207,7 @@ def test_position_embeddings_of_another_size_are_resampled(monkeypatch: pytest.M
     assert network.module.pos_embed.shape != state["pos_embed"].shape
     assert torch.equal(network.module.cls_token, state["cls_token"])
     vit = {**torchvision.models.vit_b_32(image_size=224).state_dict()}
-    monkeypatch.setattr(from_torchvision, "published", lambda name: (dict(vit), "somewhere"))
+    monkeypatch.setattr(from_torchvision, "published", lambda name: (dict(vit), Base("net", "somewhere")))
     other = build("torchvision/vit_b_32", NAMES, preprocess={"size": 96})
     assert other.module.encoder.pos_embedding.shape == (1, 10, 768)
     assert torch.equal(other.module.class_token, vit["class_token"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from finetune.data.batches import load_images
 from finetune.data.folder import ImageFolder
 from finetune.errors import ArtefactError, FinetuneError, ResourceError, UsageError
 from finetune.model import at_hand
@@ -34,7 +35,7 @@ def test_its_own_classifier_knows_bees_and_ants_on_real_photographs(path: Path, 
     network = build(str(path), CLASSES)
     network.module.load_state_dict(read_card(path).read(), strict=True)  # every tensor, the classifier's too
     data = ImageFolder(real_data / "hymenoptera_data").split()
-    images = data.val.load(network.preprocess)
+    images = load_images(data.val, network.preprocess)
     wanted = np.array([ANT if data.classes[label] == "ants" else BEE for label in images.labels])
     batches = [np.arange(start, min(start + 32, len(images))) for start in range(0, len(images), 32)]
     first = []

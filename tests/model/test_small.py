@@ -64,6 +64,9 @@ def test_the_mlp_is_the_notebooks_network(notebook: tuple[FullyConnectedNN, Path
         "std": [0.3081],
         "interpolation": "bilinear",
         "crop": 1.0,
+        "crop_mode": "center",
+        "range": None,
+        "max_megapixels": 100.0,
     }
     assert not network.pretrained
 
