@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from finetune.evaluate.metrics import quick
+from finetune.files import visible
 from finetune.model.network import Network
 from finetune.model.stages import StagesHead
 from finetune.train.folds import same_things
@@ -134,4 +135,4 @@ def _told(solved: Solved, classes: Sequence[str], layer: nn.Linear, refit: bool)
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more classes" if len(names) > most else "")
+    return ", ".join(visible(name) for name in names[:most]) + (f" and {len(names) - most} more classes" if len(names) > most else "")

@@ -172,8 +172,8 @@ def test_S05_S07_S08_S10_recipes_that_reach_for_more_than_data(job: Path, cli: A
         assert not canary.exists()
 
     tried(f"data: !!python/object/apply:os.mkdir ['{canary}']\n", "tried.yaml:1", "python/object/apply")
-    tried(f"{recipe}seed: !!python/name:os.system\n", "tried.yaml:8")
-    tried(f"{recipe}seed: 1\nseed: 2\nsede: 3\n", "tried.yaml:9: seed: duplicate key", "(did you mean 'seed'?)")
+    tried(f"{recipe}seed: !!python/name:os.system\n", "tried.yaml:9")
+    tried(f"{recipe}seed: 1\nseed: 2\nsede: 3\n", "tried.yaml:10: seed: duplicate key", "(did you mean 'seed'?)")
     backbones = ("os:system", "os.system", "pkg.module.Class", "registered/os.system", "../../x", "timm/../../x")
     for name in backbones[:3]:
         tried(recipe.replace("timm/test_resnet", name), "model.backbone")
