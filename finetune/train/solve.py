@@ -135,4 +135,5 @@ def _told(solved: Solved, classes: Sequence[str], layer: nn.Linear, refit: bool)
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(visible(name) for name in names[:most]) + (f" and {len(names) - most} more classes" if len(names) > most else "")
+    more = f" and {len(names) - most} more classes" if len(names) > most else ""
+    return ", ".join(visible(name) for name in names[:most]) + more
