@@ -14,6 +14,8 @@ from torch import distributed as dist
 from finetune.errors import LostRank
 
 BEAT = "finetune/beat"
+GRACE = 3.0
+"""Seconds: ranks that wait for the same one give up within moments of each other."""
 
 
 class Control:
@@ -54,8 +56,11 @@ def asking(rank: int, world: int, what: str) -> Iterator[None]:
     except (dist.DistError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError) or not _is_about_ranks(error):
             raise
+        missing = _missing(rank, world, what)
+        if rank == 0:  # the store ends with this process: the others may still ask it who is missing
+            time.sleep(GRACE)
         raise LostRank(
-            f"rank {rank}: {_missing(rank, world, what)} ({str(error).splitlines()[0][:160]})",
+            f"rank {rank}: {missing} ({str(error).splitlines()[0][:160]})",
             "see what that rank said; go on from the last checkpoint with `finetune resume`",
         ) from error
 
@@ -75,13 +80,13 @@ def _missing(own: int, world: int, what: str) -> str:
     with contextlib.suppress(dist.DistError, RuntimeError, ValueError):
         for rank in range(world):
             key = f"{BEAT}/{rank}"
-            if rank != own and CONTROL.store is not None and CONTROL.store.check([key]):
-                heard[rank] = float(CONTROL.store.get(key).decode().split()[0])
-    if not heard:
+            if rank != own and CONTROL.store is not None:
+                heard[rank] = float(CONTROL.store.get(key).decode().split()[0]) if CONTROL.store.check([key]) else 0.0
+    if len(heard) < world - 1:  # the one that is missing may be one that could not be asked for
         return f"another rank has ended, or does not answer ({what})"
     rank = min(heard, key=heard.__getitem__)
-    ago = time.time() - heard[rank]
-    return f"rank {rank} has ended, or does not answer: it was last heard of {ago:.0f} s ago ({what})"
+    when = f"last heard of {time.time() - heard[rank]:.0f} s ago" if heard[rank] else "never heard of"
+    return f"rank {rank} has ended, or does not answer: it was {when} ({what})"
 
 
 def _is_about_ranks(error: Exception) -> bool:

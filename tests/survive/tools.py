@@ -24,7 +24,7 @@ FINETUNE = Path(sys.executable).with_name("finetune")
 CALLS = ("fsync", "rename", "renameat", "renameat2", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir")
 """What changes which names there are, or makes it last."""
 
-CHECKPOINT = "o/checkpoints/epoch-0000-step-0000002.json"
+CHECKPOINT = "o/checkpoints/epoch-*-step-*.json"
 """Is there a little after a job of `RUN` has begun to train."""
 
 RUN = ("run", "job.yaml", "--out", "o")
@@ -133,10 +133,10 @@ class Job:
         return done
 
     def wait_for(self, what: str, process: Process, timeout: float = 120) -> bool:
-        """Wait until the command has said `what`, or a file of that name is there; False if it ended before."""
+        """Wait until the command has said `what`, or a file of that name (`*` in it) is there; False if it ended."""
         until = time.monotonic() + timeout
         while time.monotonic() < until and process.poll() is None:
-            if what in self.said() or (self.folder / what).exists():
+            if what in self.said() or any(self.folder.glob(what)):
                 return True
             time.sleep(0.005)
         return False
