@@ -3,7 +3,7 @@
 `tutorial` is the loop of PyTorch's transfer-learning tutorial, with two loader workers, in training mode with what is
 frozen excluded from the optimizer; `features_once` runs the backbone over each image a single time and hands the rest
 to scikit-learn; `in_memory` keeps MNIST in one tensor and slices it; `loader_predicts` is a data loader and a network.
-Each gives its seconds, from the first batch asked for until trained and judged.
+Each gives its seconds, from the first batch asked for until trained and evaluated.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def transforms_of(*first: Any) -> Any:
     return transforms.Compose([*first, transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)])
 
 
-def as_judged() -> Any:
+def as_evaluated() -> Any:
     from torchvision import transforms
 
     return transforms_of(transforms.Resize(256), transforms.CenterCrop(224))
@@ -51,9 +51,11 @@ def split_images(data: str) -> tuple[Any, Any, int]:
 
     seen = transforms_of(transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip())
     if data == "hymenoptera_data":
-        train, val = (datasets.ImageFolder(str(DATA / data / p), t) for p, t in (("train", seen), ("val", as_judged())))
+        train, val = (
+            datasets.ImageFolder(str(DATA / data / p), t) for p, t in (("train", seen), ("val", as_evaluated()))
+        )
         return train, val, 2
-    whole = [datasets.ImageFolder(str(DATA / data), transform) for transform in (seen, as_judged())]
+    whole = [datasets.ImageFolder(str(DATA / data), transform) for transform in (seen, as_evaluated())]
     order = torch.randperm(len(whole[0])).tolist()
     held = len(order) // 5
     parts = zip(whole, (order[held:], order[:held]), strict=True)
@@ -112,7 +114,7 @@ def features_once(folder: Path) -> float:
     from sklearn.linear_model import LogisticRegression
     from torchvision import datasets
 
-    parts = [datasets.ImageFolder(str(DATA / "hymenoptera_data" / part), as_judged()) for part in ("train", "val")]
+    parts = [datasets.ImageFolder(str(DATA / "hymenoptera_data" / part), as_evaluated()) for part in ("train", "val")]
     model = pretrained(0).eval()
     loader = torch.utils.data.DataLoader(torch.utils.data.ConcatDataset(parts), 16, num_workers=2)
     clock = time.perf_counter()
@@ -151,7 +153,7 @@ def loader_predicts(folder: Path) -> float:
     import torch
     from torchvision import datasets
 
-    images, model = datasets.ImageFolder(str(DATA / "vehicles"), as_judged()), pretrained(7).eval()
+    images, model = datasets.ImageFolder(str(DATA / "vehicles"), as_evaluated()), pretrained(7).eval()
     loader = torch.utils.data.DataLoader(images, 32, num_workers=2)
     clock = time.perf_counter()
     with torch.no_grad():

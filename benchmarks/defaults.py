@@ -113,7 +113,7 @@ def features_of(name: str, backbone: str, data: Path, work: Path) -> dict[str, n
 
 
 def dealt(found: dict[str, np.ndarray], seed: int, shots: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to learn from and rows to judge by; the set's own test or val part first, then a fifth of each class."""
+    """Rows to learn from and rows to test on; the set's own test or val part first, then a fifth of each class."""
     labels, rng = found["y"], np.random.default_rng(seed)
     own = {"test", "val"} & set(found["split"].tolist())
     if seed == 0 and own:
@@ -174,7 +174,7 @@ def arms(x: np.ndarray, y: np.ndarray, widths: tuple[int, ...], classes: int) ->
     }
 
 
-def judged(answers: np.ndarray, y: np.ndarray) -> dict[str, float]:
+def evaluated(answers: np.ndarray, y: np.ndarray) -> dict[str, float]:
     right = np.maximum(answers[np.arange(len(y)), y], 1e-300)
     return {
         "macro_f1": float(f1_score(y, answers.argmax(axis=1), average="macro")),
@@ -193,7 +193,7 @@ def cell(found: dict[str, np.ndarray], seed: int, shots: int | None) -> dict[str
         start = time.process_time()
         answers = learn()
         seconds = time.process_time() - start
-        results[name] = {**judged(answers(x[test]), y[test]), "seconds": seconds}
+        results[name] = {**evaluated(answers(x[test]), y[test]), "seconds": seconds}
     return results
 
 
@@ -239,7 +239,7 @@ sets, with the worst set, the log-loss, the calibration error (15 bins; on some 
 0.05 to 0.06) and the processor seconds of the head alone. Written by `benchmarks/defaults.py`, {date}.
 
 *default* chooses by cross-validation between the last output and that with the last three stages, learns from all
-images but those that judge, and takes its sharpness from answers out of fold. The others leave a part out."""
+images but those of the test, and takes its sharpness from answers out of fold. The others leave a part out."""
 
 
 def main() -> int:

@@ -3,9 +3,10 @@
     python benchmarks/digits_transfer.py                                            # 2 minutes on one core
     python benchmarks/digits_transfer.py --draw docs/pictures/digits-transfer.png   # also draws it
 
-scikit-learn's 1,797 digits of 8x8 pixels; 797 of them, the same for all, only judge. Each of the five seeds draws its
-own training images, equally many of each digit, and its own new head. All arms are trained alike: 100 epochs of AdamW,
-the last one counts, so no further images are needed to choose one. Intervals are 95 % over the seeds (Student's t).
+scikit-learn's 1,797 digits of 8x8 pixels; 797 of them, the same for all, are only for testing. Each of the five seeds
+draws its own training images, equally many of each digit, and its own new head. All arms are trained alike: 100 epochs
+of AdamW, the last one counts, so no further images are needed to choose one. Intervals are 95 % over the seeds
+(Student's t).
 
 Measured on 2026-11-23 (torch 2.14 on a CPU), accuracy on the 797:
 
@@ -42,7 +43,7 @@ from finetune.report.plots import BLUE, GREY, RUST, STYLE
 
 COUNTS = (10, 50, 200)
 SEEDS = range(5)
-JUDGED = 797
+TEST_IMAGES = 797
 ARMS = {
     "from scratch": {"backbone": "small/mlp", "unfreeze": {"all": 0}},
     "from MNIST, only the head learns": {"backbone": "models/mnist-mlp", "unfreeze": {"head": 0}},
@@ -58,16 +59,16 @@ def chosen(learning: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     return pd.concat([rows.iloc[rng.permutation(len(rows))[:each]] for _, rows in learning.groupby("class")])
 
 
-def accuracy(arm: str, images: pd.DataFrame, judged: ImageSet, seed: int) -> float:
-    """Train one arm on `images` and judge it."""
+def accuracy(arm: str, images: pd.DataFrame, evaluated: ImageSet, seed: int) -> float:
+    """Train one arm on `images` and evaluate it."""
     # The training images stand in for validation images: what is best on them is, but for ties, the last epoch.
     table = pd.concat([images.assign(split="train"), images.assign(split="val")])
-    data = Dataset(judged.root, table, judged.classes)
+    data = Dataset(evaluated.root, table, evaluated.classes)
     settings = {"lr": 3e-3, "batch_size": 16, "select": "val_loss", "cache": {"disk_gb": 0}}
     # MNIST's digits lie in a margin, 20 of 28 pixels; these fill their 8x8
-    classifier = Classifier(classes=judged.classes, seed=seed, preprocess={"crop": 1.4}, **ARMS[arm])
+    classifier = Classifier(classes=evaluated.classes, seed=seed, preprocess={"crop": 1.4}, **ARMS[arm])
     classifier.fit(data, epochs=100, augment="none", **settings)
-    found = classifier.evaluate(judged).accuracy
+    found = classifier.evaluate(evaluated).accuracy
     assert found is not None
     return found
 
@@ -82,13 +83,13 @@ def measure(folder: Path) -> dict[str, dict[int, np.ndarray]]:
     """Arm → number of training images → accuracy of each seed."""
     write_sample("digits", folder)
     images = ImageFolder(folder)
-    parts = split(images.table, 0.01, JUDGED / len(images), seed=0)
-    judged = ImageSet(images.root, images.table[parts == "test"], images.classes)
+    parts = split(images.table, 0.01, TEST_IMAGES / len(images), seed=0)
+    evaluated = ImageSet(images.root, images.table[parts == "test"], images.classes)
     learning = images.table[parts != "test"]
     found: dict[str, dict[int, np.ndarray]] = {arm: {} for arm in ARMS}
     for count in COUNTS:
         for arm in ARMS:
-            scores = [accuracy(arm, chosen(learning, count, seed), judged, seed) for seed in SEEDS]
+            scores = [accuracy(arm, chosen(learning, count, seed), evaluated, seed) for seed in SEEDS]
             found[arm][count] = np.array(scores)
             mean, half = interval(found[arm][count])
             print(f"{count:4d} images, {arm:32s} {mean:.3f} ± {half:.3f}", flush=True)

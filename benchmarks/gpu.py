@@ -41,7 +41,7 @@ from torch import nn
 
 import finetune as ft
 from finetune.device import choose
-from finetune.evaluate.judge import forward_of
+from finetune.evaluate.evaluation import forward_of
 from finetune.model.freeze import freeze_hashes
 
 Row = dict[str, Any]

@@ -10,7 +10,7 @@ pixels is clearly worse than the CNN, and the CNN from scratch leaves room for o
 
 With --backbone also: a new head on that backbone, frozen, with its weights and with random ones; and all of it trained
 as the small CNN is, from random weights and from its own. So what the weights know is told apart from what the
-architecture does. --folder judges a folder of classes instead of the drawn sample. A Markdown table ends it.
+architecture does. --folder tries them on a folder of classes instead of the drawn sample. A Markdown table ends it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from finetune.model.network import Network
 
 Pictures = NDArray[np.uint8]
 Labels = NDArray[np.int64]
-Judge = Callable[[Pictures, Labels, Pictures, int], Labels]
+Method = Callable[[Pictures, Labels, Pictures, int], Labels]
 View = Callable[[Image.Image], Pictures]
 
 
@@ -76,15 +76,15 @@ def pixels(pictures: Pictures) -> NDArray[np.float64]:
     return np.stack(small).reshape(len(small), -1) / 255.0
 
 
-def logistic(features: Callable[[Pictures], NDArray[np.float64]], penalty: float) -> Judge:
+def logistic(features: Callable[[Pictures], NDArray[np.float64]], penalty: float) -> Method:
     """Logistic regression on standardised features, with a strong penalty."""
 
-    def judge(train: Pictures, labels: Labels, test: Pictures, seed: int) -> Labels:
+    def method(train: Pictures, labels: Labels, test: Pictures, seed: int) -> Labels:
         model = LogisticRegression(C=penalty, max_iter=300)
         fitted = make_pipeline(StandardScaler(), model).fit(features(train), labels)
         return np.asarray(fitted.predict(features(test)))
 
-    return judge
+    return method
 
 
 def mlp(train: Pictures, labels: Labels, test: Pictures, seed: int) -> Labels:
@@ -116,10 +116,10 @@ def network(classes: int) -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.2), nn.Linear(before, classes))
 
 
-def cnn(epochs: int, make: Callable[[int, int], nn.Module] = lambda classes, seed: network(classes)) -> Judge:
+def cnn(epochs: int, make: Callable[[int, int], nn.Module] = lambda classes, seed: network(classes)) -> Method:
     """The network above, or another; AdamW, one-cycle learning rate; mirrored and shifted at random."""
 
-    def judge(train: Pictures, labels: Labels, test: Pictures, seed: int) -> Labels:
+    def method(train: Pictures, labels: Labels, test: Pictures, seed: int) -> Labels:
         torch.manual_seed(seed)
         x, y, model = _tensor(train), torch.from_numpy(labels), make(int(labels.max()) + 1, seed)
         model.train()
@@ -137,7 +137,7 @@ def cnn(epochs: int, make: Callable[[int, int], nn.Module] = lambda classes, see
         with torch.no_grad():
             return np.asarray(torch.cat([model(part) for part in _tensor(test).split(64)]).argmax(1))
 
-    return judge
+    return method
 
 
 def _tensor(pictures: Pictures) -> torch.Tensor:
@@ -154,17 +154,17 @@ def _augmented(images: torch.Tensor) -> torch.Tensor:
 # --- a backbone ------------------------------------------------------------------------------------------------------
 
 
-def frozen(card: str, weights: str) -> Judge:
+def frozen(card: str, weights: str) -> Method:
     """Logistic regression on the standardised features of a backbone, its penalty chosen by cross-validation."""
 
-    def judge(train: Pictures, labels: Labels, test: Pictures, seed: int) -> Labels:
+    def method(train: Pictures, labels: Labels, test: Pictures, seed: int) -> Labels:
         network = build(card, ["any", "other"], weights=weights, seed=seed)
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
         search = GridSearchCV(model, {"logisticregression__C": np.logspace(-4, 0, 5)}, cv=3, scoring="f1_macro")
         fitted = search.fit(features(network, train), labels)
         return np.asarray(fitted.predict(features(network, test)))
 
-    return judge
+    return method
 
 
 def begun(card: str, weights: str) -> Callable[[int, int], nn.Module]:
@@ -187,9 +187,9 @@ def features(network: Network, pictures: Pictures) -> NDArray[np.float32]:
 # --- the table -------------------------------------------------------------------------------------------------------
 
 
-def judges_of(args: argparse.Namespace) -> dict[str, tuple[Judge, View]]:
-    """Title → what judges, and how it sees a picture."""
-    judges: dict[str, tuple[Judge, View]] = {
+def methods_of(args: argparse.Namespace) -> dict[str, tuple[Method, View]]:
+    """Title → a method, and how it sees a picture."""
+    methods: dict[str, tuple[Method, View]] = {
         "mean colours, logistic": (logistic(mean_colours, 1.0), squeezed),
         "colour histogram, logistic": (logistic(histogram, 0.1), squeezed),
         "32x32 pixels, logistic": (logistic(pixels, 1e-3), squeezed),
@@ -198,11 +198,11 @@ def judges_of(args: argparse.Namespace) -> dict[str, tuple[Judge, View]]:
     }
     if args.backbone:
         view = build(args.backbone, ["any", "other"], weights="none").preprocess.evaluate
-        judges["backbone, random, new head"] = (frozen(args.backbone, "none"), view)
-        judges["backbone from scratch"] = (cnn(args.epochs, begun(args.backbone, "none")), view)
-        judges["backbone, frozen, new head"] = (frozen(args.backbone, "default"), view)
-        judges["backbone, all of it tuned"] = (cnn(args.epochs, begun(args.backbone, "default")), view)
-    return judges
+        methods["backbone, random, new head"] = (frozen(args.backbone, "none"), view)
+        methods["backbone from scratch"] = (cnn(args.epochs, begun(args.backbone, "none")), view)
+        methods["backbone, frozen, new head"] = (frozen(args.backbone, "default"), view)
+        methods["backbone, all of it tuned"] = (cnn(args.epochs, begun(args.backbone, "default")), view)
+    return methods
 
 
 def prepared(args: argparse.Namespace, temporary: str) -> tuple[Path, list[str]]:
@@ -222,7 +222,7 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=28, help="of what learns from scratch")
     parser.add_argument("--per-class", type=int, default=120)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--backbone", metavar="CARD", help="a card with weights: judge these, too")
+    parser.add_argument("--backbone", metavar="CARD", help="a card with weights: try these, too")
     parser.add_argument("--folder", type=Path, help="a folder of classes, instead of the drawn sample")
     return parser.parse_args()
 
@@ -231,14 +231,14 @@ def main() -> None:
     """Print accuracy and macro F1 of each, over the seeds."""
     args = asked()
     torch.set_num_threads(args.threads)
-    judges = judges_of(args)
+    methods = methods_of(args)
     with tempfile.TemporaryDirectory() as temporary:
         folder, names = prepared(args, temporary)
-        seen = {view: load(folder, names, view) for view in {view: None for _, view in judges.values()}}
+        seen = {view: load(folder, names, view) for view in {view: None for _, view in methods.values()}}
     lines = ["| | accuracy | macro F1 | range |", "| --- | --- | --- | --- |"]
-    for title, (judge, view) in judges.items():
+    for title, (method, view) in methods.items():
         start = time.perf_counter()
-        scores = [score(judge, *seen[view], seed, names) for seed in range(args.seeds)]
+        scores = [score(method, *seen[view], seed, names) for seed in range(args.seeds)]
         seconds = (time.perf_counter() - start) / args.seeds
         accuracy, f1 = np.array([s[:2] for s in scores]).T
         f1_said = f"macro F1 {f1.mean():.3f} ({f1.min():.3f}-{f1.max():.3f})"
@@ -249,11 +249,11 @@ def main() -> None:
 
 
 def score(
-    judge: Judge, pictures: Pictures, labels: Labels, seed: int, names: list[str]
+    method: Method, pictures: Pictures, labels: Labels, seed: int, names: list[str]
 ) -> tuple[float, float, list[float]]:
     """Accuracy, macro F1 and F1 by class on a quarter of the images."""
     train, test = train_test_split(np.arange(len(labels)), test_size=0.25, stratify=labels, random_state=seed)
-    told = judge(pictures[train], labels[train], pictures[test], seed)
+    told = method(pictures[train], labels[train], pictures[test], seed)
     by_class = f1_score(labels[test], told, average=None, labels=list(range(len(names))), zero_division=0)
     return float(accuracy_score(labels[test], told)), float(np.mean(by_class)), [float(v) for v in by_class]
 

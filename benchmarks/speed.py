@@ -4,7 +4,7 @@
     python benchmarks/speed.py T1 T4 --rounds 5     # some of them
 
 It wants real images: hymenoptera_data, vehicles (class folders) and MNIST/raw below $FINETUNE_DATA, and beside that
-folder weights/mobilenetv2_035.in1k.yaml. Seconds are from the first batch asked for until trained and judged; what
+folder weights/mobilenetv2_035.in1k.yaml. Seconds are from the first batch asked for until trained and evaluated; what
 comes before (starting Python, reading and checking the images) is the rest of `whole`. All arms of a task have the
 same images, network, epochs and batch, and nothing is cached from one run to the next unless the arm says so.
 
@@ -34,7 +34,7 @@ COMMAND = Path(sys.executable).with_name("finetune")
 
 
 def ran(folder: Path, *flags: str) -> float:
-    """Seconds of a `finetune run`, from the first batch until it is trained and judged."""
+    """Seconds of a `finetune run`, from the first batch until it is trained and evaluated."""
     subprocess.run([COMMAND, "run", *flags, "--out", folder / "run"], check=True, stderr=subprocess.DEVNULL)
     timings = json.loads((folder / "run" / "run.json").read_text())["timings"]
     return float(timings["train"] + timings["judge"])

@@ -8,7 +8,7 @@ FILE` each run is kept as it ends, and what is there already is not run again. T
 new head; a probe, then everything tuned; the same architecture from scratch. All learn by AdamW with a one-cycle rate,
 for a number of steps rather than epochs, so that one image per class gets enough of them.
 
-The images that judge are the same throughout: 30 % of each class, or what is not in train/ where the folder is split.
+The test images are the same throughout: 30 % of each class, or what is not in train/ where the folder is split.
 Each seed draws its own training images, equally many of each class (a class that has fewer gives all), a larger count
 containing the smaller ones; and its own new weights. Intervals are 95 % over the seeds (Student's t).
 
@@ -52,7 +52,7 @@ from finetune.data.batches import load_images
 from finetune.data.dataset import Dataset, ImageSet
 from finetune.data.samples.catalogue import write_sample
 from finetune.data.split import split
-from finetune.evaluate.judge import judge_images
+from finetune.evaluate.evaluation import evaluate_images
 from finetune.files import write_atomic
 from finetune.recipe.section import train_config
 from finetune.report.plots import BLUE, GREY, RUST, drawing, png_bytes
@@ -63,7 +63,7 @@ BATCH = 32
 MOST = 500
 """Steps that `epochs` of an arm may ask for; more would take most of the time for the last point of a curve."""
 KEEP = 2**30
-"""Bytes of decoded pictures that stay in memory, of those that judge."""
+"""Bytes of decoded pictures that stay in memory, of the test images."""
 
 
 class Arm(NamedTuple):
@@ -99,27 +99,27 @@ ARMS = {
 
 
 class Images:
-    """A set of images: those to learn from, and those that judge, which are the same for all."""
+    """A set of images: those to learn from, and the test images, which are the same for all."""
 
     def __init__(self, name: str, folder: Path) -> None:
         images = ImageFolder(folder)
         table = images.table
         own = images.scan.split_layout
-        judges = table["split"] != "train" if own else split(table, 0.01, 0.3, seed=0) == "test"
+        evaluates = table["split"] != "train" if own else split(table, 0.01, 0.3, seed=0) == "test"
         self.name = name
-        self.learning = table[~judges]
-        self.judged = ImageSet(images.root, table[judges], images.classes)
+        self.learning = table[~evaluates]
+        self.evaluated = ImageSet(images.root, table[evaluates], images.classes)
 
     def dealt(self, count: str, seed: int) -> Dataset:
         """`count` images per class, or all; one of each class stands in for validation images, and chooses nothing."""
         each = len(self.learning) if count == "all" else int(count)
-        images = chosen(self.learning, each * len(self.judged.classes), seed)
+        images = chosen(self.learning, each * len(self.evaluated.classes), seed)
         table = pd.concat([images.assign(split="train"), images.groupby("class").head(1).assign(split="val")])
-        return Dataset(self.judged.root, table, self.judged.classes)
+        return Dataset(self.evaluated.root, table, self.evaluated.classes)
 
     def place(self, count: str) -> float:
         """Where a count stands on the axis: all is the mean over the classes."""
-        return len(self.learning) / len(self.judged.classes) if count == "all" else float(count)
+        return len(self.learning) / len(self.evaluated.classes) if count == "all" else float(count)
 
 
 def learned(arm: Arm, backbone: str, size: int | None, data: Dataset, seed: int) -> Classifier:
@@ -151,7 +151,7 @@ def learned(arm: Arm, backbone: str, size: int | None, data: Dataset, seed: int)
 
 def measure(images: Images, arguments: argparse.Namespace) -> pd.DataFrame:
     """A row a count, arm and seed, with `COLUMNS`."""
-    judges, rows = None, kept(arguments.csv, images.name)
+    evaluates, rows = None, kept(arguments.csv, images.name)
     for count in arguments.counts:
         for key in arguments.arms:
             clock = time.process_time()
@@ -161,8 +161,8 @@ def measure(images: Images, arguments: argparse.Namespace) -> pd.DataFrame:
                 data = images.dealt(count, seed)
                 classifier = learned(ARMS[key], arguments.backbone, arguments.size, data, seed)
                 network, compute = classifier.network, classifier.compute.in_fp32()
-                judges = judges or load_images(images.judged, network.preprocess, keep=KEEP)
-                found = judge_images(network, judges, compute).metrics
+                evaluates = evaluates or load_images(images.evaluated, network.preprocess, keep=KEEP)
+                found = evaluate_images(network, evaluates, compute).metrics
                 rows[count, key, seed] = found.accuracy, found.macro_f1
                 keep(arguments.csv, [images.name, count, key, seed, found.accuracy, found.macro_f1])
             scores = np.array([rows[count, key, seed] for seed in range(arguments.seeds)])
@@ -224,13 +224,13 @@ def draw(found: pd.DataFrame, sets: Sequence[Images], file: Path) -> None:
                 axes.errorbar(x, means, halves, color=arm.colour, marker="o", markersize=4, capsize=3, label=arm.title)
                 for place, values in zip(x, scores, strict=True):
                     axes.plot([place] * len(values), values, ".", color=arm.colour, alpha=0.35, markersize=4)
-            rate = images.judged.base_rate()[1]
+            rate = images.evaluated.base_rate()[1]
             axes.axhline(rate, color=GREY, linestyle=(0, (2, 3)), linewidth=1, label="always the largest class")
             axes.set_xscale("log")
             axes.set_xticks(at, counts)
             axes.minorticks_off()
             axes.set_xlabel("training images per class")
-            axes.set_title(f"{images.name}: {len(images.judged)} images judge")
+            axes.set_title(f"{images.name}: {len(images.evaluated)} test images")
         panels[-1].legend()
         panels[0].set_ylabel("accuracy")
         panels[0].set_ylim(0, 1)
@@ -274,7 +274,7 @@ def main() -> None:
     for images in sets:
         here = found[found["set"] == images.name]
         for figure, title in (("accuracy", "accuracy"), ("macro_f1", "macro F1")):
-            print(f"\n{images.name}, {title} on {len(images.judged)} images:\n\n{table(here, figure)}")
+            print(f"\n{images.name}, {title} on {len(images.evaluated)} images:\n\n{table(here, figure)}")
     if arguments.draw:
         draw(found, sets, arguments.draw)
 

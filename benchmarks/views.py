@@ -4,7 +4,7 @@
 
 BACKBONE is a card with weights; it stays frozen and a linear head learns on it. Views are kept in turn: with K of them
 epoch e sees view e mod K; with as many as epochs, every epoch has its own, which is exactly the uncached run. Five
-seeds; each splits anew what is not split, the folder's own val/ being what judges where there is one. Intervals are
+seeds; each splits anew what is not split, the folder's own val/ being tested on where there is one. Intervals are
 95 % over the seeds, of the difference to the uncached run of the same seed (Student's t). docs/log/ has the result.
 """
 
@@ -42,7 +42,7 @@ FIRST = next(iter(ARMS))
 
 
 def dealt(images: ImageFolder, seed: int, per_class: int | None) -> Dataset:
-    """The images split by `seed`: what judges is the folder's val/, or 15 % where it has none."""
+    """The images split by `seed`: the test images are the folder's val/, or 15 % where it has none."""
     table, rng = images.table, np.random.default_rng(seed)
     held = (table["split"] == "val").to_numpy() if "split" in table else np.zeros(len(table), bool)
     learning = table[~held]
@@ -55,7 +55,7 @@ def dealt(images: ImageFolder, seed: int, per_class: int | None) -> Dataset:
 
 
 def score(backbone: str, size: int, data: Dataset, seed: int, arm: dict[str, Any]) -> tuple[float, float]:
-    """Macro F1 on the images that judge, and the seconds of learning, tables included."""
+    """Macro F1 on the test images, and the seconds of learning, tables included."""
     preprocess = {"size": [size, size]}
     classifier = Classifier(backbone, data.classes, seed=seed, preprocess=preprocess, unfreeze={"head": 0})
     clock = time.perf_counter()

@@ -51,8 +51,8 @@ class Compute:
         return module
 
     def in_fp32(self) -> Compute:
-        """The same, in full precision: for judging."""
-        return replace(self, precision="fp32", reason="judging is in fp32")
+        """The same, in full precision: for evaluating."""
+        return replace(self, precision="fp32", reason="evaluating is in fp32")
 
     @contextlib.contextmanager
     def own_threads(self) -> Iterator[None]:

@@ -61,7 +61,7 @@ def evaluate_images(network: Network, images: ImageSet, compute: Compute) -> Met
     """
     from finetune.data.batches import load_images
     from finetune.data.dataset import ImageSet
-    from finetune.evaluate.judge import judge_images
+    from finetune.evaluate.evaluation import evaluate_images
 
     relabelled = ImageSet(images.root, images.table, network.classes, images.pixels)
-    return judge_images(network, load_images(relabelled, network.preprocess), compute, loss=network.loss).metrics
+    return evaluate_images(network, load_images(relabelled, network.preprocess), compute, loss=network.loss).metrics

@@ -1,4 +1,4 @@
-"""`finetune evaluate`: judge a run's network on images."""
+"""`finetune evaluate`: evaluate a run's network on images."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from finetune.model.hub import shown
 def evaluate(
     run: Path, folder: Path | None, split: str | None, device: str | None, precision: str, as_json: bool
 ) -> None:
-    """Judge the network of RUN on its own test images, or on FOLDER (one folder per class, matched by name)."""
+    """Evaluate the network of RUN on its own test images, or on FOLDER (one folder per class, matched by name)."""
     say_first(f"evaluating {visible(shown(run))}")
     from finetune.deliver.evaluate import evaluate as do
     from finetune.report.tables import per_class_text
 
     with stop_on_signals() as stop, reporting(stop) as reporter:
-        judgement, judged = do(
+        evaluation, evaluated = do(
             run, folder, split=split, device=device or "auto", precision=precision, reporter=reporter
         )
     if as_json:
-        print_json({"run": shown(run), **judgement.metrics.as_dict(judged), "cautions": judgement.cautions})
+        print_json({"run": shown(run), **evaluation.metrics.as_dict(evaluated), "cautions": evaluation.cautions})
         return
-    click.echo(per_class_text(judgement.metrics, split=judged, cautions=judgement.cautions))
+    click.echo(per_class_text(evaluation.metrics, split=evaluated, cautions=evaluation.cautions))

@@ -33,8 +33,8 @@ def export(run: Path, formats: tuple[str, ...], out: Path | None, int8: bool, ac
     torch  network.pt2, a torch.export program
     timm   a folder for timm.create_model("local-dir:FOLDER", pretrained=True)
 
-    --int8 adds network-int8.onnx and classifier-int8.onnx: calibrated on training images, judged on test images. A loss
-    of accuracy that is significant and above one point is not kept, but with --accept-loss.
+    --int8 adds network-int8.onnx and classifier-int8.onnx: calibrated on training images, evaluated on test images. A
+    loss of accuracy that is significant and above one point is not kept, but with --accept-loss.
     """
     say_first(f"exporting {visible(str(run))}")
     from finetune.deliver.export.latency import latency_text

@@ -30,7 +30,7 @@ SUMMARIES = {
     "models": "List what a recipe can name as its backbone.",
     "recipes": "List the recipes that are at hand.",
     "sample": "Write built-in sample images as a folder.",
-    "evaluate": "Judge a run's network on images.",
+    "evaluate": "Evaluate a run's network on images.",
     "runs": "List what was run, with its figures.",
     "compare": "Tell whether one run is better than another, or chance is.",
     "predict": "Label images.",

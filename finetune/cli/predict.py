@@ -187,7 +187,7 @@ def _predictor(
 ) -> Predictor:
     from finetune.deliver.predictor import Predictor
     from finetune.device import choose
-    from finetune.evaluate.judge import MANY
+    from finetune.evaluate.evaluation import MANY
 
     network = open_run_network(run)
     compute = choose(device or "auto", precision, convolutional=network.convolutional, light=network.light)
@@ -216,7 +216,7 @@ def _to_file(
 ) -> Counter[str]:
     """Write a row for each file that has none."""
     from finetune.deliver.table import PredictionTable
-    from finetune.evaluate.judge import BATCH
+    from finetune.evaluate.evaluation import BATCH
 
     table = PredictionTable(out, predictor.classes, topk=topk, resume=resume)
     count: Counter[str] = Counter()

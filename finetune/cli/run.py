@@ -41,7 +41,7 @@ def run(
     freeze: tuple[str, ...],
     **flags: Any,
 ) -> None:
-    """Do the whole job that RECIPE describes, or for a FOLDER of images: read, freeze, train, judge, report.
+    """Do the whole job that RECIPE describes, or for a FOLDER of images: read, freeze, train, compute_metrics, report.
 
     A folder needs no recipe: the best network at hand is taken, and its head is solved for your classes. The complete
     recipe is in the run folder.

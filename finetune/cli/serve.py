@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 
@@ -90,10 +91,8 @@ def _checked(token: str | None) -> str | None:
 
 def _require_extra() -> None:
     try:
-        import fastapi  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import python_multipart  # noqa: F401
-        import uvicorn  # noqa: F401
+        for name in ("fastapi", "prometheus_client", "python_multipart", "uvicorn"):
+            importlib.import_module(name)
     except ImportError as error:
         raise ResourceError(
             f"serving needs {error.name}, which is not installed", "install it: pip install 'finetune-toolkit[serve]'"

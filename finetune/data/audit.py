@@ -20,7 +20,7 @@ from finetune.errors import DataError
 from finetune.files import visible
 
 FEW = 20
-"""A class with fewer images is too small to learn or to judge reliably."""
+"""A class with fewer images is too small to learn or to evaluate reliably."""
 
 
 @dataclass(frozen=True)

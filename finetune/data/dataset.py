@@ -142,7 +142,7 @@ class Dataset:
 
     @cached_property
     def test(self) -> ImageSet | None:
-        """The images that only judge; None where there are none."""
+        """The images that are only tested on; None where there are none."""
         return self._part("test") or None
 
     def against_rest(self, positive: str) -> Dataset:

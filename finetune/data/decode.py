@@ -1,4 +1,4 @@
-"""The one function that turns a file into an image: for training, judging, predicting and serving alike."""
+"""The one function that turns a file into an image: for training, evaluating, predicting and serving alike."""
 
 from __future__ import annotations
 

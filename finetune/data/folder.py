@@ -93,7 +93,7 @@ class ImageFolder:
         return f"ImageFolder({len(self)} images, {len(self.classes)} classes, {visible(str(self.root))!r})"
 
     def split(self, val: float = 0.15, test: float = 0.15, seed: int = 0) -> Dataset:
-        """Images to learn from, to choose with and to judge by; see `finetune.data.split.split`.
+        """Images to learn from, to choose with and to evaluate on; see `finetune.data.split.split`.
 
         A folder that is split keeps its own split, whatever the arguments say; what it lacks is cut off train/.
 

@@ -55,7 +55,7 @@ def prepare(
     view: int = 0,
     sha256: str = "0",
 ) -> np.ndarray:
-    """One image as the network sees it; training, judging, predicting and serving all come through here.
+    """One image as the network sees it; training, evaluating, predicting and serving all come through here.
 
     How far a large JPEG is reduced while it is decoded depends on its own size, `preprocess` and `augment` alone, so
     the pixels do too.
@@ -181,7 +181,7 @@ class Images:
 
         Args:
             index_batches: the indices of each batch; read at most `AHEAD` + 1 batches ahead.
-            augment: None for the pictures as they are judged.
+            augment: None for the pictures as they are evaluated.
             seed: of the augmentation.
             view: of the augmentation.
 

@@ -118,7 +118,7 @@ class MemoryImages:
 
         Args:
             index_batches: the indices of each batch.
-            augment: None for the pictures as they are judged.
+            augment: None for the pictures as they are evaluated.
             seed: of the augmentation.
             view: of the augmentation.
 
@@ -139,7 +139,7 @@ class MemoryImages:
         return grey.unsqueeze(-1).expand(-1, -1, -1, self.preprocess.channels)
 
     def _prepared(self, indices: np.ndarray) -> torch.Tensor:
-        """The pictures as they are judged, uint8 [B, H, W, C]."""
+        """The pictures as they are evaluated, uint8 [B, H, W, C]."""
         grey = self._pixels.index_select(0, torch.from_numpy(indices))  # six times as fast as plain indexing
         if self._as_it_is:
             return self._coloured(grey)

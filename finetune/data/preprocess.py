@@ -110,7 +110,7 @@ class Preprocess:
         return side, side
 
     def evaluate(self, image: Image.Image) -> np.ndarray:
-        """The picture as it is judged: scaled until it covers `size / crop`, then the centre of it.
+        """The picture as it is evaluated: scaled until it covers `size / crop`, then the centre of it.
 
         Both are one resize from a centred box with fractional borders, so no picture in between is made and none is
         too small or too narrow. Where the box is larger than the picture, what is outside is black, or of the mean

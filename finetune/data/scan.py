@@ -69,7 +69,7 @@ def scan(
 ) -> Scan:
     """Read every image of a folder once: its hash, its size, and whether it decodes to the end.
 
-    Whether the classes make sense is judged by `finetune.data.audit`, on the result.
+    Whether the classes make sense is evaluated by `finetune.data.audit`, on the result.
 
     Args:
         folder: class folders, or split folders with class folders each.

@@ -1,4 +1,4 @@
-"""Which image learns, which one chooses, which one judges."""
+"""Which image learns, which one chooses, which one is tested on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def split(
     Args:
         table: has the columns `class` and `sha256`, as `Scan.table`.
         val: fraction of each class for choosing the best epoch, 0 < val.
-        test: fraction of each class for judging at the end, 0 <= test, val + test < 1.
+        test: fraction of each class for evaluating at the end, 0 <= test, val + test < 1.
         seed: another seed gives another split.
         units: for each row what must stay together, see `finetune.data.group.units_of`; None: each content.
 

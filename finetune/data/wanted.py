@@ -17,7 +17,7 @@ class Wanted:
     Attributes:
         classes: only these, in this order; None for all, sorted by name.
         val: fraction for choosing the best epoch.
-        test: fraction for judging; 0 for none.
+        test: fraction for evaluating; 0 for none.
         seed: of the split.
         on_bad: "stop" refuses unreadable images; "skip" leaves them out.
         links, extensions: see `finetune.data.walk.Rules`.

@@ -153,10 +153,10 @@ def _figures(metrics: Mapping[str, Any]) -> str:
         interval = metrics.get(f"{key}_ci95")
         between = f" (95% interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
         lines.append(f"- {name} {_number(metrics[key])}{between}")
-    judged = [row for row in metrics["per_class"] if row["support"]]
+    evaluated = [row for row in metrics["per_class"] if row["support"]]
     rows = [
         [plain(row["class"]), str(row["support"]), *(_between(row, key) for key in ("f1", "precision", "recall"))]
-        for row in worst_first(judged)[:WORST]
+        for row in worst_first(evaluated)[:WORST]
     ]
     table = _table(["class", "images", "F1", "precision", "recall"], rows)
     return "## How good it is\n\n" + "\n".join(lines) + f"\n\nThe worst classes, with 95% intervals:\n\n{table}"

@@ -26,7 +26,7 @@ from finetune.deliver.vectors.table import schema_of, vector_column
 from finetune.device import cores
 from finetune.errors import DataError, Stopped, UsageError
 from finetune.evaluate.encode import Encoder, make_encoder
-from finetune.evaluate.judge import MANY
+from finetune.evaluate.evaluation import MANY
 from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import probabilities
 from finetune.files import visible

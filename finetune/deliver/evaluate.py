@@ -1,4 +1,4 @@
-"""Judging a trained network again: on its run's own images, or on another folder."""
+"""Evaluating a trained network again: on its run's own images, or on another folder."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from finetune.deliver.opened import open_network, run_of
 from finetune.deliver.predict import rules_of
 from finetune.device import choose
 from finetune.errors import ArtefactError, DataError, UsageError
-from finetune.evaluate.judge import OUT_OF_FOLD, Judgement, judge_images
-from finetune.evaluate.metrics import judge
+from finetune.evaluate.evaluation import OUT_OF_FOLD, Evaluation, evaluate_images
+from finetune.evaluate.metrics import compute_metrics
 from finetune.model.network import Network
 from finetune.report.cautions import cautions
 from finetune.runs.folder import RunFolder
@@ -36,8 +36,8 @@ def evaluate(
     device: str = "auto",
     precision: str = "fp32",
     reporter: Reporter | None = None,
-) -> tuple[Judgement, str]:
-    """Judge the network of a run or bundle; classes are matched by name.
+) -> tuple[Evaluation, str]:
+    """Evaluate the network of a run or bundle; classes are matched by name.
 
     Args:
         run: a run folder or a model bundle.
@@ -48,7 +48,7 @@ def evaluate(
         reporter: who is told.
 
     Returns:
-        The judgement, and the name of what was judged.
+        The evaluation, and the name of what was evaluated.
 
     Raises:
         UsageError: no such run; a bundle without a folder.
@@ -60,23 +60,23 @@ def evaluate(
     if folder is None and split is None and (known := _out_of_fold(Path(run), network)):
         return known, OUT_OF_FOLD
     if folder is None:
-        images, judged = own_images(run, split, network)
+        images, evaluated = own_images(run, split, network)
     else:
-        images, judged = _folder_images(run, Path(folder), network, reporter)
-    tick = reporter.reading("judging", "judging")
-    judgement = judge_images(
+        images, evaluated = _folder_images(run, Path(folder), network, reporter)
+    tick = reporter.reading("evaluating", "evaluating")
+    evaluation = evaluate_images(
         network,
         load_images(images, network.preprocess),
         choose(device, precision, convolutional=network.convolutional, light=network.light),
         loss=network.loss,
         tick=lambda done: tick(done, len(images)),
     )
-    told = _cautions(RunNames(run), images, None if folder is not None else judged)
-    return replace(judgement, cautions=told), judged
+    told = _cautions(RunNames(run), images, None if folder is not None else evaluated)
+    return replace(evaluation, cautions=told), evaluated
 
 
-def _out_of_fold(run: Path, network: Network) -> Judgement | None:
-    """What the run's head answered out of fold, where that is what it was judged by: no image can be asked again."""
+def _out_of_fold(run: Path, network: Network) -> Evaluation | None:
+    """What the run's head answered out of fold, where that is what it was evaluated by: no image can be asked again."""
     names = RunNames(run)
     if not names.data_csv.is_file() or (RunFolder.open(run).record.metrics or {}).get("split") != OUT_OF_FOLD:
         return None
@@ -89,11 +89,11 @@ def _out_of_fold(run: Path, network: Network) -> Judgement | None:
     if len(chances) != len(images):
         raise ArtefactError(
             f"{names.report.predictions_csv}: {len(chances):,} rows for {len(images):,} images",
-            "it was changed: run again, or judge other images: finetune evaluate RUN FOLDER",
+            "it was changed: run again, or evaluate other images: finetune evaluate RUN FOLDER",
         )
-    metrics = judge(images.labels, chances, network.classes)
+    metrics = compute_metrics(images.labels, chances, network.classes)
     paths = [str(path) for path in table["path"]]
-    return Judgement(paths, images.labels, chances, metrics, cautions(manifest, OUT_OF_FOLD))
+    return Evaluation(paths, images.labels, chances, metrics, cautions(manifest, OUT_OF_FOLD))
 
 
 def _cautions(run: RunNames, images: ImageSet, split: str | None) -> list[str]:

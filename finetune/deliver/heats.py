@@ -10,7 +10,7 @@ import numpy as np
 from finetune.data.batches import AnyImages
 from finetune.device import Compute
 from finetune.evaluate.attribution import explain_pixels
-from finetune.evaluate.judge import Judgement
+from finetune.evaluate.evaluation import Evaluation
 from finetune.evaluate.metrics import predict
 from finetune.model.network import Network
 from finetune.report.heat import overlay_jpeg
@@ -18,7 +18,7 @@ from finetune.report.thumbnails import SIDE, data_address
 
 
 def heats_of(
-    network: Network, images: AnyImages, judgement: Judgement, places: Sequence[int], compute: Compute
+    network: Network, images: AnyImages, evaluation: Evaluation, places: Sequence[int], compute: Compute
 ) -> dict[int, str]:
     """Grad-CAM of the images at these places for the class that they were given, as `data:` addresses.
 
@@ -27,12 +27,12 @@ def heats_of(
 
     Args:
         network: with its classes.
-        images: that were judged.
-        judgement: of them; answers out of fold are explained by the network that learned from all folds.
-        places: in the judgement.
+        images: that were evaluated.
+        evaluation: of them; answers out of fold are explained by the network that learned from all folds.
+        places: in the evaluation.
         compute: where.
     """
-    answers = predict(judgement.probabilities)
+    answers = predict(evaluation.probabilities)
     found: dict[int, str] = {}
     with contextlib.closing(images.batches([np.array([place]) for place in places])) as shown:
         for indices, pixels in shown:

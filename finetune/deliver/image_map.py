@@ -1,4 +1,4 @@
-"""The map of the judged images for the report: their vectors, and a small picture of each."""
+"""The map of the evaluated images for the report: their vectors, and a small picture of each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from markupsafe import Markup
 from finetune.data.batches import AnyImages
 from finetune.device import Compute
 from finetune.evaluate.encode import make_encoder
-from finetune.evaluate.judge import BATCH, Judgement
+from finetune.evaluate.evaluation import BATCH, Evaluation
 from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import predict
 from finetune.model.network import Network
@@ -25,27 +25,27 @@ LEAST = 3
 """Fewer points are no map."""
 
 
-def draw_map(network: Network, images: AnyImages, judgement: Judgement, compute: Compute) -> Markup | None:
-    """The map of some of the judged images; None where there are too few.
+def draw_map(network: Network, images: AnyImages, evaluation: Evaluation, compute: Compute) -> Markup | None:
+    """The map of some of the evaluated images; None where there are too few.
 
     Args:
         network: with its classes.
-        images: that were judged.
-        judgement: of them.
+        images: that were evaluated.
+        evaluation: of them.
         compute: where.
     """
-    answers = predict(judgement.probabilities)
-    places = chosen(answers != judgement.labels, MOST)
+    answers = predict(evaluation.probabilities)
+    places = chosen(answers != evaluation.labels, MOST)
     if len(places) < LEAST:
         return None
-    known = judgement.vectors
+    known = evaluation.vectors
     vectors = vectors_of(network, images, places, compute) if known is None else known[places]
     pictures = thumbnails_of(images, places)
     return embedding_map(
         vectors,
-        [int(judgement.labels[place]) for place in places],
+        [int(evaluation.labels[place]) for place in places],
         [int(answers[place]) for place in places],
-        [judgement.paths[place] for place in places],
+        [evaluation.paths[place] for place in places],
         network.classes,
         {row: pictures[place] for row, place in enumerate(places)},
     )

@@ -17,7 +17,7 @@ from finetune.data.load import MOST_WORKERS, prepare
 from finetune.deliver.predict import Prediction, pictures_of
 from finetune.device import Compute, choose, cores
 from finetune.errors import BadImage, DataError
-from finetune.evaluate.judge import BATCH, MANY, forward_of
+from finetune.evaluate.evaluation import BATCH, MANY, forward_of
 from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import probabilities
 from finetune.model.network import Network

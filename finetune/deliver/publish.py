@@ -18,7 +18,7 @@ from finetune.device import versions
 from finetune.errors import DataError
 from finetune.evaluate.activations import example
 from finetune.evaluate.coverage import TARGET
-from finetune.evaluate.judge import OUT_OF_FOLD, Judgement
+from finetune.evaluate.evaluation import OUT_OF_FOLD, Evaluation
 from finetune.evaluate.learning_curve import learning_curve
 from finetune.model.bundle import save_bundle
 from finetune.model.freeze import freeze_hashes, freeze_proof
@@ -148,13 +148,13 @@ def images_of(data: Dataset, split: str) -> ImageSet:
     return ImageSet(data.root, data.table.iloc[both], data.classes, pixels)
 
 
-def publish_report(folder: RunFolder, trainer: Trainer, data: Dataset, judgement: Judgement, split: str) -> list[str]:
+def publish_report(folder: RunFolder, trainer: Trainer, data: Dataset, evaluation: Evaluation, split: str) -> list[str]:
     """Write the report folder, and the headline into run.json.
 
     Returns:
         What of the report could not be made, one line each: no fault of a picture or page makes a run fail.
     """
-    metrics, recipe, images = judgement.metrics, folder.record.recipe, images_of(data, split)
+    metrics, recipe, images = evaluation.metrics, folder.record.recipe, images_of(data, split)
     network = trainer.network
     if split == "val":
         folder.warn("there is no test split: the figures are of val, which also chose the epoch, so they flatter")
@@ -172,10 +172,10 @@ def publish_report(folder: RunFolder, trainer: Trainer, data: Dataset, judgement
     faults, pixels = Faults(), load_images(images, network.preprocess)
     passage = None
     with faults.tolerate("features.png"):
-        passage = example(network, pixels, judgement, trainer.compute.in_fp32())
+        passage = example(network, pixels, evaluation, trainer.compute.in_fp32())
     image_map = None
     with faults.tolerate("the map of the images"):
-        image_map = draw_map(network, pixels, judgement, trainer.compute.in_fp32())
+        image_map = draw_map(network, pixels, evaluation, trainer.compute.in_fp32())
     curve = None
     with faults.tolerate("the learning curve"):
         curve = _learning_curve(trainer)
@@ -184,14 +184,14 @@ def publish_report(folder: RunFolder, trainer: Trainer, data: Dataset, judgement
         split=split,
         selected_on=split == "val",
         metrics=metrics,
-        predictions=(judgement.paths, judgement.labels, judgement.probabilities),
+        predictions=(evaluation.paths, evaluation.labels, evaluation.probabilities),
         classes=network.classes,
         history=trainer.position.history,
         plan=trainer.plan.table(),
         run=about,
-        cautions=judgement.cautions,
+        cautions=evaluation.cautions,
         thumbnails=lambda places: thumbnails_of(pixels, places),
-        heats=lambda places: heats_of(network, pixels, judgement, places, trainer.compute.in_fp32()),
+        heats=lambda places: heats_of(network, pixels, evaluation, places, trainer.compute.in_fp32()),
         passage=passage,
         map_of_images=image_map,
         learning_curve=curve,

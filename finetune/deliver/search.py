@@ -15,7 +15,7 @@ from finetune.deliver.vectors.source import encoder_of
 from finetune.deliver.vectors.store import Neighbour, VectorStore
 from finetune.errors import BadImage, DataError, UsageError
 from finetune.evaluate.encode import Encoder
-from finetune.evaluate.judge import BATCH
+from finetune.evaluate.evaluation import BATCH
 from finetune.evaluate.loop import infer
 from finetune.files import visible, write_text
 from finetune.report.sheet import Cell, Row, sheet_html

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from finetune.device import Compute, choose, own_randomness
-from finetune.evaluate.judge import forward_of
+from finetune.evaluate.evaluation import forward_of
 from finetune.model.backbones import build
 from finetune.model.network import Network
 from finetune.model.plan import make_plan

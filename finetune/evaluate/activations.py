@@ -13,7 +13,7 @@ from torch import nn
 
 from finetune.data.batches import AnyImages
 from finetune.device import Compute
-from finetune.evaluate.judge import Judgement, forward_of
+from finetune.evaluate.evaluation import Evaluation, forward_of
 from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import predict, probabilities
 from finetune.model.network import Network
@@ -88,21 +88,21 @@ def pass_through(
     return Passage(name, pixels, found, network.classes, chances, truth)
 
 
-def example(network: Network, images: AnyImages, judgement: Judgement, compute: Compute) -> Passage:
+def example(network: Network, images: AnyImages, evaluation: Evaluation, compute: Compute) -> Passage:
     """The passage of the first picture that was recognised, or of the first one where none was.
 
     Args:
         network: with its classes.
-        images: that were judged, at least one.
-        judgement: of them.
+        images: that were evaluated, at least one.
+        evaluation: of them.
         compute: where.
     """
-    right = np.flatnonzero(predict(judgement.probabilities) == judgement.labels)
+    right = np.flatnonzero(predict(evaluation.probabilities) == evaluation.labels)
     index = int(right[0]) if len(right) else 0
     with contextlib.closing(images.batches([np.array([index])])) as batches:
         _, pixels = next(batches)
-    truth = network.classes[int(judgement.labels[index])]
-    return pass_through(network, pixels[0].numpy(), compute, name=judgement.paths[index], truth=truth)
+    truth = network.classes[int(evaluation.labels[index])]
+    return pass_through(network, pixels[0].numpy(), compute, name=evaluation.paths[index], truth=truth)
 
 
 # --- catching --------------------------------------------------------------------------------------------------------

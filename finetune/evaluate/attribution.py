@@ -21,7 +21,7 @@ from torch.nn.functional import interpolate
 
 from finetune.device import Compute
 from finetune.evaluate.activations import channels_first, token_grid
-from finetune.evaluate.judge import BATCH, forward_of
+from finetune.evaluate.evaluation import BATCH, forward_of
 from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import probabilities
 from finetune.model.network import Network

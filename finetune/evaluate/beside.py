@@ -1,4 +1,4 @@
-"""The vectors of images that are being judged anyway: what enters the head, caught on its way."""
+"""The vectors of images that are being evaluated anyway: what enters the head, caught on its way."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def _split(
 def _by_cut(found: Cut) -> Split:
     def split(images: torch.Tensor) -> tuple[Values, torch.Tensor]:
         values = found.prefix(images)
-        return values, found.judge(*values)
+        return values, found.eval_suffix(*values)
 
     return split
 

@@ -3,7 +3,7 @@
 Mistakes fall about as a power of the number of images (Cortes et al. 1994, "Learning curves: asymptotic values and rate
 of convergence"; Hestness et al. 2017, "Deep learning scaling is predictable, empirically"). The power is fitted to what
 was measured, and carried on to twice the images and no further: no curve tells from a few hundred images what millions
-would do. All sizes are judged on the same images, so the interval comes from drawing these again, each with all its
+would do. All sizes are evaluated on the same images, so the interval comes from drawing these again, each with all its
 answers, and fitting anew. It knows nothing of other draws of the images that were learned from.
 """
 
@@ -34,7 +34,7 @@ def learning_curve(
         classes: names, in the order of the labels.
 
     Returns:
-        `n`, the images judged; `points`, one a size; `exponent` with its interval: mistakes fall as images to
+        `n`, the images evaluated; `points`, one a size; `exponent` with its interval: mistakes fall as images to
         the power of minus this; `forecast` for twice the images; `most_helped`, the class with the largest share
         of mistakes that is no accident, None where nothing was wrong.
     """

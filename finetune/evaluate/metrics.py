@@ -40,7 +40,7 @@ NONE = -1
 class Metrics:
     """How good the predictions are; None where there is nothing to tell from.
 
-    Macro averages run over the `classes_judged` classes with support. `per_class` is a table with the columns
+    Macro averages run over the `classes_evaluated` classes with support. `per_class` is a table with the columns
     `PER_CLASS`, a row for each class in their order, NaN where a rate is undefined. `confusion` is int64 [C, C], rows
     the truth; an image whose outputs are not finite counts as wrong and is in no column.
     """
@@ -69,7 +69,7 @@ class Metrics:
         return float(self.per_class["support"].max() / self.n) if self.n else None
 
     @property
-    def classes_judged(self) -> int:
+    def classes_evaluated(self) -> int:
         """Number of classes with at least one image."""
         return int((self.per_class["support"] > 0).sum())
 
@@ -188,7 +188,7 @@ def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
     return float(((probabilities**2).sum(axis=1) - 2 * own + 1).mean())
 
 
-def judge(
+def compute_metrics(
     labels: np.ndarray,
     probabilities: np.ndarray,
     classes: list[str],
@@ -237,7 +237,7 @@ def judge(
 
 
 def quick(labels: np.ndarray, logits: np.ndarray, loss: str = "cross_entropy") -> dict[str, float]:
-    """The three numbers of an epoch, equal to those of `judge`, without intervals.
+    """The three numbers of an epoch, equal to those of `compute_metrics`, without intervals.
 
     What is no number is the worst there is (infinite loss, zero rates), so that no comparison takes it for the best.
 

@@ -33,21 +33,21 @@ class Cut:
 
     All parts run the network's own submodules and parameters: its optimizer, modes, hashes and checkpoints are theirs.
     Nothing in `prefix` learns, is random or changes a buffer, and no part writes to the values, so they can be kept and
-    used again; made in inference mode, however, they serve `judge` only. Batches may be of any size; the images are of
-    the height and width of the example.
+    used again; made in inference mode, however, they serve `eval_suffix` only. Batches may be of any size; the images
+    are of the height and width of the example.
 
     Attributes:
         prefix: images, float32 [N, C, H, W] → the values that cross the freeze line, each [N, ...].
         suffix: those values → logits, float [N, classes]; for training, with the modules in the modes of the phase.
-        judge: the same for evaluation, with all modules in eval mode.
+        eval_suffix: the same for evaluation, with all modules in eval mode.
         where: what a person calls this cut, e.g. ``before layer4``.
-        whole: nothing is cut: the images are the values, and `suffix` and `judge` are the network.
+        whole: nothing is cut: the images are the values, and `suffix` and `eval_suffix` are the network.
         bytes_per_image: what the values of one image take in float32; 0 where nothing is cut.
     """
 
     prefix: Callable[[torch.Tensor], Values]
     suffix: Callable[..., torch.Tensor]
-    judge: Callable[..., torch.Tensor]
+    eval_suffix: Callable[..., torch.Tensor]
     where: str
     whole: bool = False
     bytes_per_image: int = 0
@@ -102,7 +102,7 @@ def noise(example: torch.Tensor, batch: int, generator: torch.Generator | None =
 
 def _whole(module: nn.Module, reason: str) -> Cut:
     return Cut(
-        prefix=lambda images: (images,), suffix=module, judge=module, where=f"at the images: {reason}", whole=True
+        prefix=lambda images: (images,), suffix=module, eval_suffix=module, where=f"at the images: {reason}", whole=True
     )
 
 
@@ -124,16 +124,16 @@ def _at_the_line(module: nn.Module, learning: set[int], example: torch.Tensor) -
         raise Uncuttable("the first layer learns")
     keys = [train.keys[node] for node in line.values]
     suffix = suffix_of(line, train, module, keys)
-    judge = suffix
+    eval_suffix = suffix
     if [train.keys[node] for node in train.nodes] != [evaluated.keys[node] for node in evaluated.nodes]:
         fixed = {train.keys[node] for node in below}
         other = {train.keys[node]: train.effects[node] for node in train.nodes}
         seeds = [n for n in evaluated.nodes if n in evaluated.varying and evaluated.keys[n] not in fixed]
-        judge = suffix_of(Line(evaluated, seeds, other, train.batch), evaluated, module, keys)
+        eval_suffix = suffix_of(Line(evaluated, seeds, other, train.batch), evaluated, module, keys)
     return Cut(
         prefix=prefix_of(line, train, module),
         suffix=suffix,
-        judge=judge,
+        eval_suffix=eval_suffix,
         where=f"before {_place(train, module, learning)}",
         bytes_per_image=sum(4 * train.effects[node].value[0].numel() for node in line.values),
     )
@@ -224,7 +224,7 @@ def _agrees(module: nn.Module, found: Cut, example: torch.Tensor) -> bool:
         whole = module(images)
         values = found.prefix(images)
         kept = [value.clone() for value in values]
-        parts = found.judge(*values)
+        parts = found.eval_suffix(*values)
     close = float((parts - whole).abs().max()) <= TOLERANCE * max(float(whole.abs().max()), 1e-6)
     return close and all(torch.equal(a, b) for a, b in zip(values, kept, strict=True))
 

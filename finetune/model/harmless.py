@@ -24,6 +24,12 @@ _PLAIN = (list, dict, set, int, float, str, bool)
 _PATHS = {"PosixPath": pathlib.PurePosixPath, "WindowsPath": pathlib.PureWindowsPath, "Path": pathlib.PurePath}
 
 
+def _numpy_makers() -> tuple[Any, Any]:
+    """What a pickle of a NumPy number and of an array calls; their names are in every such file, so they stay."""
+    numbers = np._core.multiarray  # type: ignore[attr-defined]  # no public name leads to them
+    return numbers.scalar, numbers._reconstruct
+
+
 def _plain_dict(*made_by: Any) -> dict[Any, Any]:
     """A dict in place of a defaultdict, whose items PyTorch's reader would not set."""
     return {}
@@ -38,7 +44,7 @@ def harmless() -> list[Any]:
     array = [
         (function, f"numpy.{home}.multiarray.{function.__name__}")
         for home in ("core", "_core")
-        for function in (np._core.multiarray.scalar, np._core.multiarray._reconstruct)  # type: ignore[attr-defined]
+        for function in _numpy_makers()
     ]
     return [
         argparse.Namespace,

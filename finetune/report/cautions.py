@@ -7,26 +7,26 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-JUDGED_ON = {
+EVALUATED_ON = {
     "test": "test images, never seen in training",
     "val": "validation images, which also chose the epoch",
     "train": "training images, from which the network learned",
-    "out_of_fold": "training and validation images, each judged by a head that had not learned from it",
+    "out_of_fold": "training and validation images, each evaluated by a head that had not learned from it",
 }
-"""The split that was judged → what its images are."""
+"""The split that was evaluated → what its images are."""
 
 
-def judged_on(split: str) -> str:
-    """What was judged, in words; a name that is no split is that of a folder."""
-    return JUDGED_ON.get(split, f"images of {split}")
+def evaluated_on(split: str) -> str:
+    """What was evaluated, in words; a name that is no split is that of a folder."""
+    return EVALUATED_ON.get(split, f"images of {split}")
 
 
 def cautions(table: pd.DataFrame, split: str, training: pd.DataFrame | None = None) -> list[str]:
     """Reasons why the figures may promise too much, one sentence each, gravest first.
 
     Args:
-        table: of all images as in `data.csv`, or of the judged ones where `training` is given.
-        split: what was judged.
+        table: of all images as in `data.csv`, or of the evaluated ones where `training` is given.
+        split: what was evaluated.
         training: the images that were learned from, if they are not in `table`.
     """
     found = []
@@ -39,21 +39,21 @@ def cautions(table: pd.DataFrame, split: str, training: pd.DataFrame | None = No
         found.append("The network learned from these images: the figures say nothing about others")
     if "sha256" not in table or "split" not in table:
         return found
-    judged = table if training is not None else table[table["split"] == split]
+    evaluated = table if training is not None else table[table["split"] == split]
     learned = table[table["split"] == "train"] if training is None else training
-    if split not in ("train", "out_of_fold") and len(judged):
-        seen = int(judged["sha256"].isin(set(learned["sha256"])).sum())
+    if split not in ("train", "out_of_fold") and len(evaluated):
+        seen = int(evaluated["sha256"].isin(set(learned["sha256"])).sum())
         if seen:
             found.append(
-                f"Leak: {seen:,} of these {len(judged):,} images are also among the training images (same content), "
+                f"Leak: {seen:,} of these {len(evaluated):,} images are also among the training images (same content), "
                 "so the figures flatter. Remove one of each pair"
             )
-    everything = table if training is None else judged
+    everything = table if training is None else evaluated
     torn = everything.groupby("sha256")["class"].nunique()
-    doubtful = int(judged["sha256"].isin(set(torn[torn > 1].index)).sum())
+    doubtful = int(evaluated["sha256"].isin(set(torn[torn > 1].index)).sum())
     if doubtful:
         found.append(
-            f"{doubtful:,} of these {len(judged):,} images are in more than one class (same content): one of the "
+            f"{doubtful:,} of these {len(evaluated):,} images are in more than one class (same content): one of the "
             "labels is wrong, and so is any answer"
         )
     return found

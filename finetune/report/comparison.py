@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune.files import visible
-from finetune.report.cautions import judged_on
+from finetune.report.cautions import evaluated_on
 from finetune.report.tables import number, table_text
 
 
@@ -74,7 +74,7 @@ def seeds_text(found: Mapping[str, Any]) -> str:
         rows.append([name, number(told["mean"], 4), number(told["sd"], 4), ends, interval])
     heads = ["", "mean", "spread (sd)", "lowest-highest", "95 % interval"]
     lines = table_text(heads, rows)
-    about = f"{len(found['runs'])} seeds on the same {found['n']:,} {judged_on(found['split'] or '')}"
+    about = f"{len(found['runs'])} seeds on the same {found['n']:,} {evaluated_on(found['split'] or '')}"
     return "\n".join([*map(visible, found["runs"]), "", *lines, "", f"{about}; the interval counts seeds and images"])
 
 

@@ -1,4 +1,4 @@
-"""The judged images on a plane, as the network sees them: near together is alike. Hover shows the picture.
+"""The evaluated images on a plane, as the network sees them: near together is alike. Hover shows the picture.
 
 The plane is the one that the vectors, brought to length one, spread over most (the first two principal components).
 No script: a picture lies hidden beside its point, and shows while the pointer or the focus is on it.

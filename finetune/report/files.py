@@ -53,7 +53,7 @@ def write_report(
 
     Args:
         folder: where; made if absent, files of an older report replaced one by one.
-        split: what was judged.
+        split: what was evaluated.
         selected_on: these images also chose the epoch, which the page says.
         metrics: of these predictions.
         predictions: (paths, labels int64 [N], probabilities float64 [N, C]).

@@ -42,7 +42,7 @@ class Context:
     """All that the page shows.
 
     Attributes:
-        split: what was judged: 'test', 'val', or a name of the user's.
+        split: what was evaluated: 'test', 'val', or a name of the user's.
         selected_on: these images also chose the epoch.
         metrics: the content of `metrics.json`.
         confusion: int64 [C, C], rows = truth.

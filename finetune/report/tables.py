@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.cells import cell_len, set_cell_size
 
 from finetune.files import visible
-from finetune.report.cautions import judged_on
+from finetune.report.cautions import evaluated_on
 
 if TYPE_CHECKING:
     from finetune.evaluate.metrics import Metrics
@@ -29,9 +29,9 @@ def per_class_text(metrics: Metrics, limit: int | None = 50, *, split: str = "",
     """The table printed at the end of a run: worst class first, every rate with its 95 % interval.
 
     Args:
-        metrics: as `evaluate.metrics.judge` returns them.
+        metrics: as `evaluate.metrics.compute_metrics` returns them.
         limit: how many classes are listed at most (the worst); None lists all.
-        split: what was judged; named beside the figures.
+        split: what was evaluated; named beside the figures.
         cautions: what qualifies them, printed below them.
 
     Returns:
@@ -48,10 +48,10 @@ def per_class_text(metrics: Metrics, limit: int | None = 50, *, split: str = "",
         lines.append(f"... and {len(rows) - len(shown)} classes that do better: see per_class.csv")
     if any(row["support"] < TOO_FEW for row in shown):
         lines.append(f"* fewer than {TOO_FEW} images: too few to trust the scores of this class")
-    judged = sum(row["support"] > 0 for row in rows)
-    over = "" if judged == len(rows) else f" (over the {judged} of {len(rows)} classes that have images)"
+    evaluated = sum(row["support"] > 0 for row in rows)
+    over = "" if evaluated == len(rows) else f" (over the {evaluated} of {len(rows)} classes that have images)"
     low, high = (number(bound, 4) for bound in summary["accuracy_ci95"] or (None, None))
-    images = f"{summary['n']:,} {judged_on(split) if split else 'images'}"
+    images = f"{summary['n']:,} {evaluated_on(split) if split else 'images'}"
     accuracy = f"accuracy {number(summary['accuracy'], 4)} (95 % interval {low}-{high}) on {visible(images)}"
     if rows and summary["n"]:
         largest = max(summary["per_class"], key=lambda row: int(row["support"]))["class"]

@@ -102,7 +102,7 @@ def verdict(metrics: Mapping[str, Any], matrix: NDArray[np.int64], selected_on: 
         selected_on: these images also chose the epoch.
     """
     if not metrics["n"]:
-        return [Markup("There was no image to judge.")]
+        return [Markup("There was no image to evaluate.")]
     rows = metrics["per_class"]
     sentences = [_accuracy(metrics, matrix, selected_on), _baseline(metrics)]
     if len(rows) > 1 and metrics["accuracy"] < 1:
@@ -152,7 +152,7 @@ def _baseline(metrics: Mapping[str, Any]) -> Markup:
 
 
 def _weakest(rows: Sequence[Mapping[str, Any]]) -> Markup:
-    """The weakest class that can be judged, and those that have too few images to tell; `rows` worst first."""
+    """The weakest class that can be evaluated, and those that have too few images to tell; `rows` worst first."""
     enough = [row for row in rows if row["support"] >= TOO_FEW]
     few = [row for row in rows if row["support"] < TOO_FEW]
     if not enough:

@@ -83,9 +83,9 @@ class Reporter:
 
         return tick
 
-    def judging(self, total: int) -> Callable[[int], None]:
-        """A `tick(done)` for the judgement of a run on so many images."""
-        tick = self.reading("judging", "judging; the network is trained")
+    def evaluating(self, total: int) -> Callable[[int], None]:
+        """A `tick(done)` for the evaluation of a run on so many images."""
+        tick = self.reading("evaluating", "evaluating; the network is trained")
         return lambda done: tick(done, total)
 
     def epoch(self, record: Mapping[str, Any], epochs: int) -> None:

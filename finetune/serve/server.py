@@ -41,7 +41,7 @@ class TimedProtocol(H11Protocol):
     _timer: asyncio.TimerHandle | None = None
     _refused = False
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows the type, too
         """A client has connected."""
         super().connection_made(transport)
         self._start()

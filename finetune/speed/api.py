@@ -27,7 +27,7 @@ def optimize_cut(cut: Cut, module: nn.Module, example: torch.Tensor | None, comp
         compute: where and how it will run.
 
     Returns:
-        A cut whose `prefix` and `judge` serve inference only.
+        A cut whose `prefix` and `eval_suffix` serve inference only.
     """
     if compute.speed == "off":
         return cut

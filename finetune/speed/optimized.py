@@ -56,16 +56,16 @@ class Optimized:
 
 def optimized_cut(cut: Cut, module: nn.Module, example: torch.Tensor | None, compute: Compute) -> Cut:
     """See `api.optimize_cut`."""
-    prefix, suffix, judge = cut.prefix, cut.suffix, cut.judge
+    prefix, suffix, eval_suffix = cut.prefix, cut.suffix, cut.eval_suffix
     if example is not None:
         with torch.no_grad():
             images = _noise(example)
             values = cut.prefix(images)
         if isinstance(prefix, nn.Module):
             prefix = for_inference(prefix, images)
-        if isinstance(judge, nn.Module):
+        if isinstance(eval_suffix, nn.Module):
             with evaluating(module):
-                judge = for_evaluation(judge, *values)
+                eval_suffix = for_evaluation(eval_suffix, *values)
         if isinstance(suffix, nn.Module) and not live_batchnorm(module):
             suffix = for_training(suffix, *values)
     learning = suffix if isinstance(suffix, nn.Module) else module
@@ -73,7 +73,7 @@ def optimized_cut(cut: Cut, module: nn.Module, example: torch.Tensor | None, com
         cut,
         prefix=prefix if cut.whole else Optimized(prefix, linear_patches(prefix, compute)),
         suffix=Optimized(suffix, training_patches(learning, compute)),
-        judge=Optimized(judge, linear_patches(judge, compute)),
+        eval_suffix=Optimized(eval_suffix, linear_patches(eval_suffix, compute)),
     )
 
 

@@ -26,7 +26,7 @@ from finetune.device import choose
 from finetune.distributed.join import join
 from finetune.distributed.launch import leave_folder
 from finetune.distributed.ranks import here
-from finetune.evaluate.judge import OUT_OF_FOLD, Judgement, judge_images, judge_logits
+from finetune.evaluate.evaluation import OUT_OF_FOLD, Evaluation, evaluate_images, evaluate_logits
 from finetune.model.freeze import freeze_hashes
 from finetune.model.lineage import Base
 from finetune.recipe.schema import Recipe
@@ -155,14 +155,14 @@ def carry_out(
     publish_model(folder, trainer)
     reporter.notes(folder.record.stopped_early or [])
     reporter.best(trainer.position.best, trainer.settings.select)
-    judgement, split = judge(recipe, trainer, data, reporter)
+    evaluation, split = evaluate(recipe, trainer, data, reporter)
     clock.lap("judge")
     folder.update(timings=clock.laps)
     reporter.progress("writing the report", 0, 1)
-    reporter.notes(publish_report(folder, trainer, data, judgement, split))
-    trackers.report(folder.names, judgement.metrics.as_dict(split))
+    reporter.notes(publish_report(folder, trainer, data, evaluation, split))
+    trackers.report(folder.names, evaluation.metrics.as_dict(split))
     clock.lap("report")
-    tell_figures(judgement, split, folder, reporter)
+    tell_figures(evaluation, split, folder, reporter)
     reporter.notes(export_at_the_end(folder, recipe.export, reporter.say))
     clock.lap("export")
     folder.update(timings=clock.laps)
@@ -175,11 +175,11 @@ def network_of(
     return Classifier.from_recipe(recipe, classes, folder.record.freeze, run=None if state is None else folder.record)
 
 
-def tell_figures(judgement: Judgement, split: str, folder: RunFolder, reporter: Reporter) -> None:
+def tell_figures(evaluation: Evaluation, split: str, folder: RunFolder, reporter: Reporter) -> None:
     """Say how good the network is, on which images, and what qualifies that; a fault in here ends no run."""
     faults = Faults()
     with faults.tolerate("the table of figures"):
-        figures = per_class_text(judgement.metrics, split=split, cautions=judgement.cautions)
+        figures = per_class_text(evaluation.metrics, split=split, cautions=evaluation.cautions)
         reporter.say(f"\n{figures}\n\nreport: {folder.names.report.page}")
     reporter.notes(faults.lines)
 
@@ -265,21 +265,21 @@ def train(trainer: Trainer, folder: RunFolder, reporter: Reporter, trackers: Tra
         trackers.epoch(record)
 
 
-def judge(recipe: Recipe, trainer: Trainer, data: Dataset, reporter: Reporter) -> tuple[Judgement, str]:
+def evaluate(recipe: Recipe, trainer: Trainer, data: Dataset, reporter: Reporter) -> tuple[Evaluation, str]:
     """Predict the test images with the best weights, or what is left where there are none; and which split it was.
 
-    Without test images a head that was solved is judged by its answers out of fold, any other on validation.
+    Without test images a head that was solved is evaluated by its answers out of fold, any other on validation images.
     """
     network, compute = trainer.network, trainer.compute.in_fp32()
     split, part = data.parts()[-1]
     if split == "val" and trainer.out_of_fold is not None:
         split, part = OUT_OF_FOLD, images_of(data, OUT_OF_FOLD)
         paths = [str(path) for path in part.table["path"]]
-        judged = judge_logits(network, paths, part.labels, trainer.out_of_fold.logits, loss=network.loss)
-        return replace(judged, cautions=cautions(data.table, split)), split
+        evaluation = evaluate_logits(network, paths, part.labels, trainer.out_of_fold.logits, loss=network.loss)
+        return replace(evaluation, cautions=cautions(data.table, split)), split
     # of validation, the pictures are decoded already, and perhaps the work of the frozen layers is done
     images = trainer.val if split == "val" else load_images(part, network.preprocess, recipe.data.workers)
-    tick = reporter.judging(len(images))
+    tick = reporter.evaluating(len(images))
     logits = trainer.val_logits(tick) if split == "val" else None
-    judged = judge_images(network, images, compute, loss=network.loss, tick=tick, logits=logits)
-    return replace(judged, cautions=cautions(data.table, split)), split
+    evaluation = evaluate_images(network, images, compute, loss=network.loss, tick=tick, logits=logits)
+    return replace(evaluation, cautions=cautions(data.table, split)), split

@@ -125,10 +125,10 @@ class PhaseLearner:
         with self.compute.autocast():
             return self._forward(*values).float()
 
-    def judge(self, values: Values) -> torch.Tensor:
+    def eval_logits(self, values: Values) -> torch.Tensor:
         """Logits, float32 [N, classes], in evaluation; the network must be in eval mode."""
         with self.compute.autocast():
-            return self.cut.judge(*values).float()
+            return self.cut.eval_suffix(*values).float()
 
     def _require_finite(self, loss: float, norm: float) -> None:
         """Clip the gradient, whose norm is `norm`; refuse to step on what is not finite."""

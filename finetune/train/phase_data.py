@@ -92,7 +92,7 @@ class PhaseData:
         """
         if not self.decision.val_in_fp32:
             return None
-        return infer(lambda values: self._cut.judge(*values).float(), self.validation(), tick)
+        return infer(lambda values: self._cut.eval_suffix(*values).float(), self.validation(), tick)
 
     def validation(self, places: np.ndarray | None = None) -> Stream:
         """Validation images in order, all or those at `places`, int64 [M]."""

@@ -98,7 +98,7 @@ def _regressions(
     for strength in STRENGTHS:
         model.set_params(C=strength)
         with warnings.catch_warnings():
-            # weakly regularised problems on separable data have their optimum far out: close enough is judged like all
+            # weakly regularised problems on separable data have their optimum far out: close enough will do
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(scaled, labels)
         yield strength, int(model.n_iter_.max()), model.coef_, model.intercept_

@@ -1,8 +1,9 @@
 """What a solved head would answer had it learned from fewer images: the raw answers behind the learning curve.
 
 Every image is answered at every size by a head that learned from a part of the images in other folds, so all points of
-the curve are judged on the same images, and their differences are not those between test sets. A size counts the images
-that the heads of the answers out of fold learned from, which are nine tenths of all; the last point is those answers.
+the curve are evaluated on the same images, and their differences are not those between test sets. A size counts the
+images that the heads of the answers out of fold learned from, which are nine tenths of all; the last point is those
+answers.
 
 The parts are drawn class by class, another draw for each fold, smaller ones inside larger ones. For each size the
 shrinkage is chosen anew, from what was best for all images and the next stronger ones: fewer images never ask for less.

@@ -144,7 +144,7 @@ class Position:
             "lower train.lr, set train.clip_norm: 1, or use train.precision: fp32; what was saved before is whole",
         )
 
-    def judge(self, record: Mapping[str, Any], select: str, thaws: bool) -> bool:
+    def update_best(self, record: Mapping[str, Any], select: str, thaws: bool) -> bool:
         """Whether the epoch of `record` is the best so far, which is noted; after a thaw, patience starts anew."""
         value = float(record[select])
         finite = math.isfinite(record["val_loss"])  # else some answer was no number, and the rates say nothing

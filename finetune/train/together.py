@@ -33,7 +33,7 @@ def validate(
     out_of_fold: OutOfFold | None,
     tick: Callable[..., None],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits, float32 [N, classes], and labels, int64 [N], to judge the weights as they are; on every rank.
+    """Logits, float32 [N, classes], and labels, int64 [N], to evaluate the weights as they are; on every rank.
 
     Those of all validation images, of which each rank runs its own run of neighbours; none is counted twice. Where a
     head was solved from them, too, the answers out of fold of training and validation images.
@@ -45,8 +45,8 @@ def validate(
     ranks, images = here(), len(val)
     ranks.copy_from_main(list(module.buffers()))  # statistics of BatchNorm differ between ranks where they learn
     fill_cache(data)
-    with constant_weights(learner.cut.judge):
-        own = infer(learner.judge, data.validation(ranks.shard(images)), tick)
+    with constant_weights(learner.cut.eval_suffix):
+        own = infer(learner.eval_logits, data.validation(ranks.shard(images)), tick)
     return ranks.gather(own, len(network.classes), images), val.labels
 
 

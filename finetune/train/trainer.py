@@ -230,7 +230,7 @@ class Trainer:
                 **gradient_columns(self.network.groups, position.gradients),
             }
             thaws = any(phase.start == position.epoch + 1 for phase in self.plan.phases)
-            improved = position.judge(record, self.settings.select, thaws)
+            improved = position.update_best(record, self.settings.select, thaws)
             if improved:
                 position.calibrate(logits, labels, self.settings.loss)
                 self._saver.keep_best(self.state)

@@ -156,9 +156,9 @@ def test_D05_D06_D07_D08_D13_D21_D24_D25_one_run_over_everything_odd(job: Path, 
     for path in (job / "o").rglob("*"):
         if path.suffix in (".csv", ".json", ".yaml", ".html"):
             path.read_text(encoding="utf-8")
-    judged = cli("evaluate", "o", "--json", "--split", "train", cwd=job)
-    assert judged.rc == 0, judged.err
-    assert json.loads(judged.out)["n"] == sum(row["split"] == "train" for row in table)
+    evaluated = cli("evaluate", "o", "--json", "--split", "train", cwd=job)
+    assert evaluated.rc == 0, evaluated.err
+    assert json.loads(evaluated.out)["n"] == sum(row["split"] == "train" for row in table)
 
     elsewhere = job / "elsewhere"
     lying = Image.open(root / "10" / "exif6.jpg")

@@ -94,8 +94,8 @@ def test_predict_and_evaluate_agree_with_the_report(done: Path, cli: Any) -> Non
     for row, other in zip(rows, again, strict=True):
         assert row["predicted"] == other["predicted"]
         assert float(row["confidence"]) == pytest.approx(float(other["confidence"]), abs=1e-4)
-    judged = json.loads(cli("evaluate", "o", "--json", cwd=done.parent).out)
-    assert judged["accuracy"] == json.loads((done / "report" / "metrics.json").read_text())["accuracy"]
+    evaluated = json.loads(cli("evaluate", "o", "--json", cwd=done.parent).out)
+    assert evaluated["accuracy"] == json.loads((done / "report" / "metrics.json").read_text())["accuracy"]
     bundle = cli("predict", "o/model", "images", "--json", cwd=done.parent)
     assert len(json.loads(bundle.out)["predictions"]) == 24
 
@@ -182,7 +182,7 @@ def test_without_images_plan_says_that_it_cannot_know(job: Path, cli: Any) -> No
     assert "once the images are there" in cli("plan", "job.yaml", *hollow, cwd=job).out
 
 
-def test_train_and_val_folders_judge_on_val_and_say_so(tmp_path: Path, cli: Any) -> None:
+def test_train_and_val_folders_evaluate_on_val_and_say_so(tmp_path: Path, cli: Any) -> None:
     makers.split_folders(tmp_path / "images", {"train": {"a": 6, "b": 6}, "val": {"a": 3, "b": 3}})
     recipe = "{data: {folder: images}, model: {backbone: timm/test_vit, weights: none}, train: {epochs: 1}}"
     (tmp_path / "job.yaml").write_text(recipe)

@@ -57,8 +57,8 @@ def test_the_whole_road_from_memory(job: Path, cli: Any) -> None:
     assert resolved["model"]["unfreeze"] == {"all": 0}
     assert resolved["train"]["loss"] == "cross_entropy"
     assert resolved["data"]["folder"] == str(job / "data")
-    judged = json.loads(cli("evaluate", "o", "--json", cwd=job).out)
-    assert judged["accuracy"] == metrics["accuracy"]
+    evaluated = json.loads(cli("evaluate", "o", "--json", cwd=job).out)
+    assert evaluated["accuracy"] == metrics["accuracy"]
     again = cli("run", run / "recipe.yaml", "--out", "again", cwd=job)
     assert again.rc == 0, again.err
     assert record(job / "again")["weights_sha256"] == record(run)["weights_sha256"]

@@ -24,7 +24,7 @@ def picture(width: int = 60, height: int = 40) -> Image.Image:
     return Image.fromarray(np.stack([x * 255 // width, y * 255 // height, x * 0 + 99], -1).astype(np.uint8))
 
 
-def test_none_is_the_picture_as_judged() -> None:
+def test_none_is_the_picture_as_evaluated() -> None:
     augment = Augment("none")
     assert not augment.random
     seen = augment.view(picture(), PREPROCESS, 3, 4, HASHES[0])

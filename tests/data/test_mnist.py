@@ -33,7 +33,7 @@ def root(tmp_path: Path) -> Path:
 # --- the table -------------------------------------------------------------------------------------------------------
 
 
-def test_the_official_test_images_judge_and_a_share_of_the_others_chooses(root: Path) -> None:
+def test_the_official_test_images_evaluate_and_a_share_of_the_others_chooses(root: Path) -> None:
     data = mnist.read_mnist(root, val=0.1)
     assert {name: len(part) for name, part in data.parts()} == {"train": 180, "val": 20, "test": 50}
     assert np.bincount(data.val.labels).tolist() == [2] * 10

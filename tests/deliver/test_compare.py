@@ -14,7 +14,7 @@ import pytest
 
 import finetune as ft
 from finetune.errors import DataError, UsageError
-from finetune.evaluate.metrics import judge
+from finetune.evaluate.metrics import compute_metrics
 from finetune.files import write_csv, write_json
 from finetune.report.files import write_report
 from tests.conftest import Command
@@ -35,7 +35,7 @@ def make_run(
         folder / "report",
         split="test",
         selected_on=False,
-        metrics=judge(truth, chances, CLASSES),
+        metrics=compute_metrics(truth, chances, CLASSES),
         predictions=(paths, truth, chances),
         classes=CLASSES,
     )

@@ -73,7 +73,7 @@ def _one(queue: Any, environment: dict[str, str], work: Callable[[], Any]) -> No
 
 
 def images(root: Path) -> Path:
-    """29 to learn from and 13 to judge by, both prime."""
+    """29 to learn from and 13 to evaluate on, both prime."""
     class_folders(root / "train", {"a": 14, "b": 15})
     class_folders(root / "val", {"a": 6, "b": 7}, seed=100)
     return root

@@ -1,4 +1,4 @@
-"""A network of one class against the rest, judged on class folders as it learned from them."""
+"""A network of one class against the rest, evaluated on class folders as it learned from them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def test_other_classes_count_as_the_rest(tmp_path: Path) -> None:
         "train": {"epochs": 1, "batch_size": 4},
     }
     run(recipe, out=tmp_path / "o", reporter=QUIET)
-    judgement, _ = evaluate(tmp_path / "o", folder, reporter=QUIET)
-    assert judgement.labels.tolist() == [int(path.startswith("bee")) for path in judgement.paths]
-    assert sorted(judgement.labels.tolist()) == [0] * 16 + [1] * 8
+    evaluation, _ = evaluate(tmp_path / "o", folder, reporter=QUIET)
+    assert evaluation.labels.tolist() == [int(path.startswith("bee")) for path in evaluation.paths]
+    assert sorted(evaluation.labels.tolist()) == [0] * 16 + [1] * 8
 
     without = makers.class_folders(tmp_path / "others", {"ant": 2, "dog": 2})
     with pytest.raises(DataError, match="ant"):  # nothing in it is what the network knows

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from finetune.evaluate.learning_curve import learning_curve
-from finetune.evaluate.metrics import judge
+from finetune.evaluate.metrics import compute_metrics
 from finetune.report.sizes import advice, by_size
 
 SIZES = [100, 200, 300, 400]
@@ -28,7 +28,7 @@ def test_each_point_has_the_figures_of_the_metrics_and_of_scikit_learn() -> None
     curve = learning_curve(labels, SIZES, answers, CLASSES)
     assert [point["images"] for point in curve["points"]] == SIZES
     for point, given in zip(curve["points"], answers, strict=True):
-        metrics = judge(labels, np.eye(3)[given], CLASSES)
+        metrics = compute_metrics(labels, np.eye(3)[given], CLASSES)
         assert point["accuracy"] == pytest.approx(accuracy_score(labels, given), abs=1e-12)
         assert point["macro_f1"] == pytest.approx(f1_score(labels, given, average="macro"), abs=1e-12)
         assert point["accuracy_ci95"] == pytest.approx(metrics.accuracy_ci95, abs=1e-12)

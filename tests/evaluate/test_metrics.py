@@ -22,9 +22,9 @@ from sklearn.metrics import (
 from finetune.evaluate.metrics import (
     PER_CLASS,
     calibration_error,
+    compute_metrics,
     confusion_matrix,
     cross_entropy,
-    judge,
     predict,
     probabilities,
     quick,
@@ -74,7 +74,7 @@ def test_scikit_learn_says_the_same_of_the_written_predictions(case: str, loss: 
     n, present, width, scale = CASES[case]
     labels, logits = outputs(n, present, width, seed=len(case), scale=scale)
     p = probabilities(logits, loss)
-    metrics = json.loads(json.dumps(judge(labels, p, names(width)).as_dict("test")))
+    metrics = json.loads(json.dumps(compute_metrics(labels, p, names(width)).as_dict("test")))
     truth, predicted, back = written_and_read(tmp_path / "predictions.csv", labels, p)
     np.testing.assert_array_equal(back, p)
 
@@ -106,7 +106,7 @@ def assert_same(ours: float | None, theirs: float) -> None:
 
 def test_the_content_of_metrics_json() -> None:
     labels, logits = outputs(50, [0, 1], 2, seed=0)
-    content = judge(labels, probabilities(logits), ["a", "b"]).as_dict("val")
+    content = compute_metrics(labels, probabilities(logits), ["a", "b"]).as_dict("val")
     assert list(content) == [
         "split",
         "n",
@@ -135,7 +135,7 @@ def test_the_content_of_metrics_json() -> None:
 def test_absent_and_never_predicted_classes() -> None:
     labels = np.array([0, 0, 1, 1, 2])
     p = np.eye(5)[[0, 0, 0, 0, 4]]  # 1 and 2 are never predicted; 3 and 4 are absent, 4 is predicted
-    metrics = judge(labels, p, names(5))
+    metrics = compute_metrics(labels, p, names(5))
     rows = metrics.as_dict("test")["per_class"]
     assert [row["precision"] for row in rows] == [0.5, None, None, None, 0.0]
     assert [row["recall"] for row in rows] == [1.0, 0.0, 0.0, None, None]
@@ -143,20 +143,20 @@ def test_absent_and_never_predicted_classes() -> None:
     assert [row["support"] for row in rows] == [2, 2, 1, 0, 0]
     assert [row["f1_low"] is None for row in rows] == [False, False, False, True, True]
     assert metrics.macro_f1 == pytest.approx(4 / 6 / 3)
-    assert metrics.classes_judged == 3
+    assert metrics.classes_evaluated == 3
     np.testing.assert_array_equal(metrics.confusion.sum(axis=1), [2, 2, 1, 0, 0])
 
 
 def test_a_perfect_predictor_scores_one_though_the_first_class_is_absent() -> None:
     labels = np.array([1, 2, 2])
-    metrics = judge(labels, np.eye(3)[labels], ["cat", "dog", "eel"])
+    metrics = compute_metrics(labels, np.eye(3)[labels], ["cat", "dog", "eel"])
     assert (metrics.accuracy, metrics.macro_f1, metrics.balanced_accuracy) == (1.0, 1.0, 1.0)
     cat = metrics.as_dict("val")["per_class"][0]
     assert [value for key, value in cat.items() if key not in ("class", "support")] == [None] * 11
 
 
 def test_no_image_at_all() -> None:
-    metrics = judge(np.empty(0, np.int64), np.empty((0, 2)), ["a", "b"])
+    metrics = compute_metrics(np.empty(0, np.int64), np.empty((0, 2)), ["a", "b"])
     content = metrics.as_dict("test")
     assert content["n"] == 0
     assert {content[key] for key in ("accuracy", "accuracy_ci95", "macro_f1", "loss", "ece")} == {None}
@@ -168,7 +168,7 @@ def test_outputs_that_are_not_finite_are_wrong_and_never_best() -> None:
     logits = np.array([[np.nan, np.nan], [3, 0], [0, np.inf], [0, 3]], np.float32)
     p = probabilities(logits)
     np.testing.assert_array_equal(predict(p), [-1, 0, -1, 1])
-    metrics = judge(labels, p, ["a", "b"])
+    metrics = compute_metrics(labels, p, ["a", "b"])
     assert metrics.accuracy == 0.5
     assert (metrics.loss, metrics.ece) == (None, None)
     assert metrics.confusion.tolist() == [[1, 0], [0, 1]]
@@ -176,13 +176,13 @@ def test_outputs_that_are_not_finite_are_wrong_and_never_best() -> None:
     assert quick(labels, logits) == {"val_loss": math.inf, "val_accuracy": 0.5, "val_macro_f1": pytest.approx(2 / 3)}
     worst = quick(labels, np.full((4, 2), np.nan))
     assert worst == {"val_loss": math.inf, "val_accuracy": 0.0, "val_macro_f1": 0.0}
-    json.dumps(judge(labels, np.full((4, 2), np.nan), ["a", "b"]).as_dict("test"), allow_nan=False)
+    json.dumps(compute_metrics(labels, np.full((4, 2), np.nan), ["a", "b"]).as_dict("test"), allow_nan=False)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "bce", "hinge"])
-def test_quick_is_judge_without_the_intervals(loss: str) -> None:
+def test_quick_is_evaluate_without_the_intervals(loss: str) -> None:
     labels, logits = outputs(200, [0, 2, 3], 4, seed=9)
-    metrics = judge(labels, probabilities(logits, loss), names(4), intervals=False)
+    metrics = compute_metrics(labels, probabilities(logits, loss), names(4), intervals=False)
     assert quick(labels, logits, loss) == {
         "val_loss": metrics.loss,
         "val_accuracy": metrics.accuracy,
@@ -196,7 +196,7 @@ def test_the_loss_is_that_of_torch() -> None:
     labels, logits = outputs(300, [0, 1, 2], 3, seed=4)
     expected = torch.nn.functional.cross_entropy(torch.tensor(logits).double(), torch.tensor(labels)).item()
     assert cross_entropy(labels, probabilities(logits)) == pytest.approx(expected, abs=1e-12)
-    assert judge(labels, probabilities(logits), names(3), loss=0.25).loss == 0.25
+    assert compute_metrics(labels, probabilities(logits), names(3), loss=0.25).loss == 0.25
 
 
 def test_probabilities_of_each_loss() -> None:

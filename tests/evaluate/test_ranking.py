@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, top_k_accuracy_score
 
-from finetune.evaluate.metrics import brier_score, judge
+from finetune.evaluate.metrics import brier_score, compute_metrics
 from finetune.evaluate.ranking import ranking_scores, top_k
 
 
@@ -58,7 +58,7 @@ def test_classes_without_images_and_answers_that_are_no_numbers() -> None:
     assert np.isnan(area[2])
     assert precision[1] == area[1] == 1.0
     assert top_k(labels, chances) == {"2": pytest.approx(2 / 3)}
-    metrics = judge(labels, chances, ["a", "b", "c"])
+    metrics = compute_metrics(labels, chances, ["a", "b", "c"])
     assert metrics.brier is None
     assert metrics.as_dict("test")["per_class"][2]["roc_auc"] is None
     assert np.isnan(ranking_scores(np.zeros(3, int), np.ones((3, 1)))[1]).all()

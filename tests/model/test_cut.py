@@ -137,7 +137,9 @@ def test_the_parts_are_the_network(name: str, size: int, options: dict[str, Any]
 
     parted.eval()
     with torch.inference_mode():
-        torch.testing.assert_close(found.judge(*found.prefix(images[:1])), parted(images[:1]), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(
+            found.eval_suffix(*found.prefix(images[:1])), parted(images[:1]), rtol=1e-6, atol=1e-6
+        )
 
 
 # --- where it is cut -------------------------------------------------------------------------------------------------
@@ -299,7 +301,7 @@ def test_traps(between: Callable[[nn.Module, torch.Tensor], torch.Tensor]) -> No
     grads = torch.autograd.grad(logits.square().sum(), list(module.head.parameters()))
     assert all(bool(grad.any()) for grad in grads)
     module.eval()
-    torch.testing.assert_close(found.judge(*values), module(images), rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.eval_suffix(*values), module(images), rtol=0, atol=1e-6)
 
 
 def test_statistics_kept_by_hand_are_updated() -> None:
@@ -382,7 +384,7 @@ def test_a_network_that_cannot_be_traced_is_cut_before_its_head() -> None:
     kept = values[0].clone()
     assert torch.equal(found.suffix(*values), module(images))
     assert torch.equal(values[0], kept)
-    assert torch.equal(found.judge(*values), module.eval()(images))
+    assert torch.equal(found.eval_suffix(*values), module.eval()(images))
 
 
 @pytest.mark.parametrize(
@@ -399,7 +401,7 @@ def test_where_that_is_not_the_network_nothing_is_cut(learning: list[str], optio
     assert found.where.startswith("at the images: the network cannot be traced (TraceError: ")
     assert found.prefix(images)[0] is images
     assert found.suffix is module
-    assert found.judge is module
+    assert found.eval_suffix is module
 
 
 @pytest.mark.parametrize("first", ["", "conv1."])

@@ -57,7 +57,7 @@ def test_everything_below_it_is_one_table(name: str) -> None:
     (value,) = found.prefix(pictures)
     assert value.shape == (len(pictures), sum(feature_groups(network).values()))
     with torch.no_grad():
-        assert torch.allclose(found.judge(value), network.module(pictures), atol=1e-5)
+        assert torch.allclose(found.eval_suffix(value), network.module(pictures), atol=1e-5)
 
 
 def test_it_is_saved_loaded_and_made_narrow_again(tmp_path) -> None:

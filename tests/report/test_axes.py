@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from finetune.errors import ResourceError
-from finetune.evaluate.metrics import judge
+from finetune.evaluate.metrics import compute_metrics
 from finetune.report import charts, files, gradients, page, plots
 from finetune.report.axes import LARGEST, Scale, tick_labels, ticks
 from finetune.report.learning import learning
@@ -73,7 +73,7 @@ CURVES = st.lists(st.tuples(*[st.none() | ANY | st.sampled_from([0.0, EPS, 1.0, 
 def test_curves_of_every_kind_are_drawn(values: list[tuple[float | None, ...]]) -> None:
     history = rows(values)
     labels, chances = np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]])
-    metrics = judge(labels, chances, ["a", "b"], intervals=False)
+    metrics = compute_metrics(labels, chances, ["a", "b"], intervals=False)
     context = page.Context(
         "test", False, metrics.as_dict("test"), metrics.confusion, (["x", "y"], labels, chances), history
     )
@@ -96,7 +96,7 @@ def report(folder: Path) -> list[str]:
         folder,
         split="test",
         selected_on=False,
-        metrics=judge(labels, chances, ["a", "b"]),
+        metrics=compute_metrics(labels, chances, ["a", "b"]),
         predictions=(["x", "y"], labels, chances),
         classes=["a", "b"],
         history=rows([(0.5,) * 6, (0.4,) * 6]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from finetune.evaluate.metrics import judge
+from finetune.evaluate.metrics import compute_metrics
 from finetune.report.cautions import cautions
 from finetune.report.tables import per_class_text
 
@@ -46,7 +46,7 @@ def test_images_without_hashes_are_taken_as_they_are() -> None:
 
 
 def test_the_terminal_names_the_split_and_the_cautions() -> None:
-    metrics = judge(np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]]), ["a", "b"])
+    metrics = compute_metrics(np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]]), ["a", "b"])
     text = per_class_text(metrics, split="val", cautions=["Leak: 1 of these"])
     assert "on 2 validation images, which also chose the epoch" in text
     assert text.splitlines()[-1] == "caution: Leak: 1 of these"

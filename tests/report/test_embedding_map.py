@@ -1,4 +1,4 @@
-"""The map of the judged images: near is alike, every name is escaped, mistakes are marked and never left out."""
+"""The map of the evaluated images: near is alike, every name is escaped, mistakes are marked and never left out."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 
-from finetune.evaluate.metrics import judge
+from finetune.evaluate.metrics import compute_metrics
 from finetune.report.charts import calibration_bins
 from finetune.report.files import data_summary, write_report
 
@@ -75,7 +75,7 @@ def write(folder: Path, classes: Sequence[str], *, split: str = "test", n: int =
     labels, chances = answers(len(classes), n)
     paths = [f"{classes[label]}/{index:04d}.jpg" for index, label in enumerate(labels)]
     about = {"selected_on": False, "history": HISTORY, "plan": PLAN, "run": run(classes)} | more
-    metrics = judge(labels, chances, list(classes))
+    metrics = compute_metrics(labels, chances, list(classes))
     parts: Any = {"metrics": metrics, "predictions": (paths, labels, chances), "classes": classes, **about}
     assert write_report(folder, split=split, **parts) == []
 
@@ -160,7 +160,7 @@ def test_numbers_are_written_in_full_precision(tmp_path: Path) -> None:
 def test_confusion_has_the_truth_in_rows(tmp_path: Path) -> None:
     labels = np.array([0, 0, 1])
     chances = np.array([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7]])
-    metrics = judge(labels, chances, ["ant", "bee"])
+    metrics = compute_metrics(labels, chances, ["ant", "bee"])
     predictions = (["a", "b", "c"], labels, chances)
     kwargs: Any = {"metrics": metrics, "predictions": predictions, "classes": ["ant", "bee"]}
     write_report(tmp_path, split="test", selected_on=False, **kwargs)
@@ -253,7 +253,9 @@ def test_outputs_that_are_not_finite_are_wrong_answers_not_crashes(tmp_path: Pat
     labels = np.array([0, 1, 1])
     chances = np.array([[0.9, 0.1], [0.2, 0.8], [np.nan, np.nan]])
     kwargs: Any = {"predictions": (["a", "b", "c"], labels, chances), "classes": ["ant", "bee"]}
-    write_report(tmp_path, split="test", selected_on=False, metrics=judge(labels, chances, ["ant", "bee"]), **kwargs)
+    write_report(
+        tmp_path, split="test", selected_on=False, metrics=compute_metrics(labels, chances, ["ant", "bee"]), **kwargs
+    )
     assert table(tmp_path / "predictions.csv")[3] == ["c", "bee", "", "", "", ""]
     assert "1 image is left out" in (tmp_path / "report.html").read_text()
 
@@ -262,7 +264,7 @@ def test_calibration_bins_are_those_of_the_error() -> None:
     labels, chances = answers(7, 203)
     bins = calibration_bins(labels, chances)
     error = sum(one.count * abs(one.accuracy - one.confidence) for one in bins) / len(labels)
-    assert error == pytest.approx(judge(labels, chances, HARMLESS[:7], intervals=False).ece, abs=1e-12)
+    assert error == pytest.approx(compute_metrics(labels, chances, HARMLESS[:7], intervals=False).ece, abs=1e-12)
 
 
 def test_data_summary_counts_each_class_in_each_split() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from finetune.evaluate.calibrate import ece_of_the_calibrated, tempered
-from finetune.evaluate.metrics import calibration_error, judge, probabilities
+from finetune.evaluate.metrics import calibration_error, compute_metrics, probabilities
 from finetune.report.confidence import confidence, overconfidence
 from finetune.report.files import write_report
 from finetune.report.gallery import PICTURES, pick
@@ -41,7 +41,7 @@ def write(folder: Path, classes: int, n: int, **run: Any) -> Path:
         folder,
         split="test",
         selected_on=False,
-        metrics=judge(labels, chances, names),
+        metrics=compute_metrics(labels, chances, names),
         predictions=([f"{names[label]}/{i}.jpg" for i, label in enumerate(labels)], labels, chances),
         classes=names,
         history=history,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from rich.cells import cell_len
 
-from finetune.evaluate.metrics import Metrics, judge
+from finetune.evaluate.metrics import Metrics, compute_metrics
 from finetune.report.tables import per_class_text, plan_text
 from finetune.report.words import confusions, mergers, percent, verdict
 
@@ -15,7 +15,7 @@ def result(matrix: list[list[int]], classes: list[str]) -> Metrics:
     pairs = [(t, p) for t, row in enumerate(matrix) for p, count in enumerate(row) for _ in range(count)]
     chances = np.full((len(pairs), len(classes)), 0.1 / (len(classes) - 1))
     chances[np.arange(len(pairs)), [p for _, p in pairs]] = 0.9
-    return judge(np.array([t for t, _ in pairs]), chances, classes)
+    return compute_metrics(np.array([t for t, _ in pairs]), chances, classes)
 
 
 SHIPS = result([[38, 2, 0], [4, 20, 1], [0, 3, 6]], ["ferry", "ketch", "schooner"])
@@ -76,7 +76,7 @@ def test_a_result_no_better_than_the_largest_class_is_called_that() -> None:
     assert "not clearly better" not in good
 
 
-def test_the_weakest_class_is_one_that_can_be_judged() -> None:
+def test_the_weakest_class_is_one_that_can_be_evaluated() -> None:
     told = " ".join(verdict(SHIPS.as_dict("test"), SHIPS.confusion, False))
     assert "The weakest class with at least 20 images is <bdi>ketch</bdi>" in told
     assert "Too few to tell: <bdi>schooner</bdi>." in told

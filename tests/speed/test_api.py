@@ -15,7 +15,7 @@ import torch
 from finetune.classifier import Classifier
 from finetune.device import Compute, choose
 from finetune.errors import UsageError
-from finetune.evaluate.judge import forward_of
+from finetune.evaluate.evaluation import forward_of
 from finetune.model.network import Network
 from finetune.model.plan import Phase
 from finetune.recipe.load import load
@@ -35,7 +35,7 @@ import sys
 import torch
 from finetune.classifier import Classifier
 from finetune.device import choose
-from finetune.evaluate.judge import forward_of
+from finetune.evaluate.evaluation import forward_of
 from finetune.train.phase import PhaseLearner
 from finetune.train.state import Settings
 

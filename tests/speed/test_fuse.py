@@ -93,7 +93,7 @@ def test_functions_are_fused_as_modules_are() -> None:
         torch.testing.assert_close(fused(pictures), one(pictures), rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_judged_follows_the_weights_and_statistics_as_they_learn() -> None:
+def test_what_is_evaluated_follows_the_weights_and_statistics_as_they_learn() -> None:
     module, pictures = lively(timm.create_model("test_resnet", num_classes=5)), images(64)
     fused = for_evaluation(module, images(64, 2))
     assert count(fused) > 0

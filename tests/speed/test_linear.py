@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from finetune.data.preprocess import Preprocess
 from finetune.device import Compute
-from finetune.evaluate.judge import forward_of
+from finetune.evaluate.evaluation import forward_of
 from finetune.model.network import Network
 from finetune.speed import linear as module_of_linear
 from finetune.speed.linear import LARGE, linear, linear_patches

@@ -83,13 +83,13 @@ def test_the_usual_forms_are_understood(given: dict[str, Any], seen: Any) -> Non
     assert seen(ft.Classifier(**{**TINY, **given}))
 
 
-def test_a_data_set_is_judged_by_its_test_images(fitted: ft.Classifier, data: Any, folder: Path) -> None:
+def test_a_data_set_is_evaluated_by_its_test_images(fitted: ft.Classifier, data: Any, folder: Path) -> None:
     assert fitted.evaluate(data).n == len(data.test)
     assert fitted.evaluate(data).accuracy == fitted.evaluate(data.test).accuracy
     assert fitted.evaluate(str(folder)).n == fitted.evaluate(folder).n == 16
 
 
-def test_without_test_images_none_are_judged_silently(fitted: ft.Classifier, folder: Path) -> None:
+def test_without_test_images_none_are_evaluated_silently(fitted: ft.Classifier, folder: Path) -> None:
     without = ft.ImageFolder(folder).split(val=0.25, test=0.0, seed=0)
     for images in (without, without.test, 5):
         with pytest.raises(ft.FinetuneError, match="images") as refused:

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from finetune.deliver.predict import Prediction
-from finetune.evaluate.judge import Judgement
-from finetune.evaluate.metrics import judge
+from finetune.evaluate.evaluation import Evaluation
+from finetune.evaluate.metrics import compute_metrics
 
 LABELS, ANSWERS = np.array([0, 1, 1, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.7, 0.3]])
 
 
 def metrics(labels: np.ndarray, answers: np.ndarray) -> Any:
-    return judge(labels, answers, ["cat", "dog"])
+    return compute_metrics(labels, answers, ["cat", "dog"])
 
 
 @pytest.mark.parametrize(
@@ -31,11 +31,11 @@ def test_a_prediction_shows_its_answer(shown: Prediction, words: str) -> None:
     assert repr(shown).isprintable()
 
 
-def test_metrics_and_judgement_show_their_figures() -> None:
+def test_metrics_and_evaluation_show_their_figures() -> None:
     found = metrics(LABELS, ANSWERS)
     assert repr(found).startswith("Metrics(4 images, 2 classes, accuracy 0.7500, macro F1 0.7333, loss ")
-    told = repr(Judgement(["a"], LABELS, ANSWERS, found, ["one"]))
-    assert told == f"Judgement({found!r}, cautions: 1)"
+    told = repr(Evaluation(["a"], LABELS, ANSWERS, found, ["one"]))
+    assert told == f"Evaluation({found!r}, cautions: 1)"
 
 
 def test_metrics_of_nothing_show_no_figures() -> None:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from finetune.deliver.evaluate import evaluate
-from finetune.evaluate.judge import judge_images
+from finetune.evaluate.evaluation import evaluate_images
 from finetune.files import cache_folder
 from finetune.runs.reporter import Reporter
 from finetune.speed import linear as module_of_linear
@@ -125,12 +125,12 @@ def test_views_that_are_seen_once_and_never_again_are_not_kept(
 
 
 @pytest.mark.parametrize("changes", [{}, {"unfreeze": {"head": 0}, "optimizer": "lbfgs"}, {"lr": 1e-9}, {"ema": 0.9}])
-def test_validation_judges_by_what_is_kept_of_it_as_if_by_its_images(
+def test_validation_evaluates_by_what_is_kept_of_it_as_if_by_its_images(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    monkeypatch.setitem(run.__globals__, "judge_images", judged := Recorder(judge_images))
+    monkeypatch.setitem(run.__globals__, "evaluate_images", evaluated := Recorder(evaluate_images))
     folder = train(tiny, tmp_path / "o", cache="auto", precision="bf16", test=0, **changes)
-    logits, kept = judged.arguments["logits"], judged.result
+    logits, kept = evaluated.arguments["logits"], evaluated.result
     assert logits is not None, "the images were looked at again"
     fresh, split = evaluate(folder)
     assert split == "val"
@@ -139,12 +139,12 @@ def test_validation_judges_by_what_is_kept_of_it_as_if_by_its_images(
 
 
 @pytest.mark.parametrize("changes", [{"cache": "off"}, {"test": 0.25}, {"unfreeze": {"all": 0}}])
-def test_what_is_not_kept_is_judged_by_its_images(
+def test_what_is_not_kept_is_evaluated_by_its_images(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    monkeypatch.setitem(run.__globals__, "judge_images", judged := Recorder(judge_images))
+    monkeypatch.setitem(run.__globals__, "evaluate_images", evaluated := Recorder(evaluate_images))
     train(tiny, tmp_path / "o", **{"cache": "auto", "test": 0, **changes})
-    assert judged.arguments["logits"] is None
+    assert evaluated.arguments["logits"] is None
 
 
 def test_on_disk_and_in_memory_give_the_same_bits(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from finetune.train.head_solver import Solved, solve_head
 
 
 def digits(per_class: int, spare: int = 50, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Training features and labels, and others to judge by: scikit-learn's digits as 64 numbers."""
+    """Training features and labels, and others to evaluate on: scikit-learn's digits as 64 numbers."""
     x, y = load_digits(return_X_y=True)
     order = np.random.default_rng(seed).permutation(len(y))
     picked = [order[y[order] == label][: per_class + spare] for label in range(10)]

@@ -1,4 +1,4 @@
-"""A run whose head is solved: by all images, judged out of fold, interrupted, repeated, with stages."""
+"""A run whose head is solved: by all images, evaluated out of fold, interrupted, repeated, with stages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from finetune.deliver.evaluate import evaluate
 from finetune.errors import Stopped
-from finetune.evaluate.metrics import judge
+from finetune.evaluate.metrics import compute_metrics
 from finetune.runs.reporter import Reporter
 from finetune.story.result import Run
 from finetune.story.resume import resume
@@ -59,7 +59,7 @@ def test_without_test_images_the_figures_are_those_out_of_fold(whole: Run) -> No
     assert list(table["path"]) == [*data[data["split"] == "train"]["path"], *data[data["split"] == "val"]["path"]]
     classes = whole.record.classes
     labels = np.array([classes.index(name) for name in table["class"]])
-    again = judge(labels, table[[f"p:{name}" for name in classes]].to_numpy(), classes)
+    again = compute_metrics(labels, table[[f"p:{name}" for name in classes]].to_numpy(), classes)
     assert again.macro_f1 == pytest.approx(metrics["macro_f1"], abs=1e-9)
     assert float(whole.history["val_macro_f1"].iloc[0]) == pytest.approx(metrics["macro_f1"], abs=1e-6)
 
@@ -77,10 +77,10 @@ def test_the_learning_curve_ends_at_the_figures_out_of_fold_and_the_page_shows_i
 
 
 def test_evaluate_repeats_them_without_looking_at_an_image(whole: Run) -> None:
-    judgement, split = evaluate(whole, reporter=QUIET)
+    evaluation, split = evaluate(whole, reporter=QUIET)
     assert split == "out_of_fold"
-    assert judgement.metrics.macro_f1 == pytest.approx(whole.metrics["macro_f1"], abs=1e-9)
-    assert judgement.metrics.loss == pytest.approx(whole.metrics["loss"], abs=1e-9)
+    assert evaluation.metrics.macro_f1 == pytest.approx(whole.metrics["macro_f1"], abs=1e-9)
+    assert evaluation.metrics.loss == pytest.approx(whole.metrics["loss"], abs=1e-9)
 
 
 def test_the_head_reads_stages_and_the_record_names_them(whole: Run) -> None:
@@ -126,7 +126,9 @@ def test_resumed_from_the_solved_head_the_answers_out_of_fold_are_still_known(wh
     assert (whole / "report" / "predictions.csv").read_bytes() == before
 
 
-def test_with_test_images_those_are_what_it_is_judged_by_and_last_loads_into_timm(images: Path, tmp_path: Path) -> None:
+def test_with_test_images_those_are_what_it_is_evaluated_by_and_last_loads_into_timm(
+    images: Path, tmp_path: Path
+) -> None:
     done = run(recipe(images, test=0.25), out=tmp_path / "o", reporter=QUIET)
     assert done.metrics["split"] == "test"
     plain = timm.create_model("test_resnet", num_classes=3)

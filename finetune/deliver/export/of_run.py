@@ -33,7 +33,7 @@ def export_run(
         run: a run folder or a model bundle.
         formats: of `FORMATS`.
         out: the folder of the export, or of several a folder above one for each; by default `RUN/export/FORMAT`.
-        int8: add an int8 network to onnx, calibrated on the run's training images and judged on its test images.
+        int8: add an int8 network to onnx, calibrated on the run's training images and evaluated on its test images.
         accept_loss: publish it even if it is much less accurate.
         say: told what is being done.
 
@@ -117,18 +117,18 @@ def _require_options(formats: Sequence[str], int8: bool, accept_loss: bool) -> N
 
 
 def _int8_of(run: Path, network: Network, accept_loss: bool) -> Int8:
-    """The run's training images, which calibrate, and its test images, which judge.
+    """The run's training images, which calibrate, and its test images, which are compared.
 
     Raises:
         UsageError: not a run folder. DataError: images that are gone, or none in the split.
     """
     try:
         training, _ = own_images(run, "train", network)
-        judged, split = own_images(run, None, network)
+        test_images, split = own_images(run, None, network)
     except (UsageError, DataError) as error:
         remedy = "name a run folder whose images are where its recipe says, or export without --int8"
         raise type(error)(f"--int8 needs the run's images: {error.problems[0]}", remedy) from error
-    return Int8(training, judged, split, accept_loss)
+    return Int8(training, test_images, split, accept_loss)
 
 
 def samples_of(run: Path, network: Network, say: Callable[[str], None] = lambda text: None) -> Samples:

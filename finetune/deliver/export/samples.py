@@ -15,7 +15,7 @@ from finetune.data.load import prepare
 from finetune.data.preprocess import Preprocess
 from finetune.device import choose
 from finetune.errors import BadImage
-from finetune.evaluate.judge import BATCH, forward_of
+from finetune.evaluate.evaluation import BATCH, forward_of
 from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import probabilities
 from finetune.model.network import Network

@@ -1,4 +1,4 @@
-"""int8: weights and activations in 8 bits, calibrated on training images and judged on those of the test split.
+"""int8: weights and activations in 8 bits, calibrated on training images and evaluated on those of the test split.
 
 ONNX Runtime quantises the exported graph (QDQ: each operator between a `DequantizeLinear` and a `QuantizeLinear`), the
 weights with a scale for each output channel, the activations with one for each tensor, from the smallest and largest
@@ -27,7 +27,7 @@ from finetune.data.preprocess import Preprocess
 from finetune.deliver.export.runtime import onnx_answer, session
 from finetune.errors import ArtefactError
 from finetune.evaluate.compare import ALPHA, Difference, compare_answers
-from finetune.evaluate.judge import BATCH
+from finetune.evaluate.evaluation import BATCH
 
 if TYPE_CHECKING:
     import onnx
@@ -41,17 +41,17 @@ LOSS = 0.01
 
 @dataclass(frozen=True)
 class Int8:
-    """What an int8 network is made with and judged by.
+    """What an int8 network is made with and evaluated on.
 
     Attributes:
         calibration: training images.
-        judged: images with labels that the network has not learned from, as a rule the test split.
-        split: name of `judged`.
+        test_images: images with labels that the network has not learned from, as a rule the test split.
+        split: name of their split.
         accept_loss: publish it whatever it loses.
     """
 
     calibration: ImageSet
-    judged: ImageSet
+    test_images: ImageSet
     split: str
     accept_loss: bool = False
 
@@ -166,7 +166,7 @@ def quantised(exported: Path, images: ImageSet, preprocess: Preprocess) -> onnx.
 
 
 def loss_of_int8(exported: bytes, int8: bytes, wanted: Int8, preprocess: Preprocess) -> Int8Loss:
-    """Answer every judged image with both networks.
+    """Answer every test image with both networks.
 
     Args:
         exported, int8: files of networks from `pixels` to `logits`.
@@ -178,11 +178,11 @@ def loss_of_int8(exported: bytes, int8: bytes, wanted: Int8, preprocess: Preproc
     """
     run_before, run_after = (onnx_answer(session(content)) for content in (exported, int8))
     answers: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    for pixels in _batches(wanted.judged, preprocess, np.arange(len(wanted.judged))):
+    for pixels in _batches(wanted.test_images, preprocess, np.arange(len(wanted.test_images))):
         for run, kept in zip((run_before, run_after), answers, strict=True):
             kept.append(run(pixels).argmax(axis=1))
     before, after = (np.concatenate(kept) for kept in answers)
-    labels = wanted.judged.labels
+    labels = wanted.test_images.labels
     return Int8Loss(
         split=wanted.split,
         n=len(labels),
@@ -190,7 +190,7 @@ def loss_of_int8(exported: bytes, int8: bytes, wanted: Int8, preprocess: Preproc
         after=float((after == labels).mean()),
         changed=int((before != after).sum()),
         calibrated=len(_spread(len(wanted.calibration))),
-        difference=compare_answers(labels, before[None], after[None], len(wanted.judged.classes)),
+        difference=compare_answers(labels, before[None], after[None], len(wanted.test_images.classes)),
     )
 
 

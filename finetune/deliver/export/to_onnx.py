@@ -55,7 +55,7 @@ def network_onnx(network: Network, module: torch.nn.Module) -> tuple[onnx.ModelP
             note = f"PyTorch's newer exporter failed ({_line(error)}); exported by the older one"
             try:
                 found = _by_script(module, example)
-            except Exception as second:
+            except Exception as second:  # the older one raises as many kinds; both are told
                 problems = [f"{network.architecture}: cannot be exported to ONNX: {_line(e)}" for e in (error, second)]
                 raise ArtefactError(problems, "export it with --to torch, or choose another backbone") from second
     _strip(found)

@@ -18,7 +18,7 @@ from finetune.data.listing import list_folder
 from finetune.data.load import prepare
 from finetune.data.preprocess import Preprocess
 from finetune.errors import BadImage, DataError
-from finetune.evaluate.judge import BATCH
+from finetune.evaluate.evaluation import BATCH
 from finetune.files import visible
 
 AHEAD = 2

@@ -1,4 +1,4 @@
-"""`finetune export --int8`: smaller, judged on the test images, and refused where it answers much worse."""
+"""`finetune export --int8`: smaller, evaluated on the test images, and refused where it answers much worse."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from finetune.deliver.export.samples import drawn
 from finetune.deliver.export.to_int8 import Int8
 from finetune.device import choose
 from finetune.errors import ArtefactError, UsageError
-from finetune.evaluate.judge import forward_of
+from finetune.evaluate.evaluation import forward_of
 from finetune.model.backbones import build
 
 CLASSES = ["ant", "bee", "cat"]
@@ -77,23 +77,23 @@ def test_a_significant_loss_is_not_published_unless_it_is_accepted(tmp_path: Pat
         network.module.get_submodule(network.head).bias.zero_()
     pixels = np.random.default_rng(0).integers(0, 256, (60, 28, 28), dtype=np.uint8)
     logits = forward_of(network, choose("cpu", "fp32"))(torch.from_numpy(pixels[..., None]))
-    judged = of_pixels(pixels, [CLASSES[place] for place in logits.argmax(dim=1).tolist()])
+    evaluated = of_pixels(pixels, [CLASSES[place] for place in logits.argmax(dim=1).tolist()])
     black = of_pixels(np.zeros((4, 28, 28), np.uint8), ["ant"] * 4)  # ranges that real pictures leave
     samples = drawn(network)
 
     with pytest.raises(ArtefactError, match=r"int8: accuracy 100.0% -> .* p = .*e-") as caught:
-        export_network(network, ["onnx"], lambda name: tmp_path / "out", samples, int8=Int8(black, judged, "test"))
+        export_network(network, ["onnx"], lambda name: tmp_path / "out", samples, int8=Int8(black, evaluated, "test"))
     assert "--accept-loss" in caught.value.remedy
     assert list(tmp_path.iterdir()) == []
 
-    accepted = Int8(black, judged, "test", accept_loss=True)
+    accepted = Int8(black, evaluated, "test", accept_loss=True)
     (export,) = export_network(network, ["onnx"], lambda name: tmp_path / "out", samples, int8=accepted)
     assert export.record["int8"]["accepted"]
     assert export.record["int8"]["significant_loss_above_one_point"]
     assert (tmp_path / "out" / "network-int8.onnx").is_file()
 
     (export,) = export_network(
-        network, ["onnx"], lambda name: tmp_path / "out", samples, int8=Int8(judged, judged, "test")
+        network, ["onnx"], lambda name: tmp_path / "out", samples, int8=Int8(evaluated, evaluated, "test")
     )
     assert export.int8 is not None
     assert export.int8.after > 0.9, "with ranges of real pictures it is good"

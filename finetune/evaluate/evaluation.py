@@ -1,4 +1,4 @@
-"""Judging a network on a set of images, in full precision."""
+"""Evaluating a network on a set of images, in full precision."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from finetune.data.batches import AnyImages
 from finetune.device import Compute
 from finetune.evaluate.beside import vectors_beside
 from finetune.evaluate.loop import infer
-from finetune.evaluate.metrics import Metrics, judge, probabilities
+from finetune.evaluate.metrics import Metrics, compute_metrics, probabilities
 from finetune.model.network import Network
 from finetune.speed.api import optimize_for_inference
 
@@ -30,7 +30,7 @@ OUT_OF_FOLD = "out_of_fold"
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Evaluation:
     """Predictions on a set of images, and what they are worth.
 
     Attributes:
@@ -50,7 +50,7 @@ class Judgement:
     vectors: np.ndarray | None = None
 
     def __repr__(self) -> str:
-        return f"Judgement({self.metrics!r}{f', cautions: {len(self.cautions)}' if self.cautions else ''})"
+        return f"Evaluation({self.metrics!r}{f', cautions: {len(self.cautions)}' if self.cautions else ''})"
 
 
 def forward_of(network: Network, compute: Compute, images: int = 0) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -74,7 +74,7 @@ def forward_of(network: Network, compute: Compute, images: int = 0) -> Callable[
     return forward
 
 
-def judge_images(
+def evaluate_images(
     network: Network,
     images: AnyImages,
     compute: Compute,
@@ -82,13 +82,13 @@ def judge_images(
     loss: str = "cross_entropy",
     tick: Callable[[int], None] | None = None,
     logits: np.ndarray | None = None,
-) -> Judgement:
+) -> Evaluation:
     """Predict every image once and measure.
 
     Args:
         network: with classes in the order of the images' labels.
         images: labelled.
-        compute: where; judging for a report is in fp32.
+        compute: where; evaluating for a report is in fp32.
         loss: what the network was trained with; decides how logits become probabilities.
         tick: told the number of images done after each batch; may raise.
         logits: float32 [N, classes], where the network's answers are known already.
@@ -105,12 +105,12 @@ def judge_images(
             logits = infer(run, images.batches(batches), tick)
         if sum(map(len, found)) == len(images):
             vectors = np.concatenate(found)
-    return replace(judge_logits(network, images.names, images.labels, logits, loss=loss), vectors=vectors)
+    return replace(evaluate_logits(network, images.names, images.labels, logits, loss=loss), vectors=vectors)
 
 
-def judge_logits(
+def evaluate_logits(
     network: Network, paths: list[str], labels: np.ndarray, logits: np.ndarray, *, loss: str = "cross_entropy"
-) -> Judgement:
+) -> Evaluation:
     """Measure answers that are known already.
 
     Args:
@@ -121,4 +121,4 @@ def judge_logits(
         loss: what the network was trained with.
     """
     chances = probabilities(logits, loss, network.temperature)
-    return Judgement(paths, labels, chances, judge(labels, chances, network.classes))
+    return Evaluation(paths, labels, chances, compute_metrics(labels, chances, network.classes))
