@@ -29,9 +29,10 @@ def told_by(environment: Mapping[str, str] = os.environ) -> Ranks:
         return Ranks()
     try:
         rank, world, local = (int(environment.get(name, "0")) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        return Ranks(rank, world, local, int(environment.get("LOCAL_WORLD_SIZE", "1")))
     except ValueError as error:
-        raise UsageError(f"RANK, WORLD_SIZE or LOCAL_RANK: {error}", "let torchrun set them, or none") from error
-    return Ranks(rank, world, local)
+        remedy = "let torchrun set them, or none"
+        raise UsageError(f"RANK, WORLD_SIZE, LOCAL_RANK or LOCAL_WORLD_SIZE: {error}", remedy) from error
 
 
 def join(device: str = "auto") -> Ranks:

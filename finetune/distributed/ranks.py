@@ -39,11 +39,13 @@ class Ranks:
         rank: 0 publishes, tells people, and is asked.
         world: how many there are.
         local: rank among those of this machine.
+        local_world: how many there are on this machine.
     """
 
     rank: int = 0
     world: int = 1
     local: int = 0
+    local_world: int = 1
 
     @property
     def main(self) -> bool:
@@ -156,10 +158,10 @@ class Ranks:
             yield
             return
         if self.local:
-            self._barrier()
+            self.barrier()
         yield
         if not self.local:
-            self._barrier()
+            self.barrier()
 
     def require_same(self, remedy: str, **facts: str) -> None:
         """Refuse to go on where a rank was given something else than rank 0.
@@ -187,7 +189,8 @@ class Ranks:
         if problems:
             raise UsageError(problems, remedy)
 
-    def _barrier(self) -> None:
+    def barrier(self) -> None:
+        """Wait until all ranks have come here."""
         with self.asking("the others"):
             dist.barrier(group=CONTROL.group)
 

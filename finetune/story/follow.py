@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.classifier import Classifier
+from finetune.data.batches import load_images
 from finetune.data.dataset import Dataset
 from finetune.device import versions
 from finetune.distributed.ranks import here
@@ -18,6 +19,8 @@ from finetune.runs.record import RunRecord
 from finetune.runs.reporter import Reporter, no_progress
 from finetune.story.images import read_images
 from finetune.story.result import Run
+from finetune.train.together import logits_of
+from finetune.train.trainer import Trainer
 
 
 def tell_the_others(folder: RunFolder, recipe: Recipe, state: Mapping[str, Any] | None) -> None:
@@ -66,7 +69,16 @@ def follow(recipe: Recipe | None, reporter: Reporter) -> Run:
         trainer.restore(told["state"])
     for _ in trainer:
         pass
+    help_evaluate(trainer, data, recipe)
     return Run(Path(told["folder"]))
+
+
+def help_evaluate(trainer: Trainer, data: Dataset, recipe: Recipe) -> None:
+    """Answer this rank's share of the test images, for rank 0 to measure."""
+    split, part = data.parts()[-1]
+    if split != "val":  # validation images are answered out of what rank 0 knows of them
+        images = load_images(part, trainer.network.preprocess, recipe.data.workers)
+        logits_of(trainer.network, images, trainer.compute.in_fp32())
 
 
 def require_same(recipe: Recipe, data: Dataset) -> None:

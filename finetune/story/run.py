@@ -46,6 +46,7 @@ from finetune.story.result import Run
 from finetune.train.jump import rate_jump
 from finetune.train.preview import outline
 from finetune.train.state import patience_note
+from finetune.train.together import logits_of
 from finetune.train.trainer import Trainer
 
 
@@ -280,6 +281,6 @@ def evaluate(recipe: Recipe, trainer: Trainer, data: Dataset, reporter: Reporter
     # of validation, the pictures are decoded already, and perhaps the work of the frozen layers is done
     images = trainer.val if split == "val" else load_images(part, network.preprocess, recipe.data.workers)
     tick = reporter.evaluating(len(images))
-    logits = trainer.val_logits(tick) if split == "val" else None
+    logits = trainer.val_logits(tick) if split == "val" else logits_of(network, images, compute, tick)
     evaluation = evaluate_images(network, images, compute, loss=network.loss, tick=tick, logits=logits)
     return replace(evaluation, cautions=cautions(data.table, split)), split

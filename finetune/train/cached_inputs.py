@@ -28,7 +28,7 @@ from finetune.errors import ResourceError
 from finetune.model.cut import Values
 from finetune.train.cache_decision import TableDecision
 from finetune.train.cache_stats import CacheStats
-from finetune.train.store import Store
+from finetune.train.store import Store, in_blocks
 from finetune.train.table_source import BLOCK
 
 PICKED = 2**19
@@ -90,6 +90,7 @@ class CachedInputs:
         self.decision, self.source, self.store, self.stats = decision, decision.source, store, stats
         self.release, self.tick = release, tick
         self._tables: dict[int, torch.Tensor] = {}
+        self._parts = 1
         if decision.cached:
             stats.reserve(decision.size)
             if not decision.in_memory:
@@ -120,10 +121,40 @@ class CachedInputs:
             finally:
                 stream.close()
 
-    def prepare(self, view: int) -> None:
+    def fill(self, view: int) -> None:
         """Fill the table of a view, where there is to be one."""
         if self.decision.cached:
             self._table(view)
+
+    def fill_part(self, view: int, part: int, parts: int) -> None:
+        """Compute one of so many parts of a view's table, and file it, for the process that will fill the table.
+
+        Parts are made of the same blocks as the whole, so the table has the same bits. Nothing is done where the table
+        is there, or the part finds no room in the cache folder: then it is computed when the table is filled.
+        """
+        layout, key = self.decision.layout, self.source.key(view)
+        path, self._parts = self.store.path(key), parts
+        if layout is None or not self.decision.cached or view in self._tables or path is None or path.exists():
+            return
+        blocks, before = self._blocks()[part], self.stats.seconds
+        rows = sum(map(len, blocks))
+        if rows and self.store.has_room(rows * layout.bytes_per_row):
+            self.store.file(
+                _part_key(key, part, parts),
+                rows,
+                layout,
+                self._compute(view, blocks),
+                lambda: (self.stats.seconds - before) / rows,
+            )
+
+    def _blocks(self) -> list[list[np.ndarray]]:
+        """The images in blocks that go through the frozen layers together, int64 [B] each, by parts."""
+        total = len(self.source.images)
+        starts = np.arange(0, total, BLOCK)
+        return [
+            [np.arange(start, min(start + BLOCK, total)) for start in some]
+            for some in np.array_split(starts, self._parts)
+        ]
 
     def _table(self, view: int) -> torch.Tensor:
         """The table of a view: at hand already, else found in the cache folder, else computed and filed."""
@@ -133,6 +164,7 @@ class CachedInputs:
             key, rows = self.source.key(view), len(images)
             found = self.store.find(key, rows, decision.layout)
             if found is not None:
+                self._drop_parts(key)
                 images.confirm()  # as computing the table would: a run must not end otherwise because a table was there
                 table, seconds = found
                 self.stats.found += rows
@@ -152,9 +184,10 @@ class CachedInputs:
         rows, before = len(self.source.images), self.stats.seconds
         table = torch.empty((rows, layout.width), dtype=layout.dtype)
         done = 0
-        for block in self._compute(view):
+        for block in self._rows(key, view):
             table[done : done + len(block)] = block
             done += len(block)
+        self._drop_parts(key)
         if self.store.has_room(rows * layout.bytes_per_row):
             self.store.file(key, rows, layout, [table], lambda: (self.stats.seconds - before) / rows)
         return table
@@ -168,7 +201,8 @@ class CachedInputs:
         layout = self.decision.layout
         assert layout is not None
         rows, before = len(self.source.images), self.stats.seconds
-        self.store.file(key, rows, layout, self._compute(view), lambda: (self.stats.seconds - before) / rows)
+        self.store.file(key, rows, layout, self._rows(key, view), lambda: (self.stats.seconds - before) / rows)
+        self._drop_parts(key)
         found = self.store.find(key, rows, layout)
         if found is None:
             raise ResourceError(
@@ -177,12 +211,30 @@ class CachedInputs:
             )
         return found[0]
 
-    def _compute(self, view: int) -> Iterator[torch.Tensor]:
-        """Blocks of rows, in the order of the images."""
+    def _rows(self, key: str, view: int) -> Iterator[torch.Tensor]:
+        """Blocks of rows, in the order of the images: out of the parts that were filed, the others computed."""
+        layout = self.decision.layout
+        assert layout is not None
+        for part, blocks in enumerate(self._blocks()):
+            rows = sum(map(len, blocks))
+            found = self.store.find(_part_key(key, part, self._parts), rows, layout) if self._parts > 1 else None
+            if found is None:
+                yield from self._compute(view, blocks)
+            else:
+                self.source.images.confirm()  # a killed process may have left the part, and its images have changed
+                self.stats.seconds += rows * found[1] if part else 0.0  # the first part is this process's own
+                self.stats.computed += rows if part else 0
+                yield from in_blocks(found[0], BLOCK)
+
+    def _drop_parts(self, key: str) -> None:
+        for part in range(self._parts) if self._parts > 1 else ():
+            self.store.drop(_part_key(key, part, self._parts))
+
+    def _compute(self, view: int, blocks: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
+        """Blocks of rows, as the frozen layers make them."""
         layout, source = self.decision.layout, self.source
         assert layout is not None
         clock, total = time.perf_counter(), len(source.images)
-        blocks = [np.arange(start, min(start + BLOCK, total)) for start in range(0, total, BLOCK)]
         stream = source.images.batches(blocks, source.augment, source.seed, view)
         try:
             for indices, pixels in stream:
@@ -193,3 +245,7 @@ class CachedInputs:
         finally:
             stream.close()
             self.stats.seconds += time.perf_counter() - clock
+
+
+def _part_key(key: str, part: int, parts: int) -> str:
+    return f"{key}-{part}-of-{parts}"

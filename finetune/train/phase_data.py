@@ -57,21 +57,15 @@ class PhaseData:
 
     def training(self, index_batches: Iterable[Sequence[int] | np.ndarray], epoch: int) -> Stream:
         """The batches of an epoch: indices int64 [B], and the values of those images in the epoch's view."""
-        return self.train.batches(index_batches, self._view(epoch))
+        return self.train.batches(index_batches, self.view(epoch))
 
-    def _view(self, epoch: int) -> int:
+    def view(self, epoch: int) -> int:
+        """Which of the augmented versions an epoch of training sees."""
         augment = self.settings.augment
         if augment is None or not augment.random:
             return 0
         cached = self.decision.train.cached
         return self.plan.view_of(epoch, self.phase.start, self.phase.epochs) if cached else epoch
-
-    def prepare(self, epoch: int | None = None) -> None:
-        """Fill the table that an epoch of training asks for, or that of validation, where there is one."""
-        if epoch is None:
-            self.val.prepare(0)
-        else:
-            self.train.prepare(self._view(epoch))
 
     def everything(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """For a solver: all features at once; D numbers cross the cut.

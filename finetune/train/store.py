@@ -197,6 +197,14 @@ class Store:
         self._keep(path, size)
         return True
 
+    def drop(self, key: str) -> None:
+        """Remove the table `key`, if it is there; its room may be used for others."""
+        path = self.path(key)
+        if path is not None:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+            self._own.pop(path, None)
+
     def tables(self) -> list[tuple[Path, os.stat_result]]:
         """All tables, longest unused first."""
         return sorted(self._listed(f"*{SUFFIX}"), key=lambda item: item[1].st_mtime)

@@ -6,24 +6,51 @@ from collections.abc import Callable
 
 import numpy as np
 
+from finetune.data.batches import AnyImages
+from finetune.device import Compute
 from finetune.distributed.ranks import here
+from finetune.evaluate.evaluation import BATCH, forward_of
 from finetune.evaluate.loop import infer
 from finetune.model.network import Network
 from finetune.speed.api import constant_weights
+from finetune.train.cached_inputs import CachedInputs
 from finetune.train.out_of_fold import OutOfFold, entries, of_checkpoint
 from finetune.train.phase import PhaseLearner
 from finetune.train.phase_data import PhaseData
 from finetune.train.solve import solve_phase
+from finetune.train.state import index_batches
 
 
-def fill_cache(data: PhaseData, epoch: int | None = None) -> None:
-    """One rank of each machine fills the table that an epoch (or validation) asks for; the others find it filed.
+def fill_cache(inputs: CachedInputs, view: int = 0) -> None:
+    """The ranks of each machine fill the table of a view, each its part; one puts them together, the others find it.
 
     A process without others fills it when it is asked for.
     """
-    if not here().alone:
-        with here().one_first():
-            data.prepare(epoch)
+    ranks = here()
+    if ranks.alone:
+        return
+    if ranks.local_world > 1:
+        inputs.fill_part(view, ranks.local, ranks.local_world)
+        ranks.barrier()
+    with ranks.one_first():
+        inputs.fill(view)
+
+
+def logits_of(
+    network: Network, images: AnyImages, compute: Compute, tick: Callable[[int], None] | None = None
+) -> np.ndarray | None:
+    """Logits of images by the weights of rank 0, float32 [N, classes], each rank its share of the images.
+
+    None in a process without others. All ranks must come here, and all get the logits.
+    """
+    ranks = here()
+    if ranks.alone:
+        return None
+    ranks.copy_from_main([*network.module.parameters(), *network.module.buffers()])
+    own = ranks.shard(len(images))
+    with compute.own_threads():
+        rows = infer(forward_of(network, compute, len(own)), images.batches(index_batches(own, BATCH)), tick)
+    return ranks.gather(rows, len(network.classes), len(images))
 
 
 def validate(
@@ -44,7 +71,7 @@ def validate(
     module = network.module.eval()
     ranks, images = here(), len(val)
     ranks.copy_from_main(list(module.buffers()))  # statistics of BatchNorm differ between ranks where they learn
-    fill_cache(data)
+    fill_cache(data.val)
     with constant_weights(learner.cut.eval_suffix):
         own = infer(learner.eval_logits, data.validation(ranks.shard(images)), tick)
     return ranks.gather(own, len(network.classes), images), val.labels
@@ -66,6 +93,9 @@ def solve_together(
         The mean training loss, the number of images that it is of, and the answers out of fold (see `SolvedPhase`).
     """
     loss, images, answers = 0.0, 0, None
+    for view in range(data.train.source.views):
+        fill_cache(data.train, view)
+    fill_cache(data.val)
     if here().main:
         found = solve_phase(network, learner, data, tick if here().alone else lambda: None)
         say("\n".join(found.said))

@@ -163,7 +163,7 @@ class Trainer:
         rest = steps[position.step_in_epoch :]
         learner.train_mode()
         ranks, least = here(), 2 if live_batchnorm(self.module) else 1
-        fill_cache(self.data, position.epoch)
+        fill_cache(self.data.train, self.data.view(position.epoch))
         own = (batch for step in rest for batch in ranks.parts(step, least)[0])
         stream = self.data.training(own, position.epoch)
         clock = time.perf_counter()

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from finetune.distributed.join import join, told_by
 from finetune.distributed.launch import folder_to_resume, leave_error
 from finetune.distributed.ranks import Ranks, here
 from finetune.errors import DataError, LostRank, UsageError
-from tests.distributed.processes import close, compare_facts, images, on_ranks, solved, train, vanish
+from tests.distributed.processes import answers, close, compare_facts, images, on_ranks, solved, train, vanish
 
 EPOCHS = 5
 """Of 4 steps each: 20."""
@@ -72,9 +73,20 @@ def test_a_head_is_solved_once_and_the_cache_filled_once(folder: Path, tmp_path:
     for _, weights, other in found[2]:
         assert np.array_equal(weights, alone)
         assert other[0]["val_loss"] == pytest.approx(history[0]["val_loss"], rel=1e-6)
-    tables = [sorted(path.name for path in (tmp_path / world).rglob("*") if path.is_file()) for world in ("1", "2")]
+    tables = [
+        {path.name: load_file(path)["rows"].tobytes() for path in (tmp_path / world).rglob("*.safetensors")}
+        for world in ("1", "2")
+    ]
     assert tables[0] == tables[1]
     assert tables[0]
+
+
+@pytest.mark.parametrize("world", [2, 3, 5])
+def test_test_images_are_answered_by_all_ranks_and_by_the_weights_of_the_first(folder: Path, world: int) -> None:
+    (alone,) = on_ranks(1, partial(answers, folder))
+    assert alone.shape == (13, 2)
+    for logits in on_ranks(world, partial(answers, folder)):
+        np.testing.assert_allclose(logits, alone, rtol=0, atol=1e-5)
 
 
 def test_a_rank_with_something_else_is_named() -> None:
