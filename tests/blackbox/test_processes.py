@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.makers import class_folders
+from tests.survive.ranks import ranks_of
 
 FINETUNE = Path(sys.executable).with_name("finetune")
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the ranks below /proc")
@@ -25,18 +25,6 @@ data: {{folder: {root}, split: {{val: 0.3, test: 0.2}}, augment: none}}
 model: {{backbone: timm/test_resnet, weights: none, preprocess: {{size: 32}}, unfreeze: {{all: 0}}}}
 train: {{epochs: 1000, batch_size: 4, device: cpu, checkpoint: {{every_steps: 1}}}}
 """
-
-
-def ranks_of(folder: Path) -> dict[int, int]:
-    """Rank → process id of the processes that work on a run folder."""
-    found = {}
-    for place in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            words = (place / "cmdline").read_bytes().split(b"\0")
-            values = dict(pair.split(b"=", 1) for pair in (place / "environ").read_bytes().split(b"\0") if b"=" in pair)
-            if str(folder).encode() in words and b"RANK" in values:
-                found[int(values[b"RANK"])] = int(place.name)
-    return found
 
 
 def wait_for(what: Callable[[], object], seconds: float = 120) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tests.survive import disks, kills, signals, surroundings, tools
+from tests.survive import disks, kills, ranks, signals, surroundings, tools
 from tests.survive.tools import Job
 from tests.survive.warm import preload
 
@@ -41,6 +41,10 @@ ROWS: dict[str, Row] = {
     "C30": (signals.c30_two_trainers, ()),
     "C31": (signals.c31_moved, ()),
     "C32": (signals.c32_clock, ()),
+    "R01": (ranks.r01_one_is_asked_to_stop, ()),
+    "R02": (ranks.r02_one_is_killed, ()),
+    "R03": (ranks.r03_two_machines, ("ip",)),
+    "R04": (ranks.r04_port_taken, ()),
     "E01": (surroundings.e01_tiny_shared_memory, ("unshare", "mount")),
     "E02": (surroundings.e02_few_descriptors, ("prlimit",)),
     "E04": (surroundings.e04_closed_pipe, ("bash",)),
