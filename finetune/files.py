@@ -265,7 +265,7 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
-def markup(text: object) -> str:
+def escape_html(text: object) -> str:
     """Text for HTML: no character of it can open or close an element or an attribute."""
     return html.escape(visible(str(text)), quote=True)
 

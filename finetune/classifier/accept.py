@@ -56,9 +56,9 @@ def patterns_of(value: object, argument: str) -> tuple[str, ...]:
     if isinstance(value, str):
         return (value,)
     if isinstance(value, Iterable) and not isinstance(value, bytes | Mapping):
-        found = tuple(value)
-        if all(isinstance(pattern, str) for pattern in found):
-            return found
+        patterns = tuple(value)
+        if all(isinstance(pattern, str) for pattern in patterns):
+            return patterns
     raise _refused(argument, value, "layer patterns", f"give one or several, such as {argument}=['stem', 'layer1']")
 
 

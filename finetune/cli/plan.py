@@ -33,12 +33,12 @@ def show_plan(recipe: Recipe, freeze: tuple[str, ...], as_json: bool, stop: Stop
     from finetune.classifier import Classifier
     from finetune.data.source import outline
     from finetune.report.tables import plan_text
-    from finetune.story.early import network_early
     from finetune.story.images import class_names, read_images
+    from finetune.story.preflight import preflight_classifier
     from finetune.train.state import patience_note
 
     with reporting(stop) as reporter:
-        early = network_early(recipe, freeze) if scan else None
+        early = preflight_classifier(recipe, freeze) if scan else None
         data = read_images(recipe, reporter, draw=False) if scan else outline(**_source(recipe))
         classes = data.classes if data is not None else class_names(recipe)
         known = early is not None and early.classes == classes

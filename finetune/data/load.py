@@ -115,12 +115,12 @@ class Images:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def forget(self) -> None:
+    def release_pictures(self) -> None:
         """Let go of the decoded pictures, and keep no more."""
         self._room = 0
         self._kept.clear()
 
-    def confirm(self) -> None:
+    def require_unchanged(self) -> None:
         """Look whether each image is still there and as long as it was, without reading it.
 
         Raises:
@@ -130,7 +130,7 @@ class Images:
             with self._as_scanned(index):
                 self._require_length(index, size(path))
 
-    def at_hand(self, augment: Augment | None = None) -> torch.Tensor | None:
+    def decoded_pixels(self, augment: Augment | None = None) -> torch.Tensor | None:
         """Nothing is at hand before it has been read."""
         return None
 

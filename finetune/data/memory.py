@@ -70,10 +70,10 @@ class MemoryImages:
     def __len__(self) -> int:
         return len(self._pixels)
 
-    def forget(self) -> None:
+    def release_pictures(self) -> None:
         """Nothing was decoded, so there is nothing to let go of."""
 
-    def confirm(self) -> None:
+    def require_unchanged(self) -> None:
         """What is in memory cannot go away."""
 
     @property
@@ -96,7 +96,7 @@ class MemoryImages:
         """The images' names."""
         return list(self._image_set.table["path"])
 
-    def at_hand(self, augment: Augment | None = None) -> torch.Tensor | None:
+    def decoded_pixels(self, augment: Augment | None = None) -> torch.Tensor | None:
         """All pictures, uint8 [N, H, W, C], where they are seen as they are; None where each view is another."""
         seen_as_it_is = self._as_it_is and (augment is None or not augment.random)
         return self._coloured(self._pixels) if seen_as_it_is else None

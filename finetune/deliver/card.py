@@ -17,7 +17,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 from finetune.data.preprocess import Preprocess
-from finetune.files import markup, write_text
+from finetune.files import escape_html, write_text
 from finetune.model.bundle import save_bundle
 from finetune.model.bundle_files import CARD
 from finetune.model.lineage import UNKNOWN, licence_of, short_path
@@ -245,4 +245,4 @@ def _number(value: float | None) -> str:
 
 def plain(text: str) -> str:
     """Text that Markdown shows as it is: no character of it marks up, links or ends a cell."""
-    return _SPECIAL.sub(lambda found: f"&#{ord(found[0])};", markup(text))
+    return _SPECIAL.sub(lambda found: f"&#{ord(found[0])};", escape_html(text))

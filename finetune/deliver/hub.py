@@ -17,7 +17,7 @@ from finetune.errors import ArtefactError, UsageError
 from finetune.files import read_json, sha256_file
 from finetune.model.bundle import Description, read_description
 from finetune.model.bundle_files import CARD, DESCRIPTION, IN_RUN, WEIGHTS
-from finetune.model.hub import MAIN, Repository, here, hub_errors, quiet, require_hub, require_token
+from finetune.model.hub import MAIN, Repository, hub_errors, local_path, quiet, require_hub, require_token
 from finetune.runs.names import RunNames
 
 EXPORTS = "export/"
@@ -61,7 +61,7 @@ def push(run: Path, repo: str, *, private: bool = False) -> Pushed:
     repository = Repository.of(repo)
     if repository.revision != MAIN:
         raise UsageError(f"{repo}: a push makes a commit of its own", f"leave out the @{repository.revision}")
-    files = files_of(here(run))
+    files = files_of(local_path(run))
     hub = require_hub()
     require_token()
     api = hub.HfApi(library_name="finetune-toolkit", library_version=finetune.__version__)

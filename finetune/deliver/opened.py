@@ -11,7 +11,7 @@ from finetune.errors import ArtefactError, UsageError, did_you_mean
 from finetune.model.backbones import build
 from finetune.model.bundle import load_bundle
 from finetune.model.bundle_files import DESCRIPTION
-from finetune.model.hub import here
+from finetune.model.hub import local_path
 from finetune.model.network import Network
 from finetune.runs.checkpoints import Checkpoints
 from finetune.runs.folder import RunFolder
@@ -30,7 +30,7 @@ def open_network(path: Path) -> Network:
         ResourceError: the hub is needed and cannot be used.
         ArtefactError: it is broken or of a newer version, or the run has saved nothing yet.
     """
-    path = here(path)
+    path = local_path(path)
     if path.suffix == ".pth":
         return _from_checkpoint(path)
     run = RunNames(path)
@@ -43,7 +43,7 @@ def open_network(path: Path) -> Network:
 
 def run_of(path: Path) -> Path:
     """The run folder that a RUN belongs to: that of a checkpoint, the bundle here of one on the hub, else the path."""
-    path = here(path, fetch=False)
+    path = local_path(path, fetch=False)
     return path.parent.parent if path.suffix == ".pth" else path
 
 

@@ -11,7 +11,7 @@ from finetune.errors import FinetuneError, UsageError
 from finetune.files import read_json, visible
 from finetune.model.bundle import read_description, read_state
 from finetune.model.bundle_files import DESCRIPTION
-from finetune.model.hub import here
+from finetune.model.hub import local_path
 from finetune.runs.checkpoints import Checkpoints
 from finetune.runs.names import RunNames
 
@@ -27,7 +27,7 @@ def verify(path: str | os.PathLike[str]) -> list[Finding]:
     Raises:
         UsageError: there is no such folder.
     """
-    path = here(Path(path))
+    path = local_path(Path(path))
     if not path.is_dir():
         raise UsageError(f"{path}: no such run", "name a run folder such as runs/vehicles/001")
     return list(_artefacts(path))

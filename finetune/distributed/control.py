@@ -44,7 +44,7 @@ CONTROL = Control()
 
 
 @contextlib.contextmanager
-def asking(rank: int, world: int, what: str) -> Iterator[None]:
+def waiting_for(rank: int, world: int, what: str) -> Iterator[None]:
     """Around everything in which rank `rank` of `world` waits for the others.
 
     Raises:

@@ -12,7 +12,7 @@ from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # torch
 from torch.distributed.rendezvous import rendezvous
 
 from finetune.distributed.control import CONTROL
-from finetune.distributed.ranks import Ranks, here
+from finetune.distributed.ranks import Ranks, this_rank
 from finetune.errors import LostRank, ResourceError, UsageError
 
 TIMEOUT = 600.0
@@ -46,7 +46,7 @@ def join(device: str = "auto") -> Ranks:
     """
     ranks = told_by()
     if ranks.alone or dist.is_initialized():
-        return here()
+        return this_rank()
     _take_gpu(ranks, device)
     timeout = timedelta(seconds=_timeout())
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"

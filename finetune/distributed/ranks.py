@@ -25,7 +25,7 @@ from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from finetune.distributed.control import CONTROL, asking
+from finetune.distributed.control import CONTROL, waiting_for
 from finetune.errors import UsageError
 
 T = TypeVar("T")
@@ -77,26 +77,26 @@ class Ranks:
         if self.alone:
             return forward
         device = next(module.parameters()).device
-        with self.asking("gradients"):
+        with self.waiting_for("gradients"):
             return DistributedDataParallel(
                 _Forward(module, forward),
                 device_ids=[device.index or 0] if device.type == "cuda" else None,
                 find_unused_parameters=True,
             )
 
-    def decide(self, make: Callable[[Any], T], told: Callable[[T], Any], before: Any) -> T:
+    def decide_on_main(self, make: Callable[[Any], T], told: Callable[[T], Any], before: Any) -> T:
         """What rank 0 makes of `before` and `told` tells of it: the others make the same of what they are told."""
         if not self.main:
-            return make(self.send())
+            return make(self.broadcast())
         made = make(before)
-        self.send(told(made))
+        self.broadcast(told(made))
         return made
 
     # --- what all must know ------------------------------------------------------------------------------------------
 
-    def asking(self, what: str) -> contextlib.AbstractContextManager[None]:
+    def waiting_for(self, what: str) -> contextlib.AbstractContextManager[None]:
         """Around everything that waits for the others; raises `LostRank` where one does not answer."""
-        return contextlib.nullcontext() if self.alone else asking(self.rank, self.world, what)
+        return contextlib.nullcontext() if self.alone else waiting_for(self.rank, self.world, what)
 
     def agree(self, total: float, signum: int | None) -> tuple[float, int | None]:
         """The sum of all ranks' `total`, and the signal that any of them got (the largest of several)."""
@@ -106,7 +106,7 @@ class Ranks:
             signum = signum or signal.SIGTERM
         told = torch.zeros(self.world, 2, dtype=torch.float64)
         told[self.rank] = torch.tensor([total, signum or 0], dtype=torch.float64)
-        with self.asking("step"):
+        with self.waiting_for("step"):
             dist.all_reduce(told, group=CONTROL.group)
         return float(told[:, 0].sum()), int(told[:, 1].max()) or None
 
@@ -119,11 +119,11 @@ class Ranks:
         if counts[self.rank]:
             own[: counts[self.rank]] = torch.from_numpy(rows)
         parts = [torch.empty_like(own) for _ in counts]
-        with self.asking("evaluation"):
+        with self.waiting_for("evaluation"):
             dist.all_gather(parts, own, group=CONTROL.group)
         return np.concatenate([part[:count].numpy() for part, count in zip(parts, counts, strict=True)])
 
-    def send(self, value: Any = None) -> Any:
+    def broadcast(self, value: Any = None) -> Any:
         """What rank 0 gives, to every rank: plain values and tensors, as a checkpoint holds them."""
         if self.alone:
             return value
@@ -131,7 +131,7 @@ class Ranks:
         if self.main:
             torch.save(value, written)
         size = torch.tensor([len(written.getvalue())])
-        with self.asking("news of rank 0"):
+        with self.waiting_for("news of rank 0"):
             dist.broadcast(size, 0, group=CONTROL.group)
             data = torch.frombuffer(bytearray(written.getvalue() or bytes(int(size))), dtype=torch.uint8)
             dist.broadcast(data, 0, group=CONTROL.group)
@@ -144,7 +144,7 @@ class Ranks:
         """Overwrite tensors with those of rank 0."""
         if self.alone:
             return
-        with self.asking("weights of rank 0"):
+        with self.waiting_for("weights of rank 0"):
             for tensor in tensors:
                 value = tensor.detach().cpu().contiguous()
                 dist.broadcast(value, 0, group=CONTROL.group)
@@ -152,7 +152,7 @@ class Ranks:
                     tensor.copy_(value)
 
     @contextlib.contextmanager
-    def one_first(self) -> Iterator[None]:
+    def local_main_first(self) -> Iterator[None]:
         """Inside, the first rank of each machine works while the others wait: they find what it has kept."""
         if self.alone:
             yield
@@ -177,7 +177,7 @@ class Ranks:
             return
         own = b"".join(hashlib.sha256(text.encode()).digest() for text in facts.values())
         tables = [torch.empty(len(own), dtype=torch.uint8) for _ in range(self.world)]
-        with self.asking("comparison"):
+        with self.waiting_for("comparison"):
             dist.all_gather(tables, torch.frombuffer(bytearray(own), dtype=torch.uint8), group=CONTROL.group)
         digests = [table.numpy().tobytes() for table in tables]
         problems = [
@@ -191,7 +191,7 @@ class Ranks:
 
     def barrier(self) -> None:
         """Wait until all ranks have come here."""
-        with self.asking("the others"):
+        with self.waiting_for("the others"):
             dist.barrier(group=CONTROL.group)
 
 
@@ -208,7 +208,7 @@ class _Forward(nn.Module):
         return self._run[0](*values)
 
 
-def here() -> Ranks:
+def this_rank() -> Ranks:
     """The ranks that this process has joined; 0 of 1 if none."""
     found: Ranks = CONTROL.ranks or Ranks()
     return found

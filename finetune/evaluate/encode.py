@@ -115,7 +115,7 @@ def _split(
     behind = order[order.index(layer) + 1 :] if layer else [HEAD]
     learning = {name for group in behind for name in network.groups[group]} & network.parameters.keys()
     found = cut(module, learning, example=example)
-    if not found.whole:
+    if not found.no_prefix:
         return _by_cut(optimize_cut(found, module, example, fast) if fast else found)
     if behind != [HEAD]:
         raise UsageError(

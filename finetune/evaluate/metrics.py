@@ -236,7 +236,7 @@ def compute_metrics(
     )
 
 
-def quick(labels: np.ndarray, logits: np.ndarray, loss: str = "cross_entropy") -> dict[str, float]:
+def epoch_metrics(labels: np.ndarray, logits: np.ndarray, loss: str = "cross_entropy") -> dict[str, float]:
     """The three numbers of an epoch, equal to those of `compute_metrics`, without intervals.
 
     What is no number is the worst there is (infinite loss, zero rates), so that no comparison takes it for the best.

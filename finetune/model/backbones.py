@@ -17,7 +17,7 @@ from finetune.model.at_hand import AUTO, choose_backbone
 from finetune.model.bundle import Description, read_description, read_state
 from finetune.model.card import Card, read_card
 from finetune.model.fitting import load_backbone
-from finetune.model.hub import here
+from finetune.model.hub import local_path
 from finetune.model.lineage import UNKNOWN, Base, licence_of, short_path
 from finetune.model.network import HeadSpec, Network
 from finetune.model.weights import State, read_noted
@@ -157,7 +157,7 @@ def find(backbone: str) -> Origin:
         split_name(backbone)
         architecture, notes = _current(backbone)
         return Origin(architecture, notes=notes)
-    path = here(Path(backbone).expanduser())
+    path = local_path(Path(backbone).expanduser())
     if path.suffix in (".yaml", ".yml"):
         return _from_card(path)
     if path.is_dir():

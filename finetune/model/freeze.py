@@ -44,13 +44,13 @@ def _set_modes(module: nn.Module, prefix: str, learning: frozenset[str], keep: b
     """Set the modes below `prefix`; True if something learns there, None if there are no parameters at all."""
     own = [f"{prefix}{name}" in learning for name, _ in module.named_parameters(recurse=False)]
     children = list(module.named_children())
-    found = [_set_modes(child, f"{prefix}{name}.", learning, keep) for name, child in children]
-    known = [state for state in found if state is not None]
+    states = [_set_modes(child, f"{prefix}{name}.", learning, keep) for name, child in children]
+    known = [state for state in states if state is not None]
     learns = any(own) or any(known)
     for position, (_, child) in enumerate(children):
-        if found[position] is None:
-            after = [state for state in found[position + 1 :] if state is not None]
-            before = [state for state in found[:position] if state is not None]
+        if states[position] is None:
+            after = [state for state in states[position + 1 :] if state is not None]
+            before = [state for state in states[:position] if state is not None]
             child.train(after[0] if after else before[-1] if before else any(own))
     module.training = learns and not (keep and isinstance(module, BatchNorm))
     return learns if own or known else None

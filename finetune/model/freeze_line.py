@@ -22,7 +22,7 @@ class Uncuttable(Exception):
     """No line can be drawn; the message says why."""
 
 
-class Line:
+class FreezeLine:
     """The line for operations that must be above it (`seeds`), settled so that plain batches of values cross.
 
     What depends on a seed is above too. An operation below whose value cannot be kept image by image is repeated
@@ -65,7 +65,7 @@ class Line:
             above: set[fx.Node] = set()
             written: set[int] = set()
             read: set[int] = set()
-            early: set[fx.Node] = set()
+            overwrites: set[fx.Node] = set()
             for node in self._trace.nodes:
                 inputs = node.all_input_nodes
                 memory = {storage for source in inputs for storage in effects[source].storages}
@@ -74,11 +74,11 @@ class Line:
                     written |= effects[node].writes
                     read |= memory
                 elif effects[node].writes & read:
-                    early.add(node)
-            if not early:
+                    overwrites.add(node)
+            if not overwrites:
                 return above
             # It is below, but overwrites what one above has read before it; run in the other order, that fails.
-            self._seeds |= early
+            self._seeds |= overwrites
 
     def _to_move(self) -> list[fx.Node]:
         """The operations whose results would cross but should not, as the line is now."""
@@ -98,10 +98,11 @@ class Line:
 
     def _batched(self, node: fx.Node) -> bool:
         """Whether the result is one tensor with a row for each image."""
-        one, other = self._trace.effects[node].value, self._other_value(node)
-        if not (isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor) and one.dim() and other.dim()):
+        value, other = self._trace.effects[node].value, self._other_value(node)
+        if not (isinstance(value, torch.Tensor) and isinstance(other, torch.Tensor) and value.dim() and other.dim()):
             return False
-        return len(one) == self._trace.batch and len(other) == self._other_batch and one.shape[1:] == other.shape[1:]
+        batches = (len(value), len(other)) == (self._trace.batch, self._other_batch)
+        return batches and value.shape[1:] == other.shape[1:]
 
     def _other_value(self, node: fx.Node) -> Any:
         effect = self._other.get(self._trace.keys[node])
@@ -124,13 +125,13 @@ class Line:
         """Of the values that lie in the same memory, which is written to above, all but the first."""
         effects = self._trace.effects
         written = {storage for node in above for storage in effects[node].writes}
-        seen: set[int] = set()
+        seen_memory: set[int] = set()
         moved = []
         for node in self.values:
             shared = effects[node].storages & written
-            if shared & seen:
+            if shared & seen_memory:
                 moved.append(node)
-            seen |= shared
+            seen_memory |= shared
         return moved
 
     def _move(self, node: fx.Node) -> None:
@@ -159,18 +160,18 @@ def _stand_in(one: Any, other: Any, batch: int, other_batch: int) -> Any:
     raise Uncuttable("a result that is neither a tensor nor a plain number crosses the line")
 
 
-def prefix_of(line: Line, trace: Trace, module: nn.Module) -> fx.GraphModule:
+def prefix_of(line: FreezeLine, trace: Trace, module: nn.Module) -> fx.GraphModule:
     """What is below the line: images → the values."""
     graph = fx.Graph()
-    made: dict[fx.Node, fx.Node] = {}
+    copies: dict[fx.Node, fx.Node] = {}
     for node in trace.nodes:
         if node not in line.learning:
-            made[node] = graph.node_copy(node, made.__getitem__)
-    graph.output(tuple(made[node] for node in line.values))
-    return _module(graph, module, trace, {copied: node for node, copied in made.items()})
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(tuple(copies[node] for node in line.values))
+    return _module(graph, module, trace, {copied: node for node, copied in copies.items()})
 
 
-def suffix_of(line: Line, trace: Trace, module: nn.Module, values: Sequence[int]) -> fx.GraphModule:
+def suffix_of(line: FreezeLine, trace: Trace, module: nn.Module, values: Sequence[int]) -> fx.GraphModule:
     """What is above the line: the values, given by their keys and in that order → logits.
 
     Raises:
@@ -178,24 +179,24 @@ def suffix_of(line: Line, trace: Trace, module: nn.Module, values: Sequence[int]
     """
     graph = fx.Graph()
     inputs = {key: graph.placeholder(f"value_{position}") for position, key in enumerate(values)}
-    made: dict[fx.Node, Any] = {}
+    copies: dict[fx.Node, Any] = {}
     written = {s for node in trace.nodes if line.is_above(node) for s in trace.effects[node].writes}
     for node in line.values:
         value = inputs.get(trace.keys[node])
         if value is None:
             raise Uncuttable("evaluation needs a value that training does not")
         # What crosses is kept and used again, so it must not be written to.
-        made[node] = graph.call_method("clone", (value,)) if trace.effects[node].storages & written else value
+        copies[node] = graph.call_method("clone", (value,)) if trace.effects[node].storages & written else value
     if any(_batch_goes_into(stand_in) for stand_in in line.carried.values()):
         batch = graph.call_method("size", (next(iter(inputs.values())), 0))
-        made |= {node: _with_batch(stand_in, graph, batch) for node, stand_in in line.carried.items()}
+        copies |= {node: _with_batch(stand_in, graph, batch) for node, stand_in in line.carried.items()}
     else:
-        made |= line.carried
+        copies |= line.carried
     for node in trace.nodes:
-        if node not in made and (line.is_above(node) or node not in trace.varying):
-            made[node] = graph.node_copy(node, made.__getitem__)
-    graph.output(made[trace.output])
-    return _module(graph, module, trace, {new: node for node, new in made.items() if isinstance(new, fx.Node)})
+        if node not in copies and (line.is_above(node) or node not in trace.varying):
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(copies[trace.output])
+    return _module(graph, module, trace, {new: node for node, new in copies.items() if isinstance(new, fx.Node)})
 
 
 def _batch_goes_into(stand_in: Any) -> bool:

@@ -84,7 +84,7 @@ def shown(path: Path) -> str:
     return str(on_hub(path) or path)
 
 
-def here(path: Path, *, fetch: bool = True) -> Path:
+def local_path(path: Path, *, fetch: bool = True) -> Path:
     """Where a RUN lies on this machine: the bundle's folder in the cache if it is on the hub, else the path itself.
 
     Args:

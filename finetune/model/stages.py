@@ -152,21 +152,21 @@ def feature_groups(network: Network) -> dict[str, int]:
 
 def _module_of(module: nn.Module, group: str, names: Sequence[str]) -> str:
     """The module whose output is the group's: that of its name, else the last one in it that has weights."""
-    known = dict(module.named_modules())
-    if group in known:
+    modules = dict(module.named_modules())
+    if group in modules:
         return group
     return names[-1].rpartition(".")[0] if names else ""
 
 
 def _shapes(network: Network, modules: Mapping[str, str]) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
     """Group → the axes to average over, and group → channels, as one picture shows them."""
-    found: dict[str, tuple[int, ...]] = {}
-    seen: dict[str, torch.Size] = {}
+    axes_of: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, torch.Size] = {}
 
     def note(group: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             if isinstance(output, torch.Tensor):
-                seen[group] = output.shape
+                shapes[group] = output.shape
 
         return hook
 
@@ -178,12 +178,12 @@ def _shapes(network: Network, modules: Mapping[str, str]) -> tuple[dict[str, tup
         for handle in handles:
             handle.remove()
     widths: dict[str, int] = {}
-    for group, shape in seen.items():
+    for group, shape in shapes.items():
         axes = _axes(shape, network.preprocess.size)
         if axes is not None:
-            found[group] = axes
+            axes_of[group] = axes
             widths[group] = int(next(size for axis, size in enumerate(shape) if axis and axis not in axes))
-    return found, widths
+    return axes_of, widths
 
 
 def _axes(shape: torch.Size, size: tuple[int, int]) -> tuple[int, ...] | None:
@@ -206,7 +206,7 @@ def _untraceable(network: Network) -> str:
     names = {f"{network.head}.{name}" for name in ("weight", "bias")}
     head = network.module.get_submodule(network.head)
     assert isinstance(head, nn.Linear)
-    found = cut(network.module, names, example=network.preprocess.example())
-    if found.whole or found.bytes_per_image != 4 * head.in_features:
-        return f"it cannot be traced that far (cut {found.where})"
+    parts = cut(network.module, names, example=network.preprocess.example())
+    if parts.no_prefix or parts.bytes_per_image != 4 * head.in_features:
+        return f"it cannot be traced that far (cut {parts.where})"
     return ""

@@ -15,7 +15,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from finetune.model.tracer import trace
 
-Table = dict[Hashable, int]
+KeyTable = dict[Hashable, int]
 """What an operation computes → a number for it, the same in every graph that is followed with the same table."""
 
 MAYBE_VIEWS = {"contiguous", "reshape", "flatten", "ravel", "to", "float", "type", "type_as", "dropout"}
@@ -82,17 +82,17 @@ class Trace:
         return [used] if isinstance(used, nn.Parameter) else []
 
 
-def twin(module: nn.Module) -> nn.Module:
+def copy_sharing_parameters(module: nn.Module) -> nn.Module:
     """A copy that shares the parameters; buffers and modes are its own, so that tracing leaves no mark on `module`."""
     return copy.deepcopy(module, {id(parameter): parameter for parameter in module.parameters()})
 
 
 def fetch(module: nn.Module, target: str) -> Any:
     """The submodule, parameter, buffer or constant with a dotted name."""
-    found: Any = module
+    target_object: Any = module
     for name in target.split("."):
-        found = getattr(found, name)
-    return found
+        target_object = getattr(target_object, name)
+    return target_object
 
 
 def around(graph: fx.Graph, traced: nn.Module, module: nn.Module) -> fx.GraphModule:
@@ -108,10 +108,10 @@ def around(graph: fx.Graph, traced: nn.Module, module: nn.Module) -> fx.GraphMod
     return fx.GraphModule(root, graph)
 
 
-def follow(module: nn.Module, images: torch.Tensor, table: Table) -> Trace:
+def trace_and_run(module: nn.Module, images: torch.Tensor, table: KeyTable) -> Trace:
     """Trace `module` in the modes it is in, and run it once on `images` to see what each operation does.
 
-    The global random state is used and buffers are updated as in any forward pass; hand in a `twin`.
+    The global random state is used and buffers are updated as in any forward pass; hand in a `copy_sharing_parameters`.
 
     Args:
         module: the network, called with images alone.
@@ -206,21 +206,21 @@ class _Observer(fx.Interpreter):
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:
-    found: list[torch.Tensor] = []
-    map_aggregate(value, lambda leaf: found.append(leaf) if isinstance(leaf, torch.Tensor) else None)
-    return found
+    tensors: list[torch.Tensor] = []
+    map_aggregate(value, lambda leaf: tensors.append(leaf) if isinstance(leaf, torch.Tensor) else None)
+    return tensors
 
 
 def _without_content(leaf: Any) -> Any:
     return torch.empty_like(leaf, device="meta") if isinstance(leaf, torch.Tensor) else leaf
 
 
-def _keys(module: nn.Module, graph: fx.Graph, effects: dict[fx.Node, Effect], table: Table) -> dict[fx.Node, int]:
+def _keys(module: nn.Module, graph: fx.Graph, effects: dict[fx.Node, Effect], table: KeyTable) -> dict[fx.Node, int]:
     """Number what each operation computes: its function, and what its inputs hold at that moment."""
     keys: dict[fx.Node, int] = {}
     now: dict[fx.Node, int] = {}
     for node in graph.nodes:
-        structure = (node.op, _what(module, node), _frozen(node.args, now), _frozen(node.kwargs, now))
+        structure = (node.op, _identity_of_target(module, node), _frozen(node.args, now), _frozen(node.kwargs, now))
         key = table.setdefault(structure, len(table))
         if writes := effects[node].writes:
             for other in now:
@@ -230,7 +230,7 @@ def _keys(module: nn.Module, graph: fx.Graph, effects: dict[fx.Node, Effect], ta
     return keys
 
 
-def _what(module: nn.Module, node: fx.Node) -> Hashable:
+def _identity_of_target(module: nn.Module, node: fx.Node) -> Hashable:
     if node.op != "get_attr" or not str(node.target).startswith("_tensor_constant"):
         return node.target
     # Constants made while tracing are numbered anew in each trace: only their content tells which is which.

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from finetune.files import markup
+from finetune.files import escape_html
 from finetune.report import words
 from finetune.report.tables import number
 
@@ -47,4 +47,4 @@ def _policy() -> str:
 
 def _escaped(value: object) -> object:
     """All that a template prints: our own markup as it is, anything else through the one place that escapes."""
-    return value if isinstance(value, Markup) else Markup(markup(value))
+    return value if isinstance(value, Markup) else Markup(escape_html(value))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
-from finetune.files import markup
+from finetune.files import escape_html
 from finetune.report.tables import TOO_FEW, number, worst_first
 
 if TYPE_CHECKING:
@@ -171,4 +171,4 @@ def _weakest(rows: Sequence[Mapping[str, Any]]) -> Markup:
 
 def _name(text: str) -> Markup:
     """A name inside a sentence; `bdi` keeps one that is written from right to left from turning its neighbours."""
-    return Markup("<bdi>{}</bdi>").format(Markup(markup(text)))
+    return Markup("<bdi>{}</bdi>").format(Markup(escape_html(text)))

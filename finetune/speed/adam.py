@@ -36,7 +36,7 @@ def fast_step(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
     return optimizer.step if inner is None else lambda: inner(optimizer)
 
 
-class Kept(NamedTuple):
+class AdamLists(NamedTuple):
     """What Adam works on in one parameter group; each list has one tensor for each parameter that has a gradient."""
 
     parameters: list[torch.Tensor]
@@ -54,7 +54,7 @@ class KeptAdam:
 
     def __init__(self, optimizer: torch.optim.Adam) -> None:
         self._optimizer = optimizer
-        self._kept: dict[int, Kept] = {}
+        self._kept: dict[int, AdamLists] = {}
         optimizer.register_load_state_dict_post_hook(lambda _: self._kept.clear())
 
     @torch.no_grad()
@@ -74,13 +74,13 @@ class KeptAdam:
                 kept = self._kept[number] = self._collect(parameters)
             _update(group, kept, [parameter.grad for parameter in parameters])
 
-    def _collect(self, parameters: list[torch.Tensor]) -> Kept:
+    def _collect(self, parameters: list[torch.Tensor]) -> AdamLists:
         states = [self._optimizer.state[parameter] for parameter in parameters]
         names = ("exp_avg", "exp_avg_sq", "step")
-        return Kept(parameters, *([state[name] for state in states] for name in names))
+        return AdamLists(parameters, *([state[name] for state in states] for name in names))
 
 
-def _update(group: dict[str, Any], kept: Kept, gradients: list[torch.Tensor]) -> None:
+def _update(group: dict[str, Any], kept: AdamLists, gradients: list[torch.Tensor]) -> None:
     beta1, beta2 = group["betas"]
     torch._foreach_add_(kept.steps, 1)
     update = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
@@ -108,11 +108,11 @@ def _same(some: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
 @functools.cache
 def has_adam() -> bool:
     """Whether a step with kept lists is PyTorch's step, to the bit; found out by trying, once."""
-    return works("kept lists of Adam", lambda: all(_tried(kind) for kind in (torch.optim.Adam, torch.optim.AdamW)))
+    return works("kept lists of Adam", lambda: all(_self_test(kind) for kind in (torch.optim.Adam, torch.optim.AdamW)))
 
 
-def _tried(kind: type[torch.optim.Adam]) -> bool:
-    found = []
+def _self_test(kind: type[torch.optim.Adam]) -> bool:
+    weights_after = []
     for kept in (True, False):
         weights = torch.linspace(-1, 1, 6).reshape(2, 3).requires_grad_()
         optimizer = kind([weights], lr=0.1, weight_decay=0.1, fused=True)
@@ -120,5 +120,5 @@ def _tried(kind: type[torch.optim.Adam]) -> bool:
         for share in (1.0, 0.5, -2.0):
             weights.grad = share * torch.linspace(2, -1, 6).reshape(2, 3)
             step()
-        found.append(weights.detach())
-    return torch.equal(*found)
+        weights_after.append(weights.detach())
+    return torch.equal(*weights_after)

@@ -20,9 +20,9 @@ import torch
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
-from finetune.speed.fused import joined, places
+from finetune.speed.fused import onednn_convolve, output_length
 from finetune.speed.private import works
-from finetune.speed.processor import computes_in
+from finetune.speed.processor import compute_dtype
 from finetune.speed.relu_bf16 import gradient_of_relu
 
 SMALL_MAP = 64
@@ -66,10 +66,10 @@ def _large(weights: int, args: ConvArgs) -> bool:
     return args.groups == 1 and weights >= LARGE_KERNEL and max(args.dilation) == 1
 
 
-def sides(images: torch.Tensor, kernel: torch.Tensor, args: ConvArgs) -> tuple[int, ...]:
+def output_size(images: torch.Tensor, kernel: torch.Tensor, args: ConvArgs) -> tuple[int, ...]:
     """Height and width of the result."""
-    sides = zip(images.shape[2:], kernel.shape[2:], *args[:3], strict=True)
-    return tuple(places(*side) for side in sides)
+    axes = zip(images.shape[2:], kernel.shape[2:], *args[:3], strict=True)
+    return tuple(output_length(*axis) for axis in axes)
 
 
 def backward_kind(images: torch.Tensor, kernel: torch.Tensor, args: ConvArgs) -> str:
@@ -77,7 +77,7 @@ def backward_kind(images: torch.Tensor, kernel: torch.Tensor, args: ConvArgs) ->
     if _slow_depthwise(images.shape[1], tuple(kernel.shape[2:]), args):
         return "depthwise"
     large = _large(kernel.numel(), args)
-    return "product" if large and math.prod(sides(images, kernel, args)) <= SMALL_MAP else "native"
+    return "product" if large and math.prod(output_size(images, kernel, args)) <= SMALL_MAP else "native"
 
 
 # --- the convolution -------------------------------------------------------------------------------------------------
@@ -94,10 +94,10 @@ def convolve(images: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | No
     """
     if backward_kind(images, kernel, args) == "native" or not torch.is_grad_enabled():
         return functional.conv2d(images, kernel, bias, *args)
-    return apply(images.to(computes_in(images)), kernel, bias, None, args, "none")
+    return convolve_add_act(images.to(compute_dtype(images)), kernel, bias, None, args, "none")
 
 
-def apply(
+def convolve_add_act(
     images: torch.Tensor,
     kernel: torch.Tensor,
     bias: torch.Tensor | None,
@@ -110,35 +110,37 @@ def apply(
     Args:
         images: float [N, C, H, W], of the type that is computed in.
         kernel, bias, args: as for `convolve`.
-        other: what to add, of which `adds` is true, or none.
+        other: what to add, of which `can_add` is true, or none.
         act: none, relu or hardtanh, which is ReLU6.
     """
     dtype = images.dtype
-    found: torch.Tensor = _Convolution.apply(
+    result: torch.Tensor = _Convolution.apply(
         images, kernel.to(dtype), None if bias is None else bias.to(dtype), other, args, act
     )
-    return found
+    return result
 
 
 @functools.cache
-def has_gradients() -> bool:
+def has_native_gradients() -> bool:
     """Whether PyTorch's own gradients can be called for by parts; found out by trying, once."""
-    return works("gradients of convolutions", _tried)
+    return works("gradients of convolutions", _self_test)
 
 
-def _tried() -> bool:
+def _self_test() -> bool:
     images, weights = torch.linspace(-1, 1, 32).reshape(1, 2, 4, 4), torch.linspace(-1, 1, 36).reshape(2, 2, 3, 3)
     args = ConvArgs((1, 1), (1, 1), (1, 1), 1)
     with torch.enable_grad(), torch.autocast("cpu", enabled=False):
         values = images.requires_grad_(), weights.requires_grad_(), torch.zeros(2, requires_grad=True)
         plain = functional.conv2d(*values, stride=1, padding=1)
-        found = _native(torch.ones_like(plain), images.detach(), weights.detach(), args, (True, True, True))
+        gradients = _native(torch.ones_like(plain), images.detach(), weights.detach(), args, (True, True, True))
         expected = torch.autograd.grad(plain.sum(), values, retain_graph=True)
-        wanted = [torch.autograd.grad(act.sum(), plain)[0] for act in (functional.hardtanh(plain, 0, 6), plain.relu())]
+        act_gradients = [
+            torch.autograd.grad(act.sum(), plain)[0] for act in (functional.hardtanh(plain, 0, 6), plain.relu())
+        ]
     ones, result = torch.ones_like(plain), plain.detach()
     acts = [torch.ops.aten.hardtanh_backward(ones, result, 0, 6), gradient_of_relu(ones, result)]
-    pairs = [*zip(found, expected, strict=True), *zip(acts, wanted, strict=True)]
-    return all(one is not None and torch.allclose(one, other, atol=1e-4) for one, other in pairs)
+    pairs = [*zip(gradients, expected, strict=True), *zip(acts, act_gradients, strict=True)]
+    return all(computed is not None and torch.allclose(computed, reference, atol=1e-4) for computed, reference in pairs)
 
 
 class _Convolution(torch.autograd.Function):
@@ -155,12 +157,12 @@ class _Convolution(torch.autograd.Function):
         act: str,
     ) -> torch.Tensor:
         if other is None and act == "none":
-            found = functional.conv2d(images, kernel, bias, *args)
+            result = functional.conv2d(images, kernel, bias, *args)
         else:
-            found = joined(images, kernel, bias, other, args, act, [0.0, 6.0] * (act == "hardtanh"))
-        ctx.save_for_backward(images, kernel, *([] if act == "none" else [found]))
+            result = onednn_convolve(images, kernel, bias, other, args, act, [0.0, 6.0] * (act == "hardtanh"))
+        ctx.save_for_backward(images, kernel, *([] if act == "none" else [result]))
         cast(Any, ctx).args, cast(Any, ctx).act = args, act
-        return found
+        return result
 
     @staticmethod
     @once_differentiable
@@ -172,20 +174,22 @@ class _Convolution(torch.autograd.Function):
             gradient = torch.ops.aten.hardtanh_backward(gradient, *result, 0, 6)
         of_images, of_kernel, of_bias, of_other = ctx.needs_input_grad[:4]
         kind = backward_kind(images, kernel, args)
-        found: list[torch.Tensor | None] = [None, None, None]
+        computed: list[torch.Tensor | None] = [None, None, None]
         if kind == "native":
-            found = _native(gradient, images, kernel, args, (of_images, of_kernel, of_bias))
+            computed = _native(gradient, images, kernel, args, (of_images, of_kernel, of_bias))
         else:
             if of_images:
-                found[0] = _native(gradient, images, kernel, args, (True, False, False), exact=kind == "depthwise")[0]
+                computed[0] = _native(gradient, images, kernel, args, (True, False, False), exact=kind == "depthwise")[
+                    0
+                ]
             if of_kernel and kind == "product":
-                found[1] = _product(gradient, images, kernel, args)
+                computed[1] = _product(gradient, images, kernel, args)
             elif of_kernel:
                 exact = max(kernel.shape[2:]) > 3
-                found[1] = _native(gradient, images, kernel, args, (False, True, False), exact=exact)[1]
+                computed[1] = _native(gradient, images, kernel, args, (False, True, False), exact=exact)[1]
             if of_bias:
-                found[2] = gradient.sum((0, 2, 3))
-        return *found, gradient if of_other else None, None, None
+                computed[2] = gradient.sum((0, 2, 3))
+        return *computed, gradient if of_other else None, None, None
 
 
 def _native(
@@ -204,10 +208,10 @@ def _native(
         images = images.float() if mask[1] else torch.empty_like(images, dtype=torch.float32)
         gradient, kernel = gradient.float(), kernel.float()
     stride, padding, dilation, groups = args
-    found = torch.ops.aten.convolution_backward(
+    gradients = torch.ops.aten.convolution_backward(
         gradient, images, kernel, [len(kernel)], stride, padding, dilation, False, [0, 0], groups, mask
     )
-    return [None if value is None else value.to(dtype) for value in found]
+    return [None if value is None else value.to(dtype) for value in gradients]
 
 
 def _product(gradient: torch.Tensor, images: torch.Tensor, kernel: torch.Tensor, args: ConvArgs) -> torch.Tensor:
@@ -220,8 +224,8 @@ def _product(gradient: torch.Tensor, images: torch.Tensor, kernel: torch.Tensor,
     image, row, pixel, _ = by_pixel.stride()
     positions = (len(images), *gradient.shape[2:])
     # each position with the pixels that the kernel lies on there (im2col, Chellapilla et al. 2006)
-    seen = by_pixel.as_strided(
+    patches = by_pixel.as_strided(
         (*positions, height, width, images.shape[1]), (image, row * down, pixel * right, row, pixel, 1)
     ).reshape(math.prod(positions), -1)
-    found = gradient.permute(0, 2, 3, 1).reshape(len(seen), -1).t() @ seen
-    return found.view(len(kernel), height, width, -1).permute(0, 3, 1, 2)
+    product = gradient.permute(0, 2, 3, 1).reshape(len(patches), -1).t() @ patches
+    return product.view(len(kernel), height, width, -1).permute(0, 3, 1, 2)

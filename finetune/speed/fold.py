@@ -74,7 +74,9 @@ def fold(traced: fx.GraphModule, join: Callable[[Any, Any], nn.Module] = fuse_co
     pairs = {
         node: source
         for node, norm in modules.items()
-        if _plain(norm) and (source := node.args[0]) in modules and _carries(modules[source], source, uses)
+        if _is_plain_norm(norm)
+        and (source := node.args[0]) in modules
+        and _can_take_norm(modules[source], source, uses)
     }
     if not pairs:
         return traced
@@ -95,7 +97,7 @@ def fold(traced: fx.GraphModule, join: Callable[[Any, Any], nn.Module] = fuse_co
     return fx.GraphModule(root, graph)
 
 
-def _plain(norm: object) -> bool:
+def _is_plain_norm(norm: object) -> bool:
     """Whether it is a BatchNorm that only scales and shifts each channel by what it has learned."""
     if not isinstance(norm, nn.BatchNorm2d) or norm.training or norm.running_mean is None:
         return False
@@ -114,6 +116,6 @@ def padded(conv: nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
     return images
 
 
-def _carries(conv: object, node: fx.Node, uses: dict[Any, int]) -> bool:
+def _can_take_norm(conv: object, node: fx.Node, uses: dict[Any, int]) -> bool:
     """Whether it is a plain convolution that runs once, and whose result goes nowhere else."""
     return is_plain(conv) and len(node.users) == 1 and uses[node.target] == 1

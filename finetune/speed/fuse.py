@@ -52,7 +52,7 @@ def fuse(graph: fx.GraphModule, *, fixed: bool) -> fx.GraphModule:
     chains: list[_Chain] = []
     taken: set[fx.Node] = set()
     for node, module in modules.items():
-        if _runs(module):
+        if _can_fuse(module):
             chain = _chain(node, modules, taken)
             taken.update(chain.nodes)
             chains.append(chain)
@@ -60,11 +60,11 @@ def fuse(graph: fx.GraphModule, *, fixed: bool) -> fx.GraphModule:
         return graph
     root: dict[str, Any] = {str(node.target): module for node, module in modules.items()}
     root |= {str(n.target): fetch(graph, str(n.target)) for n in graph.graph.nodes if n.op == "get_attr"}
-    due = {chain.addition or chain.nodes[0]: (number, chain) for number, chain in enumerate(chains)}
+    start_of_chain = {chain.addition or chain.nodes[0]: (number, chain) for number, chain in enumerate(chains)}
     fused, made = fx.Graph(), dict[fx.Node, fx.Node]()
     for node in graph.graph.nodes:
-        if node in due:
-            number, chain = due[node]
+        if node in start_of_chain:
+            number, chain = start_of_chain[node]
             name = f"fused_{number}"
             root[name] = Fused(modules[chain.nodes[0]], chain.act, fixed=fixed)
             inputs = [source for source in (chain.nodes[0].args[0], chain.other) if isinstance(source, fx.Node)]
@@ -75,7 +75,7 @@ def fuse(graph: fx.GraphModule, *, fixed: bool) -> fx.GraphModule:
     return fx.GraphModule(root, fused)
 
 
-def _runs(module: object) -> bool:
+def _can_fuse(module: object) -> bool:
     """Whether it is a convolution that oneDNN's operator can do."""
     form = module.conv if isinstance(module, Folded) else module
     return is_plain(form) and not isinstance(getattr(form, "padding", ""), str)
@@ -91,29 +91,29 @@ def _chain(conv: fx.Node, modules: dict[fx.Node, nn.Module], taken: set[fx.Node]
             users = list(chain.nodes[-1].users)
             if len(users) != 1 or users[0] in taken:
                 return None
-            if not _idle(modules.get(users[0])):
+            if not _does_nothing(modules.get(users[0])):
                 return users[0]
             chain.nodes.append(users[0])
 
     user = follow()
-    if user is not None and (other := _added(user, chain.nodes[-1])) is not None and _may_wait(conv, user):
+    if user is not None and (other := _other_operand(user, chain.nodes[-1])) is not None and _can_delay(conv, user):
         chain.addition, chain.other = user, other
         chain.nodes.append(user)
         user = follow()
     if user is not None:
-        act = nn.ReLU() if user.op == "call_function" and user.target in RELU else modules.get(user)
+        activation = nn.ReLU() if user.op == "call_function" and user.target in RELU else modules.get(user)
         known = ACTIVATIONS if chain.addition is None else AFTER_ADDITION
-        if type(act) in known and act is not None:
-            chain.act = act
+        if type(activation) in known and activation is not None:
+            chain.act = activation
             chain.nodes.append(user)
     return chain
 
 
-def _idle(module: nn.Module | None) -> bool:
+def _does_nothing(module: nn.Module | None) -> bool:
     return type(module) is nn.Identity or (isinstance(module, nn.Dropout) and not module.training)
 
 
-def _added(node: fx.Node, result: fx.Node) -> fx.Node | None:
+def _other_operand(node: fx.Node, result: fx.Node) -> fx.Node | None:
     """What `node` adds to the result; None if that is not what it does, or if it changes something else by it."""
     if node.op != "call_function" or node.target not in ADDITIONS or len(node.args) != 2 or node.kwargs:
         return None
@@ -124,7 +124,7 @@ def _added(node: fx.Node, result: fx.Node) -> fx.Node | None:
     return other if isinstance(other, fx.Node) and other is not result else None
 
 
-def _may_wait(conv: fx.Node, until: fx.Node) -> bool:
+def _can_delay(conv: fx.Node, until: fx.Node) -> bool:
     """Whether the convolution's input is surely the same when `until` runs: only convolutions read it before."""
     (source,) = conv.all_input_nodes
     node, between = conv.next, set[fx.Node]()
@@ -133,4 +133,4 @@ def _may_wait(conv: fx.Node, until: fx.Node) -> bool:
         node = node.next
     graph = conv.graph.owning_module
     readers = [user for user in source.users if user in between]
-    return all(r.op == "call_module" and graph is not None and _runs(fetch(graph, str(r.target))) for r in readers)
+    return all(r.op == "call_module" and graph is not None and _can_fuse(fetch(graph, str(r.target))) for r in readers)

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from finetune.speed.fold import Folded
 from finetune.speed.private import Unsupported, works
-from finetune.speed.processor import computes_in, has_onednn, lies_by_pixel
+from finetune.speed.processor import compute_dtype, has_onednn, is_channels_last
 
 ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.Identity: ("none", []),
@@ -56,24 +56,24 @@ class Fused(nn.Module):
 
     def forward(self, images: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
         """`act(conv(images) + other)`, float [N, C, H, W]."""
-        dtype = computes_in(images)
+        dtype = compute_dtype(images)
         if torch.is_grad_enabled() or not images.is_cpu or not has_post_ops(dtype):
-            return self._in_turn(images, other)
+            return self._one_by_one(images, other)
         form, name, numbers = self.form, *ACTIVATIONS[type(self.act)]
         sides = [self._side(axis, images.shape[2 + axis]) for axis in (0, 1)]
         if None in sides:
-            return self._in_turn(images, other)
+            return self._one_by_one(images, other)
         padding, extra, size = zip(*sides, strict=True)
         kernel, bias = self._kernel(dtype, extra)
         values, shape = images.to(dtype), (form.stride, padding, form.dilation, form.groups)
-        if other is not None and not adds(other, values, (form.out_channels, *size)):
-            return self._in_turn(images, other)
-        return joined(values, kernel, bias, other, shape, name, numbers)
+        if other is not None and not can_add(other, values, (form.out_channels, *size)):
+            return self._one_by_one(images, other)
+        return onednn_convolve(values, kernel, bias, other, shape, name, numbers)
 
-    def _in_turn(self, images: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
+    def _one_by_one(self, images: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
         values = self.conv(images)
-        found: torch.Tensor = self.act(values if other is None else values + other)
-        return found
+        result: torch.Tensor = self.act(values if other is None else values + other)
+        return result
 
     def _side(self, axis: int, length: int) -> tuple[int, int, int] | None:
         """Along one axis: padding on either side, rows of zeros to put before the kernel, and what length comes out."""
@@ -81,7 +81,7 @@ class Fused(nn.Module):
         size, stride, dilation = form.kernel_size[axis], form.stride[axis], form.dilation[axis]
         if not isinstance(form, Conv2dSame):
             padding = int(form.padding[axis])
-            return padding, 0, places(length, size, stride, padding, dilation)
+            return padding, 0, output_length(length, size, stride, padding, dilation)
         # As in TensorFlow: as many come out as fit, and where the padding is odd, there is one more at the end. The
         # operator pads both ends alike; a kernel that begins with a row of zeros makes up for it.
         out = -(-length // stride)
@@ -95,35 +95,35 @@ class Fused(nn.Module):
 
     def _kernel(self, dtype: torch.dtype, extra: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Kernel and bias; of what learns made anew each time, as fused optimizers change weights without a trace."""
-        if (found := self.kernels.get((dtype, extra))) is not None:
-            return found
+        if (cached := self.kernels.get((dtype, extra))) is not None:
+            return cached
         kernel, bias = self.weights()
         kernel = functional.pad(kernel.detach().to(dtype), (extra[1], 0, extra[0], 0))
         kernel = kernel.contiguous(memory_format=torch.channels_last)
-        made = kernel, None if bias is None else bias.detach().to(dtype)
+        kernel_and_bias = kernel, None if bias is None else bias.detach().to(dtype)
         if self.fixed:
-            self.kernels[dtype, extra] = made
-        return made
+            self.kernels[dtype, extra] = kernel_and_bias
+        return kernel_and_bias
 
 
-def places(length: int, size: int, stride: int, padding: int, dilation: int) -> int:
+def output_length(length: int, size: int, stride: int, padding: int, dilation: int) -> int:
     """In how many places along an axis of `length` a kernel of `size` lies; the padding is that of either end."""
     return (length + 2 * padding - dilation * (size - 1) - 1) // stride + 1
 
 
-def adds(other: torch.Tensor, images: torch.Tensor, size: tuple[int, ...]) -> bool:
-    """Whether `joined` can add `other` to a convolution of `images` that gives `size` [D, H, W] for each."""
+def can_add(other: torch.Tensor, images: torch.Tensor, size: tuple[int, ...]) -> bool:
+    """Whether `onednn_convolve` can add `other` to a convolution of `images` that gives `size` [D, H, W] for each."""
     if other.dtype != images.dtype or tuple(other.shape) != (len(images), *size):
         return False
-    return lies_by_pixel(images) and lies_by_pixel(other)  # else it adds by itself, and not in bf16
+    return is_channels_last(images) and is_channels_last(other)  # else it adds by itself, and not in bf16
 
 
-def joined(
+def onednn_convolve(
     images: torch.Tensor,
     kernel: torch.Tensor,
     bias: torch.Tensor | None,
     other: torch.Tensor | None,
-    shape: tuple[Sequence[int], Sequence[int], Sequence[int], int],
+    geometry_args: tuple[Sequence[int], Sequence[int], Sequence[int], int],
     act: str,
     numbers: list[float],
 ) -> torch.Tensor:
@@ -133,37 +133,37 @@ def joined(
         images: float [N, C, H, W].
         kernel: float [D, C / groups, height, width].
         bias: float [D], or none.
-        other: what to add, of which `adds` is true, or none.
+        other: what to add, of which `can_add` is true, or none.
         shape: stride, padding, dilation and groups.
         act: as oneDNN's operator calls it, with its `numbers`; after an addition none or relu.
     """
-    stride, padding, dilation, groups = shape
-    conv, walk = torch.ops.mkldnn._convolution_pointwise, (list(padding), list(stride), list(dilation), groups)
-    found: torch.Tensor
+    stride, padding, dilation, groups = geometry_args
+    conv, geometry = torch.ops.mkldnn._convolution_pointwise, (list(padding), list(stride), list(dilation), groups)
+    result: torch.Tensor
     if other is None:
-        found = conv(images, kernel, bias, *walk, act, numbers, "")
+        result = conv(images, kernel, bias, *geometry, act, numbers, "")
     else:
-        last = None if act == "none" else act
-        found = conv.binary(images, other, kernel, bias, *walk, "add", 1.0, last, numbers, "")
-    return found
+        act_or_none = None if act == "none" else act
+        result = conv.binary(images, other, kernel, bias, *geometry, "add", 1.0, act_or_none, numbers, "")
+    return result
 
 
 @contextlib.contextmanager
 def constant_weights(part: object) -> Iterator[None]:
     """Inside, the weights of `part` stay as they are, so that kernels are made of them once."""
     learning = (
-        [one for one in part.modules() if isinstance(one, Fused) and not one.fixed]
+        [child for child in part.modules() if isinstance(child, Fused) and not child.fixed]
         if isinstance(part, nn.Module)
         else []
     )
-    for one in learning:
-        one.fixed = True
+    for child in learning:
+        child.fixed = True
     try:
         yield
     finally:
-        for one in learning:
-            one.fixed = False
-            one.kernels.clear()
+        for child in learning:
+            child.fixed = False
+            child.kernels.clear()
 
 
 @functools.cache
@@ -171,23 +171,24 @@ def has_post_ops(dtype: torch.dtype) -> bool:
     """Whether oneDNN's operators are there for these numbers, on this machine; found out by trying, once."""
     if dtype not in (torch.float32, torch.bfloat16) or not has_onednn():
         return False
-    return works("fused convolutions", lambda: _tried(dtype))
+    return works("fused convolutions", lambda: _self_test(dtype))
 
 
-def _tried(dtype: torch.dtype) -> bool:
+def _self_test(dtype: torch.dtype) -> bool:
     images = torch.linspace(-1, 1, 64).reshape(1, 4, 4, 4).contiguous(memory_format=torch.channels_last)
     kernel = torch.linspace(-1, 1, 16).reshape(4, 4, 1, 1)
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
         plain = functional.conv2d(images, kernel)
-        values, weights, walk = images.to(dtype), kernel.to(dtype), ((1, 1), (0, 0), (1, 1), 1)
+        values, weights, geometry = images.to(dtype), kernel.to(dtype), ((1, 1), (0, 0), (1, 1), 1)
         try:
-            alone = joined(values, weights, None, None, walk, "hardtanh", [0.0, 6.0])
-            added = joined(values, weights, None, values, walk, "relu", [])
+            with_act = onednn_convolve(values, weights, None, None, geometry, "hardtanh", [0.0, 6.0])
+            with_addition = onednn_convolve(values, weights, None, values, geometry, "relu", [])
         except RuntimeError as error:
             if dtype == torch.bfloat16:  # oneDNN refuses it on processors without the instructions
                 raise Unsupported from error
             raise
     expected = plain.clamp(0, 6), functional.relu(plain + images)
     return all(
-        torch.allclose(found.float(), wanted, atol=0.05) for found, wanted in zip((alone, added), expected, strict=True)
+        torch.allclose(result.float(), reference, atol=0.05)
+        for result, reference in zip((with_act, with_addition), expected, strict=True)
     )

@@ -18,7 +18,7 @@ from torch.nn import functional
 from finetune.device import Compute
 from finetune.speed.patched import Patch
 from finetune.speed.private import works
-from finetune.speed.processor import computes_in, has_onednn, mkl_is_slow
+from finetune.speed.processor import compute_dtype, has_onednn, mkl_is_slow
 
 LARGE = 2**15
 """Weights of the smallest layer that gains. Measured on an AMD EPYC (Zen 5) with 64 to 256 rows: 1.6 to 2 times as
@@ -34,8 +34,8 @@ def linear_patches(part: object, compute: Compute) -> list[Patch]:
     """
     if not isinstance(part, nn.Module) or not has_fast_linear(compute):
         return []
-    found = [child for child in part.modules() if type(child) is nn.Linear and child.weight.numel() >= LARGE]
-    return [Patch(child, functools.partial(_forward, child)) for child in found]
+    layers = [child for child in part.modules() if type(child) is nn.Linear and child.weight.numel() >= LARGE]
+    return [Patch(child, functools.partial(_forward, child)) for child in layers]
 
 
 def linear(values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -47,11 +47,11 @@ def linear(values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
         bias: float [M], or none.
     """
     plain = {value.dtype for value in (values, weight, bias) if value is not None} == {torch.float32}
-    if not plain or computes_in(values) != torch.float32 or not values.numel():
+    if not plain or compute_dtype(values) != torch.float32 or not values.numel():
         return functional.linear(values, weight, bias)
     if torch.is_grad_enabled():
-        found: torch.Tensor = _Linear.apply(values, weight, bias)
-        return found
+        result: torch.Tensor = _Linear.apply(values, weight, bias)
+        return result
     return _product(values, weight, bias)
 
 
@@ -61,8 +61,8 @@ def _forward(layer: nn.Linear, values: torch.Tensor) -> torch.Tensor:
 
 def _product(values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """values [..., K] times weight [M, K], transposed, by oneDNN; without a gradient."""
-    found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(values, weight, bias, "none", [], "")
-    return found
+    result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(values, weight, bias, "none", [], "")
+    return result
 
 
 class _Linear(torch.autograd.Function):
@@ -97,10 +97,10 @@ def has_fast_linear(compute: Compute) -> bool:
 @functools.cache
 def has_linear() -> bool:
     """Whether oneDNN's operator is there on this machine; found out by trying, once."""
-    return has_onednn() and works("linear layers by oneDNN", _tried)
+    return has_onednn() and works("linear layers by oneDNN", _self_test)
 
 
-def _tried() -> bool:
+def _self_test() -> bool:
     values, weight = torch.linspace(-1, 1, 6).reshape(2, 3), torch.linspace(-1, 1, 12).reshape(4, 3)
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
         return torch.allclose(_product(values, weight), functional.linear(values, weight), atol=1e-5)

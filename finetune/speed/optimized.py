@@ -19,7 +19,7 @@ from torch import fx, nn
 from finetune.device import Compute, own_randomness
 from finetune.model.cut import Cut, evaluating, noise
 from finetune.model.freeze import live_batchnorm
-from finetune.model.trace import around, follow, twin
+from finetune.model.trace import around, copy_sharing_parameters, trace_and_run
 from finetune.speed.fold import Folded, fold
 from finetune.speed.fuse import fuse
 from finetune.speed.fused import constant_weights, has_post_ops
@@ -59,7 +59,7 @@ def optimized_cut(cut: Cut, module: nn.Module, example: torch.Tensor | None, com
     prefix, suffix, eval_suffix = cut.prefix, cut.suffix, cut.eval_suffix
     if example is not None:
         with torch.no_grad():
-            images = _noise(example)
+            images = _probe(example)
             values = cut.prefix(images)
         if isinstance(prefix, nn.Module):
             prefix = for_inference(prefix, images)
@@ -71,7 +71,7 @@ def optimized_cut(cut: Cut, module: nn.Module, example: torch.Tensor | None, com
     learning = suffix if isinstance(suffix, nn.Module) else module
     return replace(
         cut,
-        prefix=prefix if cut.whole else Optimized(prefix, linear_patches(prefix, compute)),
+        prefix=prefix if cut.no_prefix else Optimized(prefix, linear_patches(prefix, compute)),
         suffix=Optimized(suffix, training_patches(learning, compute)),
         eval_suffix=Optimized(eval_suffix, linear_patches(eval_suffix, compute)),
     )
@@ -79,7 +79,7 @@ def optimized_cut(cut: Cut, module: nn.Module, example: torch.Tensor | None, com
 
 def optimized_for_inference(module: nn.Module, example: torch.Tensor | None, compute: Compute) -> Optimized:
     """See `api.optimize_for_inference`."""
-    part = module if example is None else for_inference(module, _noise(example))
+    part = module if example is None else for_inference(module, _probe(example))
     return Optimized(part, linear_patches(part, compute))
 
 
@@ -88,8 +88,8 @@ def measures(compute: Compute) -> list[str]:
     if compute.device.type != "cpu":
         return ["folded"]
     dtype = torch.bfloat16 if compute.precision == "bf16" else torch.float32
-    found = ["folded", "fused" if has_post_ops(dtype) else ""]
-    return [name for name in (*found, "linear" if has_fast_linear(compute) else "") if name]
+    names = ["folded", "fused" if has_post_ops(dtype) else ""]
+    return [name for name in (*names, "linear" if has_fast_linear(compute) else "") if name]
 
 
 # --- the parts -------------------------------------------------------------------------------------------------------
@@ -142,27 +142,27 @@ def _faster(
             graph = part if isinstance(part, fx.GraphModule) else _traced(part, *values)
         except Exception:  # a network's own code, run in an unusual way, may raise anything; as it is, it still works
             return part
-        whole = run(part)
+        expected = run(part)
         try:
             faster = change(graph)
-            found = run(faster)
+            result = run(faster)
         except Exception as error:  # the work is ours, so whatever fails is ours too; as it was, the part still works
             warnings.warn(f"left as slow as it is: {type(error).__name__}: {error}", RuntimeWarning, stacklevel=2)
             return part
-    return faster if faster is not graph and _agree(whole, found) else part
+    return faster if faster is not graph and _agree(expected, result) else part
 
 
-def _noise(example: torch.Tensor) -> torch.Tensor:
+def _probe(example: torch.Tensor) -> torch.Tensor:
     """Three images: a size of batch that nothing was traced or settled with. The same ones each time."""
     return noise(example, 3, torch.Generator(example.device).manual_seed(0))
 
 
 def _traced(module: nn.Module, images: torch.Tensor) -> fx.GraphModule:
-    found = follow(twin(module), images, {})
-    return around(found.graph, found.module, module)
+    trace = trace_and_run(copy_sharing_parameters(module), images, {})
+    return around(trace.graph, trace.module, module)
 
 
 def _agree(whole: Any, parts: Any) -> bool:
     if isinstance(whole, tuple):
-        return all(_agree(one, other) for one, other in zip(whole, parts, strict=True))
+        return all(_agree(left, right) for left, right in zip(whole, parts, strict=True))
     return float((parts - whole).abs().max()) <= TOLERANCE * max(float(whole.abs().max()), 1e-6)

@@ -19,14 +19,14 @@ _PATCHED: dict[int, int] = {}
 """id of a module → how many passes, in all threads, run with a patch of it."""
 
 
-class _Mine(threading.local):
+class _ThreadForwards(threading.local):
     """The patches of the calling thread: id of a module → what it does instead."""
 
     def __init__(self) -> None:
         self.forwards: dict[int, Callable[..., torch.Tensor]] = {}
 
 
-_MINE = _Mine()
+_THREAD = _ThreadForwards()
 
 
 class Patch(NamedTuple):
@@ -51,17 +51,17 @@ class Patches:
     def __enter__(self) -> None:
         if not self.patches:
             return
-        self._before.forwards = _MINE.forwards
+        self._before.forwards = _THREAD.forwards
         with _LOCK:
             for module, dispatcher in self._dispatchers:
                 _PATCHED[id(module)] = _PATCHED.get(id(module), 0) + 1
                 vars(module)["forward"] = dispatcher
-        _MINE.forwards = {**_MINE.forwards, **self._forwards}
+        _THREAD.forwards = {**_THREAD.forwards, **self._forwards}
 
     def __exit__(self, *_: object) -> None:
         if not self.patches:
             return
-        _MINE.forwards = self._before.forwards
+        _THREAD.forwards = self._before.forwards
         with _LOCK:
             for module, _dispatcher in self._dispatchers:
                 _PATCHED[id(module)] -= 1
@@ -77,13 +77,13 @@ class _Dispatcher:
         self.module = module
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        mine = _MINE.forwards.get(id(self.module))
-        if mine is None:
+        patched = _THREAD.forwards.get(id(self.module))
+        if patched is None:
             return type(self.module).forward(self.module, *args, **kwargs)
-        return mine(*args, **kwargs)
+        return patched(*args, **kwargs)
 
 
 def _is_plain(module: nn.Module) -> bool:
     """Whether nobody but this room has given the module a `forward` of its own."""
-    own = vars(module).get("forward")
-    return own is None or isinstance(own, _Dispatcher)
+    assigned = vars(module).get("forward")
+    return assigned is None or isinstance(assigned, _Dispatcher)

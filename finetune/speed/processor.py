@@ -23,11 +23,11 @@ def has_onednn() -> bool:
     return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]  # torch does not annotate it
 
 
-def computes_in(values: torch.Tensor) -> torch.dtype:
+def compute_dtype(values: torch.Tensor) -> torch.dtype:
     """The type in which a CPU's convolution computes, autocast considered."""
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else values.dtype
 
 
-def lies_by_pixel(values: torch.Tensor) -> bool:
+def is_channels_last(values: torch.Tensor) -> bool:
     """Whether a tensor [N, C, H, W] lies in memory with channel next to channel, and in no other order."""
     return values.is_contiguous(memory_format=torch.channels_last) and not values.is_contiguous()

@@ -33,18 +33,18 @@ def relu_bf16(module: nn.ReLU, values: torch.Tensor) -> torch.Tensor:
     if values.dtype != torch.bfloat16 or not values.is_cpu or not (values.requires_grad and torch.is_grad_enabled()):
         return nn.ReLU.forward(module, values)
     in_place = module.inplace and not values.is_leaf and not values._is_view()
-    found: torch.Tensor = _ReluBf16.apply(values, in_place)
-    return found
+    result: torch.Tensor = _ReluBf16.apply(values, in_place)
+    return result
 
 
 def gradient_of_relu(gradient: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
     """The gradient of what went into a ReLU, from that of its result and the result; bf16 by its bits."""
-    found: torch.Tensor
+    masked: torch.Tensor
     if gradient.dtype == result.dtype == torch.bfloat16:
-        found = torch.ops.aten.threshold_backward(gradient.view(torch.int16), result.view(torch.int16), 0)
-        return found.view(torch.bfloat16)
-    found = torch.ops.aten.threshold_backward(gradient, result, 0)
-    return found
+        masked = torch.ops.aten.threshold_backward(gradient.view(torch.int16), result.view(torch.int16), 0)
+        return masked.view(torch.bfloat16)
+    masked = torch.ops.aten.threshold_backward(gradient, result, 0)
+    return masked
 
 
 class _ReluBf16(torch.autograd.Function):
@@ -67,16 +67,16 @@ class _ReluBf16(torch.autograd.Function):
 
 
 @functools.cache
-def has_bits() -> bool:
+def has_relu_bits() -> bool:
     """Whether ReLU by bits is ReLU in this version of PyTorch; found out by trying, once."""
-    return works("ReLU of bf16 by its bits", _tried)
+    return works("ReLU of bf16 by its bits", _self_test)
 
 
-def _tried() -> bool:
-    found = []
+def _self_test() -> bool:
+    results = []
     for relu in (relu_bf16, nn.ReLU.forward):
         values = torch.tensor([-1e30, -1.0, -0.0, 0.0, 2.0], dtype=torch.bfloat16, requires_grad=True)
         with torch.enable_grad():
             result = relu(nn.ReLU(inplace=True), values * 1)
-            found += [result.detach(), *torch.autograd.grad(result.sum(), values)]
-    return torch.equal(found[0], found[2]) and torch.equal(found[1], found[3])
+            results += [result.detach(), *torch.autograd.grad(result.sum(), values)]
+    return torch.equal(results[0], results[2]) and torch.equal(results[1], results[3])

@@ -17,13 +17,13 @@ import torch
 from torch import nn
 
 from finetune.device import Compute
-from finetune.speed.convolution import ConvArgs, apply, convolve, has_gradients, may_gain, sides
+from finetune.speed.convolution import ConvArgs, convolve, convolve_add_act, has_native_gradients, may_gain, output_size
 from finetune.speed.fold import Folded, is_plain, padded
-from finetune.speed.fused import ACTIVATIONS, Fused, adds, has_post_ops
+from finetune.speed.fused import ACTIVATIONS, Fused, can_add, has_post_ops
 from finetune.speed.linear import linear_patches
 from finetune.speed.patched import Patch
-from finetune.speed.processor import computes_in
-from finetune.speed.relu_bf16 import has_bits, relu_bf16
+from finetune.speed.processor import compute_dtype
+from finetune.speed.relu_bf16 import has_relu_bits, relu_bf16
 
 
 def training_patches(part: nn.Module, compute: Compute) -> list[Patch]:
@@ -39,13 +39,13 @@ def training_patches(part: nn.Module, compute: Compute) -> list[Patch]:
 
 def _bf16_patches(part: nn.Module) -> Iterator[Patch]:
     for child in part.modules():
-        if isinstance(child, nn.Conv2d) and _may_gain(child) and has_gradients():
+        if isinstance(child, nn.Conv2d) and _may_gain(child) and has_native_gradients():
             yield Patch(child, functools.partial(_conv_forward, child))
-        elif isinstance(child, Folded) and _may_gain(child.conv) and has_gradients():
+        elif isinstance(child, Folded) and _may_gain(child.conv) and has_native_gradients():
             yield Patch(child, functools.partial(_folded_forward, child))
-        elif isinstance(child, Fused) and _can_be_called(child.form) and has_gradients():
+        elif isinstance(child, Fused) and _can_be_called(child.form) and has_native_gradients():
             yield Patch(child, functools.partial(_fused_forward, child))
-        elif type(child) is nn.ReLU and has_bits():
+        elif type(child) is nn.ReLU and has_relu_bits():
             yield Patch(child, functools.partial(relu_bf16, child))
 
 
@@ -70,15 +70,15 @@ def _folded_forward(folded: Folded, images: torch.Tensor) -> torch.Tensor:
 
 
 def _fused_forward(fused: Fused, images: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
-    act, form, dtype = _foldable(fused.act), fused.form, computes_in(images)
+    act, conv, dtype = _foldable(fused.act), fused.form, compute_dtype(images)
     if (other is None and act == "none") or not (has_post_ops(dtype) and torch.is_grad_enabled()):
         return Fused.forward(fused, images, other)
-    values, args = padded(form, images).to(dtype), _args(form)
+    values, args = padded(conv, images).to(dtype), _args(conv)
     kernel, bias = fused.weights()
-    if other is not None and not adds(other, values, (len(kernel), *sides(values, kernel, args))):
+    if other is not None and not can_add(other, values, (len(kernel), *output_size(values, kernel, args))):
         return Fused.forward(fused, images, other)
-    found = apply(values, kernel, bias, other, args, act)
-    result: torch.Tensor = fused.act(found) if act == "none" else found
+    convolved = convolve_add_act(values, kernel, bias, other, args, act)
+    result: torch.Tensor = fused.act(convolved) if act == "none" else convolved
     return result
 
 

@@ -44,10 +44,10 @@ def saved_recipe(folder: RunFolder, data: str | os.PathLike[str] | None = None) 
         data: where its images are now, if they have moved.
     """
     # read again, so that keys that came since have their default; a crash may have left the recipe before the last one
-    known = [folder.record.recipe, folder.record.recipe_before]
-    began_with, *before = [from_mapping(values, str(folder.names.run_json)) for values in known if values]
+    recorded = [folder.record.recipe, folder.record.recipe_before]
+    began_with, *earlier = [from_mapping(values, str(folder.names.run_json)) for values in recorded if values]
     recipe = load_recipe(folder.names.recipe) if folder.names.recipe.exists() else began_with
-    changes = [] if recipe in before else differences(began_with.model_dump(), recipe.model_dump())
+    changes = [] if recipe in earlier else differences(began_with.model_dump(), recipe.model_dump())
     if data is not None:
         moved = recipe.data.model_copy(update={"folder": str(path_of(data, "data").resolve())})
         recipe = recipe.model_copy(update={"data": moved})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.classifier.accept import path_of
 from finetune.errors import UsageError
-from finetune.files import markup, read_json
+from finetune.files import escape_html, read_json
 from finetune.runs.folder import RunFolder
 from finetune.runs.history import read_history
 from finetune.runs.names import RunNames
@@ -91,8 +91,8 @@ class Run(os.PathLike[str]):
 
     def predict(self, source: str | Path | Sequence[str | Path]) -> Prediction | list[Prediction]:
         """The label and confidence of one image file, or a list of them for several; see `Classifier.predict`."""
-        found: Prediction | list[Prediction] = self.classifier().predict(source)
-        return found
+        predictions: Prediction | list[Prediction] = self.classifier().predict(source)
+        return predictions
 
     @property
     def _names(self) -> RunNames:
@@ -108,8 +108,10 @@ class Run(os.PathLike[str]):
         import pandas as pd
 
         # a class may be called "nan" or "007": names stay text
-        text = {"path": str, "class": str, "predicted": str}
-        table: pd.DataFrame = pd.read_csv(self._written(file), dtype=text, keep_default_na=False, na_values=[""])
+        text_columns = {"path": str, "class": str, "predicted": str}
+        table: pd.DataFrame = pd.read_csv(
+            self._written(file), dtype=text_columns, keep_default_na=False, na_values=[""]
+        )
         return table
 
     def _headline(self) -> str:
@@ -149,7 +151,7 @@ class Run(os.PathLike[str]):
 
     def _repr_html_(self) -> str:
         """The headline and the per-class table, for notebooks."""
-        heading = f"<p><b>{markup(self.path)}</b>: {markup(self._headline())}</p>"
+        heading = f"<p><b>{escape_html(self.path)}</b>: {escape_html(self._headline())}</p>"
         if not self._names.report.per_class_csv.is_file():
             return heading
         table: str = self.per_class.to_html(index=False, border=0, float_format=lambda value: f"{value:.3f}")

@@ -1,4 +1,18 @@
-"""A run goes on where it stopped, and is opened as plain PyTorch objects."""
+"""Resumes a run to the same bits as if it had never stopped, and opens a run as plain PyTorch objects.
+
+The idea: nothing is stored that can be computed. The order of the images is a function of (seed, epoch), a view of
+(seed, epoch, image), dropout of (seed, step), the learning rate of the step. So a checkpoint needs only the weights,
+the optimizer's state and a few numbers that say how far the run has come (`finetune.train.state.Position`); the trainer
+then enters the middle of an epoch as if it had come there by itself.
+
+Why it is the same run: every step depends on those numbers and on the weights alone. What depends on the moment (is
+there memory for the cache? which precision? which backbone is `auto`?) was decided once, is kept in the checkpoint, in
+run.json or in the resolved recipe, and is not decided again.
+
+What would break it: drawing from a random state that is not seeded at each step; a decision that a resumed run takes
+anew; features computed in other blocks (see `finetune.train.cached_inputs`). Another number of threads, another
+processor or another version of PyTorch changes the last bits, which nothing here can prevent.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +25,7 @@ from finetune.distributed.join import join
 from finetune.errors import FinetuneError, UsageError
 from finetune.runs.folder import RunFolder
 from finetune.runs.reporter import Reporter
-from finetune.story.follow import follow
+from finetune.story.other_ranks import run_as_other_rank
 from finetune.story.recipes import save_recipe, saved_recipe
 from finetune.story.result import Run
 from finetune.story.run import carry_out, checkpoints_of
@@ -45,7 +59,7 @@ def resume(
     """
     reporter = reporter or Reporter()
     if not join().main:
-        return follow(None, reporter)
+        return run_as_other_rank(None, reporter)
     folder = RunFolder.open(path_of(run, "run"))
     checkpoint = None if checkpoint is None else path_of(checkpoint, "checkpoint")
     recipe, changes = saved_recipe(folder, data)

@@ -25,7 +25,7 @@ from finetune.deliver.tracking import Trackers, require_trackers
 from finetune.device import choose
 from finetune.distributed.join import join
 from finetune.distributed.launch import leave_folder
-from finetune.distributed.ranks import here
+from finetune.distributed.ranks import this_rank
 from finetune.evaluate.evaluation import OUT_OF_FOLD, Evaluation, evaluate_images, evaluate_logits
 from finetune.model.freeze import freeze_hashes
 from finetune.model.lineage import Base
@@ -38,15 +38,15 @@ from finetune.runs.checkpoints import Checkpoints
 from finetune.runs.clock import Clock
 from finetune.runs.folder import RunFolder
 from finetune.runs.reporter import Reporter
-from finetune.story.early import network_early
-from finetune.story.follow import follow, require_same, tell_the_others
 from finetune.story.images import read_images
+from finetune.story.other_ranks import require_same, run_as_other_rank, send_run_to_ranks
+from finetune.story.preflight import preflight_classifier
 from finetune.story.recipes import prepare, save_recipe, with_decisions
 from finetune.story.result import Run
+from finetune.train.across_ranks import logits_of
 from finetune.train.jump import rate_jump
 from finetune.train.preview import outline
 from finetune.train.state import patience_note
-from finetune.train.together import logits_of
 from finetune.train.trainer import Trainer
 
 
@@ -75,7 +75,7 @@ def run(
     """
     recipe, reporter = prepare(recipe, overrides), reporter or Reporter()
     if not join(recipe.train.device).main:
-        return follow(recipe, reporter)
+        return run_as_other_rank(recipe, reporter)
     require_formats(recipe.export)
     require_trackers(recipe.log)
     choose(recipe.train.device, recipe.train.precision)  # refused before there is a folder
@@ -129,28 +129,33 @@ def carry_out(
     """
     clock = Clock(reporter.started)
     clock.lap("start")
-    early = network_early(recipe, folder.record.freeze, None if state is None else folder.record)
+    # from names alone, before any image is read: a typo in a layer or a path ends the run in seconds, not in minutes
+    preflight = preflight_classifier(recipe, folder.record.freeze, None if state is None else folder.record)
     clock.lap("load")
-    tell_the_others(folder, recipe, state)
-    with here().one_first():
+    send_run_to_ranks(folder, recipe, state)
+    with this_rank().local_main_first():
         data = read_images(recipe, reporter)
     require_same(recipe, data)
     changed = publish_data(folder, data, accept_changes) or accept_changes
     clock.lap("scan")
-    with here().one_first():
-        known = early is not None and early.classes == data.classes
-        classifier = early if early and known else network_of(folder, recipe, data.classes, state)
+    with this_rank().local_main_first():
+        same_classes = preflight is not None and preflight.classes == data.classes
+        # reading may have dropped a class, such as one whose images are all broken: then the head has another width
+        classifier = preflight if preflight and same_classes else build_classifier(folder, recipe, data.classes, state)
+    # their names were checked before the folder was made; whether this network can be exported, only it tells
     require_formats(recipe.export, classifier.network)
     trainer = make_trainer(folder, recipe, classifier, data, reporter)
     if state is not None:
         restore(trainer, folder, state, changed, reporter)
+    # where the data have changed, an old checkpoint cannot vouch for the frozen layers: they are hashed as they are now
     mark_checkpoints(trainer, folder, None if changed else state)
     show_plan(trainer, reporter)
     publish_plan(folder, trainer)
+    # the recipe in the folder runs again to the same network: what it left open is written out, now that it is decided
     save_recipe(folder, with_decisions(recipe, classifier, data, trainer))
     publish_decisions(folder, trainer)
     clock.lap("build")
-    trackers = trackers_of(folder, recipe, reporter)
+    trackers = make_trackers(folder, recipe, reporter)
     train(trainer, folder, reporter, trackers)
     clock.lap("train")
     publish_model(folder, trainer)
@@ -163,20 +168,20 @@ def carry_out(
     reporter.notes(publish_report(folder, trainer, data, evaluation, split))
     trackers.report(folder.names, evaluation.metrics.as_dict(split))
     clock.lap("report")
-    tell_figures(evaluation, split, folder, reporter)
+    report_figures(evaluation, split, folder, reporter)
     reporter.notes(export_at_the_end(folder, recipe.export, reporter.say))
     clock.lap("export")
     folder.update(timings=clock.laps)
 
 
-def network_of(
+def build_classifier(
     folder: RunFolder, recipe: Recipe, classes: Sequence[str], state: Mapping[str, Any] | None
 ) -> Classifier:
     """The classifier that the recipe describes; a checkpoint `state` will bring its weights."""
     return Classifier.from_recipe(recipe, classes, folder.record.freeze, run=None if state is None else folder.record)
 
 
-def tell_figures(evaluation: Evaluation, split: str, folder: RunFolder, reporter: Reporter) -> None:
+def report_figures(evaluation: Evaluation, split: str, folder: RunFolder, reporter: Reporter) -> None:
     """Say how good the network is, on which images, and what qualifies that; a fault in here ends no run."""
     faults = Faults()
     with faults.tolerate("the table of figures"):
@@ -206,16 +211,26 @@ def make_trainer(
 
 
 def restore(trainer: Trainer, folder: RunFolder, state: Mapping[str, Any], changed: bool, reporter: Reporter) -> None:
-    """Put the trainer where the checkpoint `state` stopped."""
+    """Put the trainer where the checkpoint `state` stopped.
+
+    Args:
+        trainer: at its start; changed in place.
+        folder: of the run; its record says where the weights once came from.
+        state: the checkpoint.
+        changed: the recipe or the images are no longer those that the run began with.
+        reporter: told where it goes on.
+    """
     trainer.network.source = folder.record.source or trainer.network.source
     trainer.network.base = Base.of((folder.record.network or {}).get("base"))
     trainer.restore(state, unchanged=not changed)
     reporter.say(f"going on from step {state['step']} (epoch {trainer.position.epoch})")
     reporter.notes([*filter(None, [rate_jump(trainer, state) if changed else ""])])
-    here = choose(str(trainer.compute.device), convolutional=trainer.network.convolutional, light=trainer.network.light)
-    if folder.record.precision == trainer.compute.precision != here.precision:
+    usual = choose(
+        str(trainer.compute.device), convolutional=trainer.network.convolutional, light=trainer.network.light
+    )
+    if folder.record.precision == trainer.compute.precision != usual.precision:
         # another precision would lead to other bits than those of the run that was not interrupted
-        reporter.say(f"precision stays {trainer.compute.precision}, as the run began ({here.precision} is usual here)")
+        reporter.say(f"precision stays {trainer.compute.precision}, as the run began ({usual.precision} is usual here)")
 
 
 def mark_checkpoints(trainer: Trainer, folder: RunFolder, state: Mapping[str, Any] | None) -> None:
@@ -226,10 +241,10 @@ def mark_checkpoints(trainer: Trainer, folder: RunFolder, state: Mapping[str, An
         folder: of the run.
         state: a checkpoint that already knows the frozen tensors; None to hash them as they are now.
     """
-    frozen = trainer.plan.frozen_tensors()
+    frozen_tensors = trainer.plan.frozen_tensors()
     trainer.extra = {
         "run": folder.record.id,
-        "freeze_before": freeze_hashes(trainer.state(), frozen) if state is None else state["freeze_before"],
+        "freeze_before": freeze_hashes(trainer.state(), frozen_tensors) if state is None else state["freeze_before"],
         "classes": trainer.network.classes,
         "architecture": trainer.network.architecture,
     }
@@ -244,7 +259,7 @@ def show_plan(trainer: Trainer, reporter: Reporter) -> None:
     reporter.notes([*trainer.plan.warnings, *trainer.network.notes, *filter(None, [patience])])
 
 
-def trackers_of(folder: RunFolder, recipe: Recipe, reporter: Reporter) -> Trackers:
+def make_trackers(folder: RunFolder, recipe: Recipe, reporter: Reporter) -> Trackers:
     """The trackers that the recipe names."""
     return Trackers(
         recipe.log,
@@ -257,8 +272,8 @@ def trackers_of(folder: RunFolder, recipe: Recipe, reporter: Reporter) -> Tracke
 
 
 def train(trainer: Trainer, folder: RunFolder, reporter: Reporter, trackers: Trackers) -> None:
-    """Train all epochs that are left; each is in `history.csv` before the next begins."""
-    if trainer.position.history:  # the checkpoint knows of epochs that a kill kept out of the file
+    """Train the epochs that are left; each is in `history.csv` before the next begins."""
+    if trainer.position.history:  # a kill between the checkpoint and the file may have left the last epoch out
         folder.write_history(trainer.position.history)
     for record in trainer:
         folder.write_history(trainer.position.history)
@@ -267,19 +282,20 @@ def train(trainer: Trainer, folder: RunFolder, reporter: Reporter, trackers: Tra
 
 
 def evaluate(recipe: Recipe, trainer: Trainer, data: Dataset, reporter: Reporter) -> tuple[Evaluation, str]:
-    """Predict the test images with the best weights, or what is left where there are none; and which split it was.
+    """Evaluate the best weights on the test images, else on the best that there is; also returns the split's name.
 
-    Without test images a head that was solved is evaluated by its answers out of fold, any other on validation images.
+    Without test images a solved head is evaluated by its answers out of fold, because it has learned from the
+    validation images, too; any other is evaluated on the validation images, which have chosen its epoch.
     """
     network, compute = trainer.network, trainer.compute.in_fp32()
-    split, part = data.parts()[-1]
+    split, split_images = data.parts()[-1]
     if split == "val" and trainer.out_of_fold is not None:
-        split, part = OUT_OF_FOLD, images_of(data, OUT_OF_FOLD)
-        paths = [str(path) for path in part.table["path"]]
-        evaluation = evaluate_logits(network, paths, part.labels, trainer.out_of_fold.logits, loss=network.loss)
+        split, split_images = OUT_OF_FOLD, images_of(data, OUT_OF_FOLD)
+        paths = [str(path) for path in split_images.table["path"]]
+        evaluation = evaluate_logits(network, paths, split_images.labels, trainer.out_of_fold.logits, loss=network.loss)
         return replace(evaluation, cautions=cautions(data.table, split)), split
-    # of validation, the pictures are decoded already, and perhaps the work of the frozen layers is done
-    images = trainer.val if split == "val" else load_images(part, network.preprocess, recipe.data.workers)
+    # validation images are decoded already, and their frozen features may be cached: both are used again
+    images = trainer.val if split == "val" else load_images(split_images, network.preprocess, recipe.data.workers)
     tick = reporter.evaluating(len(images))
     logits = trainer.val_logits(tick) if split == "val" else logits_of(network, images, compute, tick)
     evaluation = evaluate_images(network, images, compute, loss=network.loss, tick=tick, logits=logits)

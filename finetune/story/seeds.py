@@ -1,4 +1,4 @@
-"""The same recipe with several seeds: how much of a figure is the seed's luck."""
+"""Runs one recipe with several seeds, to tell how much of a figure is the luck of its seed."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ def run_seeds(
     data = None if recipe.data.folder is None else Path(recipe.data.folder)
     home = next_numbered(home_of_runs(data) / (recipe.name or "run")) if out is None else Path(out)
     done = []
-    for place, seed in enumerate(range(recipe.seed, recipe.seed + seeds)):
+    for number, seed in enumerate(range(recipe.seed, recipe.seed + seeds)):
         folder = home.expanduser() / f"seed-{seed}"
-        reporter.say(f"\nseed {seed}, {place + 1} of {seeds}: {folder}")
+        reporter.say(f"\nseed {seed}, {number + 1} of {seeds}: {folder}")
         try:
-            done.append(_one(recipe.model_copy(update={"seed": seed}), folder, freeze, reporter))
+            done.append(_run_or_resume(recipe.model_copy(update={"seed": seed}), folder, freeze, reporter))
         except Stopped as error:
             error.remedy = f"go on with the same command and --out {home}"
             raise
-    return summarise_seeds([each.path for each in done])
+    return summarise_seeds([run_of_seed.path for run_of_seed in done])
 
 
-def _one(recipe: Recipe, folder: Path, freeze: Sequence[str], reporter: Reporter) -> Run:
-    """The run of one seed: new, or gone on with."""
+def _run_or_resume(recipe: Recipe, folder: Path, freeze: Sequence[str], reporter: Reporter) -> Run:
+    """The run of one seed: a new one, or the one in `folder`, resumed unless it has finished."""
     if not RunNames(folder).run_json.is_file():
         return run(recipe, out=folder, freeze=freeze, reporter=reporter)
     if read_json(RunNames(folder).run_json).get("status") == "finished":

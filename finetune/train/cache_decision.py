@@ -105,7 +105,7 @@ class PhaseDecision:
 
     def _cached_or_why(self) -> str:
         cut, views, images = self.train.source.cut, self.train.source.views, len(self.train.source.images)
-        if cut.whole:
+        if cut.no_prefix:
             reason = cut.where.removeprefix("at the images: ")
             return f"{self.title}: no feature cache: {reason}"
         if not self.train.cached:
@@ -151,19 +151,21 @@ def decide_phase(
     # fewer views than epochs are a fixed set of pictures, the same for every seed, so that the next run finds them
     seed = 0 if random and views < epochs else settings.seed
     # what is solved sees each view once, and yet the next run may want them
-    passes = math.inf if learner.convex else epochs
-    before = resumed_decision or {}
+    passes = math.inf if learner.solves_head else epochs
+    resumed = resumed_decision or {}
     source = TableSource(train, learner.cut, learner.compute, identity_of(network, learner), augment, seed, views)
-    first = decide_table(source, plan, store, passes, before.get("train"))
-    if not first.cached:
-        first = replace(first, source=replace(source, seed=settings.seed))
+    train_decision = decide_table(source, plan, store, passes, resumed.get("train"))
+    if not train_decision.cached:
+        train_decision = replace(train_decision, source=replace(source, seed=settings.seed))
     in_fp32 = learner.compute.in_fp32() if val_in_fp32 else learner.compute
     source = replace(source, images=val, compute=in_fp32, augment=None, seed=0, views=1)
-    second = decide_table(source, plan, store, passes, before.get("val"), beside=first)
-    if not second.cached:
-        second = replace(second, source=replace(source, compute=learner.compute))
-    problem = store.problem if plan.on and not learner.cut.whole else ""
-    return PhaseDecision(phase.title, phase.index, first, second, val_in_fp32 and second.cached, store, problem)
+    val_decision = decide_table(source, plan, store, passes, resumed.get("val"), beside=train_decision)
+    if not val_decision.cached:
+        val_decision = replace(val_decision, source=replace(source, compute=learner.compute))
+    problem = store.problem if plan.on and not learner.cut.no_prefix else ""
+    return PhaseDecision(
+        phase.title, phase.index, train_decision, val_decision, val_in_fp32 and val_decision.cached, store, problem
+    )
 
 
 def decide_table(
@@ -189,12 +191,12 @@ def decide_table(
     """
     if not plan.on:
         return TableDecision(source, "train.cache is off")
-    if source.cut.whole:
+    if source.cut.no_prefix:
         return TableDecision(source, f"cut {source.cut.where}")
     if resumed_decision is False:
         return TableDecision(source, "decided when the phase began")
-    once = passes <= source.views and plan.views is None and not resumed_decision
-    decision = _find_room(TableDecision(source, layout=source.layout()), plan, store, once, beside)
+    single_pass = passes <= source.views and plan.views is None and not resumed_decision
+    decision = _find_room(TableDecision(source, layout=source.layout()), plan, store, single_pass, beside)
     if decision.reason and resumed_decision:
         raise ResourceError(
             f"train.cache: {decision.reason}; the run has used the cache so far; without it, other bits would come out",

@@ -44,15 +44,15 @@ class CacheStats:
         """One line for people; empty where nothing was cached."""
         if not self.computed + self.found:
             return ""
-        found = f", {self.found:,} found from an earlier run" if self.found else ""
+        reused = f", {self.found:,} found from an earlier run" if self.found else ""
         size = f"{self.bytes / 1e6:,.1f} MB"
-        return f"{self.computed:,} feature rows computed{found} ({size}), about {self.seconds_saved:.0f} s saved"
+        return f"{self.computed:,} feature rows computed{reused} ({size}), about {self.seconds_saved:.0f} s saved"
 
     @property
     def seconds_saved(self) -> float:
         """What serving every image afresh would have cost more."""
-        each = (self.seconds + self.known) / max(1, self.computed + self.found)
-        return max(0, self.served - self.computed) * each
+        seconds_per_image = (self.seconds + self.known) / max(1, self.computed + self.found)
+        return max(0, self.served - self.computed) * seconds_per_image
 
     def as_dict(self) -> dict[str, Any]:
         """The entry `cache` of run.json."""

@@ -41,7 +41,7 @@ Progress = Callable[[int, int], None]
 """Told (done, total) while a table is filled; may raise to stop."""
 
 
-def gathered(
+def gather_rows(
     table: torch.Tensor, index_batches: Iterable[Sequence[int] | np.ndarray], then: Callable[[torch.Tensor], Values]
 ) -> Iterator[tuple[np.ndarray, Values]]:
     """For each batch its indices, int64 [B], and what `then` makes of its rows of the table.
@@ -58,12 +58,12 @@ def gathered(
     values_per_row = table[:1].numel()
     batches = (np.asarray(batch, dtype=np.int64) for batch in index_batches)
     for first in batches:
-        more = max(0, PICKED // max(1, len(first) * values_per_row) - 1)
-        together = [first, *islice(batches, more)]
-        found = then(table.index_select(0, torch.from_numpy(np.concatenate(together))))
-        sizes = [len(batch) for batch in together]
-        pieces = zip(*(torch.split(values, sizes) for values in found), strict=True)
-        for indices, values in zip(together, pieces, strict=True):
+        extra = max(0, PICKED // max(1, len(first) * values_per_row) - 1)
+        group = [first, *islice(batches, extra)]
+        results = then(table.index_select(0, torch.from_numpy(np.concatenate(group))))
+        sizes = [len(batch) for batch in group]
+        pieces = zip(*(torch.split(values, sizes) for values in results), strict=True)
+        for indices, values in zip(group, pieces, strict=True):
             yield indices, tuple(value if value.data_ptr() % ALIGNED == 0 else value.clone() for value in values)
 
 
@@ -94,7 +94,7 @@ class CachedInputs:
         if decision.cached:
             stats.reserve(decision.size)
             if not decision.in_memory:
-                store.promise(decision.keys(), decision.bytes_per_view)
+                store.reserve(decision.keys(), decision.bytes_per_view)
             if self.source.augment is not None:
                 stats.views = max(stats.views, self.source.views)
 
@@ -105,14 +105,14 @@ class CachedInputs:
         source, layout = self.source, self.decision.layout
         if self.decision.cached and layout is not None:
             device = source.compute.device
-            rows = gathered(
+            rows = gather_rows(
                 self._table(view), index_batches, lambda rows: layout.unpack(rows.to(device, non_blocking=True))
             )
             for indices, values in rows:
                 self.stats.served += len(indices)
                 yield indices, values
-        elif source.cut.whole and (pictures := source.images.at_hand(source.augment)) is not None:
-            yield from gathered(pictures, index_batches, source.values)
+        elif source.cut.no_prefix and (pictures := source.images.decoded_pixels(source.augment)) is not None:
+            yield from gather_rows(pictures, index_batches, source.values)
         else:
             stream = source.images.batches(index_batches, source.augment, source.seed, view)
             try:
@@ -139,7 +139,7 @@ class CachedInputs:
         blocks, before = self._blocks()[part], self.stats.seconds
         rows = sum(map(len, blocks))
         if rows and self.store.has_room(rows * layout.bytes_per_row):
-            self.store.file(
+            self.store.save(
                 _part_key(key, part, parts),
                 rows,
                 layout,
@@ -162,11 +162,12 @@ class CachedInputs:
             decision, images = self.decision, self.source.images
             assert decision.layout is not None
             key, rows = self.source.key(view), len(images)
-            found = self.store.find(key, rows, decision.layout)
-            if found is not None:
+            filed = self.store.load(key, rows, decision.layout)
+            if filed is not None:
                 self._drop_parts(key)
-                images.confirm()  # as computing the table would: a run must not end otherwise because a table was there
-                table, seconds = found
+                # computing the table would have noticed a changed file; finding the table must not hide it
+                images.require_unchanged()
+                table, seconds = filed
                 self.stats.found += rows
                 self.stats.known += rows * seconds
                 table = table.clone() if decision.in_memory else table
@@ -174,14 +175,14 @@ class CachedInputs:
                 table = self._in_memory(key, view) if decision.in_memory else self._on_disk(key, view)
             self._tables[view] = table
             if self.release and len(self._tables) == self.source.views:
-                images.forget()
+                images.release_pictures()
         return self._tables[view]
 
     def _in_memory(self, key: str, view: int) -> torch.Tensor:
         """A table computed into memory, and filed for the next run if there is room."""
         layout = self.decision.layout
         assert layout is not None
-        rows, before = len(self.source.images), self.stats.seconds
+        rows, seconds_before = len(self.source.images), self.stats.seconds
         table = torch.empty((rows, layout.width), dtype=layout.dtype)
         done = 0
         for block in self._rows(key, view):
@@ -189,7 +190,7 @@ class CachedInputs:
             done += len(block)
         self._drop_parts(key)
         if self.store.has_room(rows * layout.bytes_per_row):
-            self.store.file(key, rows, layout, [table], lambda: (self.stats.seconds - before) / rows)
+            self.store.save(key, rows, layout, [table], lambda: (self.stats.seconds - seconds_before) / rows)
         return table
 
     def _on_disk(self, key: str, view: int) -> torch.Tensor:
@@ -200,16 +201,16 @@ class CachedInputs:
         """
         layout = self.decision.layout
         assert layout is not None
-        rows, before = len(self.source.images), self.stats.seconds
-        self.store.file(key, rows, layout, self._rows(key, view), lambda: (self.stats.seconds - before) / rows)
+        rows, seconds_before = len(self.source.images), self.stats.seconds
+        self.store.save(key, rows, layout, self._rows(key, view), lambda: (self.stats.seconds - seconds_before) / rows)
         self._drop_parts(key)
-        found = self.store.find(key, rows, layout)
-        if found is None:
+        filed = self.store.load(key, rows, layout)
+        if filed is None:
             raise ResourceError(
                 f"{self.store.path(key)}: a table of {rows * layout.bytes_per_row:,} bytes could not be kept",
                 "free some space there, give another folder with FINETUNE_CACHE, or set train.cache: off",
             )
-        return found[0]
+        return filed[0]
 
     def _rows(self, key: str, view: int) -> Iterator[torch.Tensor]:
         """Blocks of rows, in the order of the images: out of the parts that were filed, the others computed."""
@@ -217,14 +218,15 @@ class CachedInputs:
         assert layout is not None
         for part, blocks in enumerate(self._blocks()):
             rows = sum(map(len, blocks))
-            found = self.store.find(_part_key(key, part, self._parts), rows, layout) if self._parts > 1 else None
-            if found is None:
+            filed = self.store.load(_part_key(key, part, self._parts), rows, layout) if self._parts > 1 else None
+            if filed is None:
                 yield from self._compute(view, blocks)
             else:
-                self.source.images.confirm()  # a killed process may have left the part, and its images have changed
-                self.stats.seconds += rows * found[1] if part else 0.0  # the first part is this process's own
+                # a killed process may have left the part, and its images have changed since
+                self.source.images.require_unchanged()
+                self.stats.seconds += rows * filed[1] if part else 0.0  # the first part is this process's own
                 self.stats.computed += rows if part else 0
-                yield from in_blocks(found[0], BLOCK)
+                yield from in_blocks(filed[0], BLOCK)
 
     def _drop_parts(self, key: str) -> None:
         for part in range(self._parts) if self._parts > 1 else ():

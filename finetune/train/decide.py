@@ -45,8 +45,8 @@ def keep_statistics(train: Mapping[str, Any], images: int, pretrained: bool) -> 
 
 def warmup_epochs(train: Mapping[str, Any]) -> float:
     """A twentieth of the run, at most one epoch, where nothing else is said."""
-    given = train["warmup_epochs"]
-    return float(given) if given is not None else min(1.0, train["epochs"] / 20)
+    epochs = train["warmup_epochs"]
+    return float(epochs) if epochs is not None else min(1.0, train["epochs"] / 20)
 
 
 def loss_of(train: Mapping[str, Any], architecture: str) -> str:
@@ -56,10 +56,10 @@ def loss_of(train: Mapping[str, Any], architecture: str) -> str:
 
 def make_cache(train: Mapping[str, Any]) -> CachePlan:
     """What may be kept of the work on frozen layers, and where."""
-    folder, given = cache_folder() / "features", train["cache"]
-    if isinstance(given, str):
-        return CachePlan(folder=folder, on=given == "auto")
-    return CachePlan(folder=folder, **given)
+    folder, cache = cache_folder() / "features", train["cache"]
+    if isinstance(cache, str):
+        return CachePlan(folder=folder, on=cache == "auto")
+    return CachePlan(folder=folder, **cache)
 
 
 def make_settings(

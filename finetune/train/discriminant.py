@@ -86,10 +86,10 @@ class Rows:
             self._rows = upper.T.contiguous()
         self.dimensions = min(features.shape)
 
-    def take(self, places: np.ndarray) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    def take(self, row_numbers: np.ndarray) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         """Blocks of the rows at `places`, int64: which ones, and the rows, float64 [B, dimensions]."""
-        for start in range(0, len(places), BLOCK):
-            block = places[start : start + BLOCK]
+        for start in range(0, len(row_numbers), BLOCK):
+            block = row_numbers[start : start + BLOCK]
             if self._rows is not None:
                 yield block, self._rows[torch.from_numpy(block)]
             else:
@@ -119,7 +119,7 @@ class Moments:
     squares: torch.Tensor
 
     @classmethod
-    def of(cls, rows: Rows, places: np.ndarray, labels: np.ndarray, class_weights: np.ndarray) -> Moments:
+    def of(cls, rows: Rows, row_numbers: np.ndarray, labels: np.ndarray, class_weights: np.ndarray) -> Moments:
         """The sums over the rows at `places`.
 
         Args:
@@ -133,11 +133,11 @@ class Moments:
             torch.zeros((classes, size), dtype=torch.float64),
             torch.zeros((size, size), dtype=torch.float64),
         )
-        for block, values in rows.take(places):
+        for block, values in rows.take(row_numbers):
             weighted = values * torch.from_numpy(class_weights[labels[block]])[:, None]
             sums.index_add_(0, torch.from_numpy(labels[block]), weighted)
             squares.addmm_(weighted.T, values)
-        counts = torch.from_numpy(np.bincount(labels[places], minlength=classes).astype(np.float64))
+        counts = torch.from_numpy(np.bincount(labels[row_numbers], minlength=classes).astype(np.float64))
         return cls(counts, counts * torch.from_numpy(class_weights), sums, squares)
 
     def without(self, other: Moments) -> Moments:
@@ -166,11 +166,13 @@ class Discriminant:
         rows, classes = float(moments.counts.sum()), int(present.sum())
         within *= rows / (total * max(1.0, rows - classes))
         self._size = within.shape[0]
-        spread = float(within.diagonal().sum()) / self._size
-        everything = float(moments.squares.diagonal().sum()) / total / self._size
-        if spread <= LEAST * everything:  # single images: their distances from each other are all there is to go by
-            within, spread = torch.zeros_like(within), everything
-        self._within, self._spread = within, max(spread, 1e-300)
+        within_variance = float(within.diagonal().sum()) / self._size
+        total_variance = float(moments.squares.diagonal().sum()) / total / self._size
+        if (
+            within_variance <= LEAST * total_variance
+        ):  # single images: their distances from each other are all there is to go by
+            within, within_variance = torch.zeros_like(within), total_variance
+        self._within, self._spread = within, max(within_variance, 1e-300)
 
     def head(self, shrinkage: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Weight, float64 [K, D], and bias, float64 [K], of the head for a strength of shrinkage from 0 to 1."""

@@ -27,9 +27,9 @@ def assign_folds(labels: np.ndarray, units: np.ndarray, folds: int, seed: int = 
     fold_of = np.empty(len(first), dtype=np.int64)
     # the largest units first, each to the fold with the fewest rows of its class, then with the fewest rows at all
     for unit in shuffled[np.lexsort((-sizes[shuffled], classes[shuffled]))]:
-        own, total = taken[classes[unit]], taken.sum(axis=0)
-        best = np.lexsort((np.arange(folds), total, own))[0]
-        fold_of[unit], own[best] = best, own[best] + sizes[unit]
+        rows_of_class, rows_of_all = taken[classes[unit]], taken.sum(axis=0)
+        best = np.lexsort((np.arange(folds), rows_of_all, rows_of_class))[0]
+        fold_of[unit], rows_of_class[best] = best, rows_of_class[best] + sizes[unit]
     return fold_of[inverse.reshape(-1)]
 
 
@@ -52,8 +52,8 @@ def same_things(*keys: Sequence[object]) -> np.ndarray:
         return row
 
     for column in keys:
-        seen: dict[object, int] = {}
+        first_row: dict[object, int] = {}
         for row, key in enumerate(column):
             if key is not None:
-                parent[root(row)] = root(seen.setdefault(key, row))
+                parent[root(row)] = root(first_row.setdefault(key, row))
     return np.array([root(row) for row in range(rows)], dtype=np.int64)

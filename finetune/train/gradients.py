@@ -27,7 +27,7 @@ class Gradients:
     def __init__(self, module: nn.Module, groups: Mapping[str, Sequence[str]], learning: Collection[str]) -> None:
         parameters = dict(module.named_parameters())
         members = {group: [parameters[name] for name in names if name in learning] for group, names in groups.items()}
-        self.groups = {group: found for group, found in members.items() if found}
+        self.groups = {group: params for group, params in members.items() if params}
 
     @torch.no_grad()
     def measure(self, norms: Norms | None = None) -> float:
@@ -36,31 +36,31 @@ class Gradients:
         Args:
             norms: takes in the norm of each group; what overflowed (fp16) is left out.
         """
-        found = [(group, p.grad) for group, parameters in self.groups.items() for p in parameters if p.grad is not None]
-        if not found:
+        pairs = [(group, p.grad) for group, parameters in self.groups.items() for p in parameters if p.grad is not None]
+        if not pairs:
             return 0.0
-        owners, gradients = zip(*found, strict=True)
+        owners, gradients = zip(*pairs, strict=True)
         measured = torch._foreach_norm(gradients)
         # a device is waited for once; on the CPU, where there is nothing to wait for, stacking costs more than it saves
-        each = [norm.item() for norm in measured] if measured[0].is_cpu else torch.stack(measured).tolist()
+        norms_of_tensors = [norm.item() for norm in measured] if measured[0].is_cpu else torch.stack(measured).tolist()
         if norms is not None:
-            _add(norms, owners, each)
-        return math.hypot(*each)
+            _add_group_norms(norms, owners, norms_of_tensors)
+        return math.hypot(*norms_of_tensors)
 
 
-def _add(norms: Norms, owners: Sequence[str], each: Sequence[float]) -> None:
+def _add_group_norms(norms: Norms, owners: Sequence[str], norms_of_tensors: Sequence[float]) -> None:
     parts: dict[str, list[float]] = {}
-    for group, norm in zip(owners, each, strict=True):
+    for group, norm in zip(owners, norms_of_tensors, strict=True):
         parts.setdefault(group, []).append(norm)
-    for group, own in parts.items():
-        whole = math.hypot(*own)
-        if math.isfinite(whole):
-            total = norms.setdefault(group, [0.0, 0])
-            total[0] += whole
-            total[1] += 1
+    for group, norms_of_group in parts.items():
+        group_norm = math.hypot(*norms_of_group)
+        if math.isfinite(group_norm):
+            sum_and_count = norms.setdefault(group, [0.0, 0])
+            sum_and_count[0] += group_norm
+            sum_and_count[1] += 1
 
 
 def gradient_columns(groups: Collection[str], norms: Norms) -> dict[str, float | None]:
     """One column of `history.csv` for each layer group: the mean of what was measured, None where it was frozen."""
-    found = {group: norms.get(group, [0.0, 0]) for group in groups}
-    return {f"{COLUMN}{group}": total / count if count else None for group, (total, count) in found.items()}
+    sums = {group: norms.get(group, [0.0, 0]) for group in groups}
+    return {f"{COLUMN}{group}": total / count if count else None for group, (total, count) in sums.items()}

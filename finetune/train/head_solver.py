@@ -103,11 +103,11 @@ def solve_head(
     weights = np.ones(classes) if class_weights is None else np.asarray(class_weights, dtype=np.float64)
     best: tuple[float, Solved] | None = None
     for groups in offers or (len(widths),):
-        chosen = widths[len(widths) - groups :]
-        part = features[:, features.shape[1] - sum(chosen) :]
-        found = _solve(part, labels, units, folds, chosen, weights, tick)
-        if best is None or found[0] < best[0]:
-            best = found
+        group_widths = widths[len(widths) - groups :]
+        columns = features[:, features.shape[1] - sum(group_widths) :]
+        candidate = _solve(columns, labels, units, folds, group_widths, weights, tick)
+        if best is None or candidate[0] < best[0]:
+            best = candidate
     assert best is not None
     return best[1]
 
@@ -124,9 +124,9 @@ def unseen_answers(features: np.ndarray, labels: np.ndarray, units: Sequence[obj
         float64 [N, classes].
     """
     rows = np.ascontiguousarray(features, dtype=np.float32)
-    found = solve_head(rows, labels, same_things(units), (rows.shape[1],), classes=int(labels.max()) + 1)
-    chances: np.ndarray = torch.softmax(torch.from_numpy(found.logits).double(), dim=1).numpy()
-    return chances
+    solved = solve_head(rows, labels, same_things(units), (rows.shape[1],), classes=int(labels.max()) + 1)
+    probabilities: np.ndarray = torch.softmax(torch.from_numpy(solved.logits).double(), dim=1).numpy()
+    return probabilities
 
 
 def _solve(
@@ -140,18 +140,19 @@ def _solve(
 ) -> tuple[float, Solved]:
     """The head on these features, and the smoothed log-loss by which it is to be compared."""
     rows, classes = Rows(features, widths), len(weights)
-    places = [np.flatnonzero(folds == fold) for fold in range(int(folds.max()) + 1)]
-    moments = [Moments.of(rows, some, labels, weights) for some in places]
-    whole = _sum(moments)
+    fold_rows = [np.flatnonzero(folds == fold) for fold in range(int(folds.max()) + 1)]
+    moments = [Moments.of(rows, own_rows, labels, weights) for own_rows in fold_rows]
+    all_moments = _sum(moments)
     few, alone = _rare(labels, units, classes)
     known = ~np.isin(labels, alone)  # what cannot be validated has no say in the choice
-    held_out = [(Discriminant(whole.without(own)), some) for own, some in zip(moments, places, strict=True)]
+    heads = [Discriminant(all_moments.without(fold_moments)) for fold_moments in moments]
+    held_out = list(zip(heads, fold_rows, strict=True))
     tick()
     loss, shrinkage, sharpness = np.inf, BLIND, 1.0
-    if len(places) > 1 and known.any():
+    if len(fold_rows) > 1 and known.any():
         loss, shrinkage, sharpness = best_shrinkage(rows, held_out, labels, known, weights, SHRINKAGES, tick)
-    logits = sharpness * held_out_answers(rows, held_out if len(places) > 1 else [], shrinkage, len(labels))
-    weight, bias = rows.head(*(sharpness * part for part in Discriminant(whole).head(shrinkage)))
+    logits = sharpness * held_out_answers(rows, held_out if len(fold_rows) > 1 else [], shrinkage, len(labels))
+    weight, bias = rows.head(*(sharpness * part for part in Discriminant(all_moments).head(shrinkage)))
     plain = float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)))
     solved = Solved(
         weight.to(torch.float32),
@@ -189,11 +190,12 @@ def best_shrinkage(
     """
     loss, shrinkage, sharpness = np.inf, BLIND, 1.0
     step = -(-int(known.sum()) // SEARCHED)
-    seen = np.zeros(len(labels), dtype=bool)
-    seen[np.flatnonzero(known)[::step]] = True
+    compared = np.zeros(len(labels), dtype=bool)
+    compared[np.flatnonzero(known)[::step]] = True
+    searched = [(discriminant, own_rows[compared[own_rows]]) for discriminant, own_rows in held_out]
     for strength in strengths:
-        logits = held_out_answers(rows, [(found, some[seen[some]]) for found, some in held_out], strength, len(labels))
-        value, factor = _sharpest(logits[torch.from_numpy(seen)], labels[seen], weights)
+        logits = held_out_answers(rows, searched, strength, len(labels))
+        value, factor = _sharpest(logits[torch.from_numpy(compared)], labels[compared], weights)
         if value < loss:
             loss, shrinkage, sharpness = value, strength, factor
         tick()
@@ -202,10 +204,10 @@ def best_shrinkage(
 
 def _sum(moments: Sequence[Moments]) -> Moments:
     return Moments(
-        sum((one.counts for one in moments), start=torch.zeros_like(moments[0].counts)),
-        sum((one.weights for one in moments), start=torch.zeros_like(moments[0].weights)),
-        sum((one.sums for one in moments), start=torch.zeros_like(moments[0].sums)),
-        sum((one.squares for one in moments), start=torch.zeros_like(moments[0].squares)),
+        sum((fold.counts for fold in moments), start=torch.zeros_like(moments[0].counts)),
+        sum((fold.weights for fold in moments), start=torch.zeros_like(moments[0].weights)),
+        sum((fold.sums for fold in moments), start=torch.zeros_like(moments[0].sums)),
+        sum((fold.squares for fold in moments), start=torch.zeros_like(moments[0].squares)),
     )
 
 
@@ -213,14 +215,14 @@ def held_out_answers(
     rows: Rows, held_out: Sequence[tuple[Discriminant, np.ndarray]], shrinkage: float, count: int
 ) -> torch.Tensor:
     """Logits of the rows of each fold by the head that the others give, float64 [N, K]; 0 for rows that are in none."""
-    found: torch.Tensor | None = None
-    for discriminant, places in held_out:
+    logits: torch.Tensor | None = None
+    for discriminant, own_rows in held_out:
         weight, bias = discriminant.head(shrinkage)
-        if found is None:
-            found = torch.zeros((count, len(bias)), dtype=torch.float64)
-        for block, values in rows.take(places):
-            found[torch.from_numpy(block)] = values @ weight.T + bias
-    return torch.zeros((count, 1), dtype=torch.float64) if found is None else found
+        if logits is None:
+            logits = torch.zeros((count, len(bias)), dtype=torch.float64)
+        for block, values in rows.take(own_rows):
+            logits[torch.from_numpy(block)] = values @ weight.T + bias
+    return torch.zeros((count, 1), dtype=torch.float64) if logits is None else logits
 
 
 def _sharpest(logits: torch.Tensor, labels: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
@@ -228,16 +230,16 @@ def _sharpest(logits: torch.Tensor, labels: np.ndarray, weights: np.ndarray) -> 
 
     The loss is convex in the factor, so the search over the ascending factors goes by halves.
     """
-    places = torch.from_numpy(labels)
-    own = torch.from_numpy(weights[labels])
-    own = own / own.sum()
+    targets = torch.from_numpy(labels)
+    row_weights = torch.from_numpy(weights[labels])
+    row_weights = row_weights / row_weights.sum()
     rows, classes = logits.shape
     smoothing = classes / (rows + 2 * classes)
 
     def loss(index: int) -> float:
         answers = torch.log_softmax(SHARPNESS[index] * logits, dim=1)
-        right = answers.gather(1, places[:, None])[:, 0]
-        return float(-((1 - smoothing) * right + smoothing * answers.mean(dim=1)) @ own)
+        right = answers.gather(1, targets[:, None])[:, 0]
+        return float(-((1 - smoothing) * right + smoothing * answers.mean(dim=1)) @ row_weights)
 
     low, high = 0, len(SHARPNESS) - 1
     while low < high:

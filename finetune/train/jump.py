@@ -25,11 +25,11 @@ def rate_jump(trainer: Trainer, checkpoint: Mapping[str, Any]) -> str:
         checkpoint: of the run as it was before the change.
     """
     learner, position, settings = trainer.learner, trainer.position, trainer.settings
-    last = [float(group["lr"]) for group in checkpoint["optimizer_state_dict"].get("param_groups", [])]
-    if learner is None or learner.convex or not last or learner.phase.index != checkpoint["phase"]:
+    last_rates = [float(group["lr"]) for group in checkpoint["optimizer_state_dict"].get("param_groups", [])]
+    if learner is None or learner.solves_head or not last_rates or learner.phase.index != checkpoint["phase"]:
         return ""
     steps = len(step_batches(np.arange(len(trainer.train)), settings.batch_size, settings.accumulate))
-    before, after = max(last), learner.rate(position.epoch, position.step_in_epoch, steps)
+    before, after = max(last_rates), learner.rate(position.epoch, position.step_in_epoch, steps)
     if max(before, after) <= FACTOR * min(before, after):
         return ""
     stretched = f"the {settings.schedule} schedule now runs over {learner.phase.epochs} epochs"

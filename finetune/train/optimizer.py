@@ -32,8 +32,8 @@ def make_optimizer(
         weight_decay: for matrices and kernels.
         momentum: of SGD.
     """
-    ask: Any = getattr(module, "no_weight_decay", None)
-    exempt = set(ask()) if callable(ask) else set()
+    no_weight_decay: Any = getattr(module, "no_weight_decay", None)
+    exempt = set(no_weight_decay()) if callable(no_weight_decay) else set()
     group_of = {name: group for group, names in plan.groups.items() for name in names}
     buckets: dict[tuple[float, float], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in module.named_parameters():
@@ -89,14 +89,14 @@ def restore_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> No
         for name, number in zip(group["param_names"], group["params"], strict=True)
         if number in saved["state"]
     }
-    now = optimizer.state_dict()
+    fresh = optimizer.state_dict()
     numbers = {
         name: number
-        for group in now["param_groups"]
+        for group in fresh["param_groups"]
         for name, number in zip(group["param_names"], group["params"], strict=True)
     }
     state = {numbers[name]: value for name, value in by_name.items() if name in numbers}
-    optimizer.load_state_dict({"state": state, "param_groups": now["param_groups"]})
+    optimizer.load_state_dict({"state": state, "param_groups": fresh["param_groups"]})
 
 
 def schedule(kind: str, step: int, steps: int, warmup: int) -> float:

@@ -25,17 +25,17 @@ class OutOfFold:
     by_size: np.ndarray | None = None
 
 
-def entries(found: OutOfFold | None) -> dict[str, Any]:
+def checkpoint_entries(answers: OutOfFold | None) -> dict[str, Any]:
     """What a checkpoint holds of them."""
-    if found is None:
+    if answers is None:
         return {}
-    held: dict[str, Any] = {"out_of_fold": torch.from_numpy(found.logits)}
-    if found.by_size is not None:
-        held["learning_curve"] = {"sizes": list(found.sizes), "answers": torch.from_numpy(found.by_size)}
-    return held
+    content: dict[str, Any] = {"out_of_fold": torch.from_numpy(answers.logits)}
+    if answers.by_size is not None:
+        content["learning_curve"] = {"sizes": list(answers.sizes), "answers": torch.from_numpy(answers.by_size)}
+    return content
 
 
-def of_checkpoint(checkpoint: Mapping[str, Any]) -> OutOfFold | None:
+def from_checkpoint(checkpoint: Mapping[str, Any]) -> OutOfFold | None:
     """The answers that a checkpoint holds, if any."""
     if (logits := checkpoint.get("out_of_fold")) is None:
         return None

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from finetune.device import Compute
-from finetune.distributed.ranks import here
+from finetune.distributed.ranks import this_rank
 from finetune.errors import DivergedError, UsageError
 from finetune.model.cut import Values, cut
 from finetune.model.freeze import live_batchnorm, set_learning, set_modes
@@ -51,16 +51,16 @@ class PhaseLearner:
         self._refuse_single_images()
         self.cut = optimize_cut(cut(module, phase.learning, example=example), module, example, compute)
         self.kind = choose_optimizer(module, phase, settings, self.cut)
-        self.convex = self.kind == "lbfgs"
+        self.solves_head = self.kind == "lbfgs"
         # what is solved once and for all may learn from the images of validation, too
-        self.refits = self.convex and settings.optimizer == "auto" and len(plan.phases) == 1
+        self.learns_from_val = self.solves_head and settings.optimizer == "auto" and len(plan.phases) == 1
         self.optimizer = make_optimizer(
             module, plan, phase, self.kind, weight_decay=settings.weight_decay, momentum=settings.momentum
         )
-        self._forward = self.cut.suffix if self.convex else here().wrap(module, self.cut.suffix)
+        self._forward = self.cut.suffix if self.solves_head else this_rank().wrap(module, self.cut.suffix)
         self._update = optimizer_step(self.optimizer, compute)
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.ema = Ema(module, settings.ema, phase.learning) if settings.ema and not self.convex else None
+        self.ema = Ema(module, settings.ema, phase.learning) if settings.ema and not self.solves_head else None
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
         weights = settings.class_weights
         self.loss = make_loss(

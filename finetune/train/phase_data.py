@@ -46,7 +46,7 @@ class PhaseData:
         self.decision, self.phase, self.settings, self.plan = decision, learner.phase, learner.settings, plan
         self._cut = learner.cut
         stats.in_use = 0  # the tables of the phase before are gone with it
-        if learner.cut.whole and plan.on:
+        if learner.cut.no_prefix and plan.on:
             stats.note(f"phase {self.phase.index} is not cached: {learner.cut.where}")
         stats.note(decision.problem)
         for table in (decision.train, decision.val):
@@ -55,7 +55,7 @@ class PhaseData:
         self.train = CachedInputs(decision.train, decision.store, stats, release=is_last_phase, tick=tick)
         self.val = CachedInputs(decision.val, decision.store, stats, tick=tick)
 
-    def training(self, index_batches: Iterable[Sequence[int] | np.ndarray], epoch: int) -> Stream:
+    def train_batches(self, index_batches: Iterable[Sequence[int] | np.ndarray], epoch: int) -> Stream:
         """The batches of an epoch: indices int64 [B], and the values of those images in the epoch's view."""
         return self.train.batches(index_batches, self.view(epoch))
 
@@ -67,17 +67,17 @@ class PhaseData:
         cached = self.decision.train.cached
         return self.plan.view_of(epoch, self.phase.start, self.phase.epochs) if cached else epoch
 
-    def everything(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def all_features(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """For a solver: all features at once; D numbers cross the cut.
 
         Returns:
             Features float32 [N x views, D] of all training images in all views, the places of those images
             [N x views], and features [M, D] of the validation images.
         """
-        order = index_batches(np.arange(len(self.train.source.images)), ROWS_AT_ONCE)
-        seen = [batch for view in range(self.train.source.views) for batch in self.train.batches(order, view)]
-        rows = [_flat(values) for _, values in seen]
-        return np.concatenate(rows), np.concatenate([places for places, _ in seen]), _all(self.validation())
+        blocks = index_batches(np.arange(len(self.train.source.images)), ROWS_AT_ONCE)
+        batches = [batch for view in range(self.train.source.views) for batch in self.train.batches(blocks, view)]
+        rows = [_flat(values) for _, values in batches]
+        return np.concatenate(rows), np.concatenate([indices for indices, _ in batches]), _all(self.val_batches())
 
     def eval_logits(self, tick: Callable[[int], None]) -> np.ndarray | None:
         """Logits of the validation images by the network as it is now, float32 [M, classes], in full precision.
@@ -86,13 +86,13 @@ class PhaseData:
         """
         if not self.decision.val_in_fp32:
             return None
-        return infer(lambda values: self._cut.eval_suffix(*values).float(), self.validation(), tick)
+        return infer(lambda values: self._cut.eval_suffix(*values).float(), self.val_batches(), tick)
 
-    def validation(self, places: np.ndarray | None = None) -> Stream:
+    def val_batches(self, indices: np.ndarray | None = None) -> Stream:
         """Validation images in order, all or those at `places`, int64 [M]."""
         size = ROWS_AT_ONCE if self.decision.val.cached else max(self.settings.batch_size, 32)
-        wanted = np.arange(len(self.val.source.images)) if places is None else places
-        return self.val.batches(index_batches(wanted, size))
+        selected = np.arange(len(self.val.source.images)) if indices is None else indices
+        return self.val.batches(index_batches(selected, size))
 
 
 def _all(stream: Iterable[tuple[np.ndarray, Values]]) -> np.ndarray:

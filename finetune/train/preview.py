@@ -41,13 +41,13 @@ def outline(trainer: Trainer) -> list[str]:
 def _seconds_per_image(trainer: Trainer) -> float:
     """Time of a forward pass, an image, on this machine as it is now."""
     images = trainer.train.preprocess.example().to(trainer.compute.device)
-    taken = []
+    seconds = []
     with torch.inference_mode(), trainer.compute.autocast(), trainer.compute.own_threads():
         for _ in range(2):  # the first pass also sets things up
             start = time.perf_counter()
             trainer.module.eval()(images)
-            taken.append(time.perf_counter() - start)
-    return min(taken) / len(images)
+            seconds.append(time.perf_counter() - start)
+    return min(seconds) / len(images)
 
 
 def _round(seconds: float) -> str:

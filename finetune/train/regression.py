@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from finetune.evaluate.metrics import quick
+from finetune.evaluate.metrics import epoch_metrics
 from finetune.train.discriminant import Scale
 from finetune.train.head_solver import require_finite
 
@@ -79,7 +79,7 @@ def solve_regression(
     for strength, taken, slope, offset in _regressions(scaled, labels, class_weights):
         iterations += taken
         weight, bias = _folded(slope, offset, scale)
-        val = quick(val_labels, val_features @ weight.numpy().T + bias.numpy())
+        val = epoch_metrics(val_labels, val_features @ weight.numpy().T + bias.numpy())
         if best is None or val["val_loss"] < best.val["val_loss"]:
             best = Regression(weight, bias, strength, iterations, val)
     assert best is not None

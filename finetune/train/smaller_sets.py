@@ -72,22 +72,22 @@ def answers_by_size(
     weights = np.ones(classes) if class_weights is None else np.asarray(class_weights, dtype=np.float64)
     rows = Rows(features[:, features.shape[1] - solved.features :], widths)
     folds = assign_folds(labels, things, PARTS)
-    own = [np.flatnonzero(folds == fold) for fold in range(int(folds.max()) + 1)]
+    fold_rows = [np.flatnonzero(folds == fold) for fold in range(int(folds.max()) + 1)]
     known = ~np.isin(labels, solved.alone)
     first = SHRINKAGES.index(solved.shrinkage) if solved.shrinkage in SHRINKAGES else 0
     full = 1 - 1 / FOLDS
     sizes, answers = [], []
     for share in SHARES:
-        learned = [_part(labels, things, folds, fold, share * full) for fold in range(len(own))]
+        learned = [_part(labels, things, folds, fold, share * full) for fold in range(len(fold_rows))]
         held_out = [
-            (Discriminant(Moments.of(rows, some, labels, weights)), places)
-            for some, places in zip(learned, own, strict=True)
+            (Discriminant(Moments.of(rows, chosen, labels, weights)), own_rows)
+            for chosen, own_rows in zip(learned, fold_rows, strict=True)
         ]
         tick()
         strengths = SHRINKAGES[first:][:STRENGTHS]
         _, shrinkage, sharpness = best_shrinkage(rows, held_out, labels, known, weights, strengths, tick)
         logits = sharpness * held_out_answers(rows, held_out, shrinkage, len(labels))
-        sizes.append(round(float(np.mean([len(np.unique(images[some])) for some in learned]))))
+        sizes.append(round(float(np.mean([len(np.unique(images[chosen])) for chosen in learned]))))
         answers.append(logits.numpy().astype(np.float32))
     return [*sizes, round(full * len(np.unique(images)))], [*answers, solved.logits]
 

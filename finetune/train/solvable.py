@@ -63,7 +63,7 @@ def _not_solvable(module: nn.Module, phase: Phase, settings: Settings) -> tuple[
 def _not_visible(module: nn.Module, phase: Phase, cut: Cut) -> tuple[str, str] | None:
     """Why the features below the head cannot be had as a table, and what to do about it; None where they can."""
     layer = linear_layer(module, phase.learning)
-    if cut.whole or layer is None or cut.bytes_per_image != 4 * layer.in_features:
+    if cut.no_prefix or layer is None or cut.bytes_per_image != 4 * layer.in_features:
         return "train.optimizer: lbfgs cannot see what reaches the head of this network", "use optimizer: adamw"
     return None
 

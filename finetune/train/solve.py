@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from finetune.evaluate.metrics import quick
+from finetune.evaluate.metrics import epoch_metrics
 from finetune.files import visible
 from finetune.model.network import Network
 from finetune.model.stages import StagesHead
@@ -32,13 +32,13 @@ class SolvedPhase:
         images: how many those are, a view counted as one.
         out_of_fold: answers to the training images and then to those of validation; None where it learned from
             training images only, so that those of validation can be answered by the head itself.
-        said: lines for people.
+        summary: lines for people.
     """
 
     train_loss: float
     images: int
     out_of_fold: OutOfFold | None
-    said: list[str]
+    summary: list[str]
 
 
 def solve_phase(network: Network, learner: PhaseLearner, data: PhaseData, tick: Callable[[], None]) -> SolvedPhase:
@@ -55,56 +55,59 @@ def solve_phase(network: Network, learner: PhaseLearner, data: PhaseData, tick: 
     """
     layer = linear_layer(network.module, learner.phase.learning)
     assert layer is not None  # else it would not be solved
-    settings, refit, classes = learner.settings, learner.refits, network.classes
+    settings, refit, classes = learner.settings, learner.learns_from_val, network.classes
     train, val = data.train.source.images, data.val.source.images
-    features, places, val_features = data.everything()
-    labels = train.labels[places]
+    features, row_images, val_features = data.all_features()
+    labels = train.labels[row_images]
     widths = (*layer.widths.values(), layer.last) if isinstance(layer, StagesHead) else (layer.in_features,)
     if settings.optimizer == "lbfgs":
-        found = solve_regression(features, labels, val_features, val.labels, widths, settings.class_weights)
-        loss = _put(layer, found.weight, found.bias, features, labels)
-        return SolvedPhase(loss, len(labels), None, [found.summary])
+        regression = solve_regression(features, labels, val_features, val.labels, widths, settings.class_weights)
+        loss = _put_into_head(layer, regression.weight, regression.bias, features, labels)
+        return SolvedPhase(loss, len(labels), None, [regression.summary])
     units = same_things([*train.units, *val.units] if refit else train.units)
-    rows = places
+    image_of_row = row_images
     if refit:
         features, labels = np.concatenate([features, val_features]), np.concatenate([labels, val.labels])
-        rows = np.concatenate([places, len(train) + np.arange(len(val))])
+        image_of_row = np.concatenate([row_images, len(train) + np.arange(len(val))])
     solved = solve_head(
         features,
         labels,
-        units[rows],
+        units[image_of_row],
         widths,
         classes=len(classes),
         class_weights=settings.class_weights,
         offers=(1, len(widths)) if network.choose_features and len(widths) > 1 else None,
         tick=tick,
     )
-    loss = _put(layer, solved.weight, solved.bias, features, labels)
-    said = list(_told(solved, classes, layer, refit))
+    loss = _put_into_head(layer, solved.weight, solved.bias, features, labels)
+    lines = list(_summary_lines(solved, classes, layer, refit))
     if not refit:
-        return SolvedPhase(loss, len(labels), None, said)
+        return SolvedPhase(loss, len(labels), None, lines)
     by_size: BySize = ([], [])
     if problem := unsuitable(features, units, len(classes)):
-        said.append(problem)
+        lines.append(problem)
     else:
-        read = widths if solved.features == features.shape[1] else widths[-1:]
-        by_size = answers_by_size(features, labels, units, rows, read, solved, settings.class_weights, tick)
-    return SolvedPhase(loss, len(labels), _out_of_fold(solved, rows, len(units), by_size), said)
+        read_widths = widths if solved.features == features.shape[1] else widths[-1:]
+        weights = settings.class_weights
+        by_size = answers_by_size(features, labels, units, image_of_row, read_widths, solved, weights, tick)
+    return SolvedPhase(loss, len(labels), _out_of_fold(solved, image_of_row, len(units), by_size), lines)
 
 
 def _out_of_fold(solved: Solved, rows: np.ndarray, images: int, by_size: BySize) -> OutOfFold:
     """The answers of an image are the mean over its views."""
-    named = [_per_image(some, rows, images).argmax(axis=1) for some in by_size[1]]
-    return OutOfFold(_per_image(solved.logits, rows, images), by_size[0], np.stack(named) if named else None)
+    predicted = [_per_image(logits, rows, images).argmax(axis=1) for logits in by_size[1]]
+    return OutOfFold(_per_image(solved.logits, rows, images), by_size[0], np.stack(predicted) if predicted else None)
 
 
-def _put(layer: nn.Linear, weight: torch.Tensor, bias: torch.Tensor, features: np.ndarray, labels: np.ndarray) -> float:
+def _put_into_head(
+    layer: nn.Linear, weight: torch.Tensor, bias: torch.Tensor, features: np.ndarray, labels: np.ndarray
+) -> float:
     """Make these the weights of `layer`, zeros for the stages that they do without; the mean loss on the features."""
     with torch.no_grad():
         layer.weight.zero_()
         layer.weight[:, -weight.shape[1] :] = weight
         layer.bias.copy_(bias)
-    return quick(labels, features[:, -weight.shape[1] :] @ weight.numpy().T + bias.numpy())["val_loss"]
+    return epoch_metrics(labels, features[:, -weight.shape[1] :] @ weight.numpy().T + bias.numpy())["val_loss"]
 
 
 def _per_image(logits: np.ndarray, rows: np.ndarray, images: int) -> np.ndarray:
@@ -115,25 +118,24 @@ def _per_image(logits: np.ndarray, rows: np.ndarray, images: int) -> np.ndarray:
     return mean
 
 
-def _told(solved: Solved, classes: Sequence[str], layer: nn.Linear, refit: bool) -> list[str]:
+def _summary_lines(solved: Solved, classes: Sequence[str], layer: nn.Linear, refit: bool) -> list[str]:
     """Lines for people: what was chosen, from which images, and which classes have too few of them."""
-    what = "training and validation images" if refit else "training images"
-    said = [
-        f"head solved exactly from {what}, its settings chosen by cross-validation (shrinkage {solved.shrinkage:g})"
-    ]
+    learned_from = "training and validation images" if refit else "training images"
+    settings = f"its settings chosen by cross-validation (shrinkage {solved.shrinkage:g})"
+    lines = [f"head solved exactly from {learned_from}, {settings}"]
     if isinstance(layer, StagesHead):
         stages = solved.features == layer.in_features
-        read = f"{', '.join(layer.widths)} and the last output" if stages else "the last output alone, which is better"
-        said.append(f"it reads {read}")
+        every_stage = f"{', '.join(layer.widths)} and the last output"
+        lines.append(f"it reads {every_stage if stages else 'the last output alone, which is better'}")
     alone = [classes[label] for label in solved.alone]
     few = [classes[label] for label in solved.few if label not in solved.alone]
     if alone:
-        said.append(f"only one image of {_some(alone)}: nothing is known of how well it is recognised")
+        lines.append(f"only one image of {_name_some(alone)}: nothing is known of how well it is recognised")
     if few:
-        said.append(f"fewer than {FEW} images of {_some(few)}: the figures say little about them")
-    return said
+        lines.append(f"fewer than {FEW} images of {_name_some(few)}: the figures say little about them")
+    return lines
 
 
-def _some(names: Sequence[str], most: int = 5) -> str:
+def _name_some(names: Sequence[str], most: int = 5) -> str:
     more = f" and {len(names) - most} more classes" if len(names) > most else ""
     return ", ".join(visible(name) for name in names[:most]) + more

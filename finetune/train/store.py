@@ -113,20 +113,20 @@ class Store:
         """Where the table `key` is, or would be."""
         return None if self.folder is None else self.folder / f"{key}{SUFFIX}"
 
-    def find(self, key: str, rows: int, layout: Layout) -> tuple[torch.Tensor, float] | None:
+    def load(self, key: str, rows: int, layout: Layout) -> tuple[torch.Tensor, float] | None:
         """The table `key`, memory-mapped, with the seconds that an image took; None if there is no whole one."""
         path = self.path(key)
         if path is None or not path.is_file():
             return None
         try:
             with safe_open(path, "pt") as file:
-                about = file.metadata() or {}
-            table, seconds = load_file(path)["rows"], float(about["seconds"])
+                metadata = file.metadata() or {}
+            table, seconds = load_file(path)["rows"], float(metadata["seconds"])
         except (SafetensorError, OSError, KeyError, ValueError):
             return None
         if table.shape != (rows, layout.width) or table.dtype != layout.dtype:
             return None
-        if hashlib.sha256(_bytes(table)).hexdigest() != about.get("sha256"):
+        if hashlib.sha256(_bytes(table)).hexdigest() != metadata.get("sha256"):
             return None
         with contextlib.suppress(OSError):
             os.utime(path)  # the time of last use, by which tables are dropped
@@ -145,7 +145,7 @@ class Store:
         new = size * sum(not path.exists() for path in paths)
         return self.has_room(size * len(paths) + beside, new + beside)
 
-    def promise(self, keys: Sequence[str], size: int) -> bool:
+    def reserve(self, keys: Sequence[str], size: int) -> bool:
         """Set room aside for tables of `size` bytes each that have no other place; False if there is not enough.
 
         It counts against the limit from now on.
@@ -162,11 +162,11 @@ class Store:
         """Whether `size` bytes more may be filed, others dropped for it if need be; `new` of them are not there yet."""
         if self.folder is None or self.problem or sum(self._own.values()) + size > self.limit:
             return False
-        place = next(path for path in (self.folder, *self.folder.parents) if path.exists())
-        stats = os.statvfs(place)
-        return new == 0 or stats.f_bavail * stats.f_frsize > (size if new is None else new) + 2**30
+        existing_folder = next(path for path in (self.folder, *self.folder.parents) if path.exists())
+        disk = os.statvfs(existing_folder)
+        return new == 0 or disk.f_bavail * disk.f_frsize > (size if new is None else new) + 2**30
 
-    def file(
+    def save(
         self,
         key: str,
         rows: int,
@@ -219,11 +219,11 @@ class Store:
         return freed
 
     def _listed(self, pattern: str) -> list[tuple[Path, os.stat_result]]:
-        found = []
+        listed = []
         for path in self.folder.glob(pattern) if self.folder is not None else ():
             with contextlib.suppress(OSError):
-                found.append((path, path.stat()))
-        return found
+                listed.append((path, path.stat()))
+        return listed
 
     def _keep(self, path: Path, size: int) -> None:
         """Note that a table is in use, unless the room for others would not suffice then."""
@@ -276,14 +276,14 @@ def _writer(
         return struct.pack("<Q", len(text)) + text
 
     def write(file: BinaryIO) -> None:
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         file.write(header("0" * 64, 0.0))
         for block in blocks:
             content = _bytes(block)
-            found.update(content)
+            digest.update(content)
             file.write(content)
         file.seek(0)
-        file.write(header(found.hexdigest(), seconds()))  # as long as the first, which held its place
+        file.write(header(digest.hexdigest(), seconds()))  # as long as the first, which held its place
 
     return write
 

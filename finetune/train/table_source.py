@@ -50,7 +50,7 @@ class TableSource:
     def values(self, pixels: torch.Tensor) -> Values:
         """The values that cross the freeze line, of pixels uint8 [N, H, W, C]."""
         images = self.images.preprocess.normalise(pixels.to(self.compute.device, non_blocking=True))
-        if self.cut.whole:
+        if self.cut.no_prefix:
             return (images,)
         with torch.no_grad(), self.compute.autocast():
             return self.cut.prefix(images)

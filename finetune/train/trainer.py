@@ -1,8 +1,7 @@
 """The trainer: an iterator over epochs that can be killed at any instant and resumed to the same bits.
 
-Nothing is remembered that can be computed: data order is a function of (seed, epoch), a view of (seed, epoch, image),
-dropout of (seed, step), the rate of the step. So a few integers say where a run stands. What a kill interrupts is done
-again from the last whole step.
+A few integers say where a run stands, and what a kill interrupts is done again from the last whole step;
+`finetune.story.resume` says why that is enough.
 """
 
 from __future__ import annotations
@@ -22,31 +21,31 @@ import torch
 from finetune.data.batches import AnyImages
 from finetune.data.load import order
 from finetune.device import Compute, own_randomness, seed
-from finetune.distributed.ranks import here
+from finetune.distributed.ranks import this_rank
 from finetune.errors import DivergedError, Stopped
-from finetune.evaluate.metrics import quick
+from finetune.evaluate.metrics import epoch_metrics
 from finetune.model.freeze import live_batchnorm
 from finetune.model.network import Network
 from finetune.model.plan import FreezePlan, Phase
 from finetune.runs.checkpoints import Checkpoints
+from finetune.train.across_ranks import fill_cache, solve_on_main, validate
 from finetune.train.cache_decision import PhaseDecision, decide_phase
 from finetune.train.cache_plan import CachePlan
 from finetune.train.cache_stats import CacheStats
 from finetune.train.gradients import gradient_columns
-from finetune.train.out_of_fold import OutOfFold, entries, of_checkpoint
+from finetune.train.out_of_fold import OutOfFold, checkpoint_entries, from_checkpoint
 from finetune.train.phase import PhaseLearner
 from finetune.train.phase_data import PhaseData, Stream
 from finetune.train.saver import Saver, checkpoint_of
 from finetune.train.solvable import require_solvable
 from finetune.train.state import Position, Settings, step_batches
-from finetune.train.together import fill_cache, solve_together, validate
 
 Tick = Callable[[int, int, int, float, float], None]
-"""Told after each step: epoch, step of the epoch, steps of the epoch, loss so far, images a second."""
+"""Called after each step with epoch, step of the epoch, steps of the epoch, mean loss so far, images per second."""
 
 
 class Trainer:
-    """Trains a network through the phases of its freeze plan: `for epoch in trainer: ...`.
+    """Trains a network through the phases of its freeze plan: `for record in trainer: ...`.
 
     Each item is the record of a finished epoch, a row of `history.csv` (`grad:GROUP` is the mean norm of a layer
     group's gradient). After the last, `best_state()` has the weights of the best epoch.
@@ -61,9 +60,8 @@ class Trainer:
         cache: what may be cached of the frozen features.
         val_is_final: there are no test images, so the final evaluation is of validation.
         checkpoints: where to save; None keeps the best weights in memory only.
-        stop: asked after each step; a signal number means save and stop.
-        tick: told after each step.
-        progress: told (what, done, total) while features are computed; say: at the start of each phase what is cached.
+        stop, tick: called after each step (see `Tick`); a signal number from `stop` means save and stop.
+        progress, say: called with (what, done, total) while features are computed, and with a line on what is cached.
     """
 
     def __init__(
@@ -120,56 +118,56 @@ class Trainer:
     def prepare(
         self, phase: Phase, resumed_decision: Mapping[str, bool] | None = None
     ) -> tuple[PhaseLearner, PhaseDecision]:
-        """A phase's learner, and what of its frozen features will be cached; no image is read.
+        """The learner of a phase, and the decision what of its frozen features to cache; reads no image.
 
         Args:
             phase: of the plan.
-            resumed_decision: what was cached in it before the run was stopped.
+            resumed_decision: what was cached in this phase before the run was stopped.
         """
         with own_randomness(), self.compute.own_threads():
             example = self.train.preprocess.example().to(self.compute.device)
             learner = PhaseLearner(self.module, self.plan, phase, self.settings, self.compute, example)
-            in_fp32 = self.val_is_final and phase.stop >= self.plan.epochs and not learner.refits
+            in_fp32 = self.val_is_final and phase.stop >= self.plan.epochs and not learner.learns_from_val
             images = (self.train, self.val)
             decide = partial(decide_phase, self.network, learner, *images, self.cache, val_in_fp32=in_fp32)
-            decision = here().decide(
+            decision = this_rank().decide_on_main(
                 lambda resumed: decide(resumed_decision=resumed), PhaseDecision.cached, resumed_decision
             )
         return learner, decision
 
-    def _enter_phase(self, before: Mapping[str, Any] | None = None) -> PhaseLearner:
-        """The learner of the current epoch's phase, a new one at a thaw; what checkpoint `before` cached stays so."""
+    def _enter_phase(self, checkpoint: Mapping[str, Any] | None = None) -> PhaseLearner:
+        """The learner of the current epoch's phase, a new one at a thaw; `checkpoint` decides what stays cached."""
         phase = self.plan.phase_at(self.position.epoch)
         if self.learner is None or self.learner.phase != phase:
-            resumed = before.get("kept") if before and before["phase"] == phase.index else None
+            resumed = checkpoint.get("kept") if checkpoint and checkpoint["phase"] == phase.index else None
             self.learner, decision = self.prepare(phase, resumed)
-            last = phase.stop >= self.plan.epochs
+            is_last = phase.stop >= self.plan.epochs
 
             def tick(done: int, total: int) -> None:
                 self.progress("computing frozen features", done, total)
                 self._check_stop()
 
-            self.data = PhaseData(decision, self.learner, self.cache, self.stats, is_last_phase=last, tick=tick)
+            self.data = PhaseData(decision, self.learner, self.cache, self.stats, is_last_phase=is_last, tick=tick)
             self.say(decision.describe())
         return self.learner
 
     def _train_epoch(self, learner: PhaseLearner) -> None:
         position, settings = self.position, self.settings
-        if learner.convex:
+        if learner.solves_head:
             return self._solve(learner)
-        sequence = order(settings.seed, position.epoch, len(self.train))
-        steps = step_batches(sequence, settings.batch_size, settings.accumulate)
+        image_order = order(settings.seed, position.epoch, len(self.train))
+        steps = step_batches(image_order, settings.batch_size, settings.accumulate)
         learner.rate(position.epoch, max(0, position.step_in_epoch - 1), len(steps))  # for the record if none is left
-        rest = steps[position.step_in_epoch :]
+        remaining = steps[position.step_in_epoch :]
         learner.train_mode()
-        ranks, least = here(), 2 if live_batchnorm(self.module) else 1
+        ranks, min_images = this_rank(), 2 if live_batchnorm(self.module) else 1
         fill_cache(self.data.train, self.data.view(position.epoch))
-        own = (batch for step in rest for batch in ranks.parts(step, least)[0])
-        stream = self.data.training(own, position.epoch)
+        own_batches = (batch for step in remaining for batch in ranks.parts(step, min_images)[0])
+        stream = self.data.train_batches(own_batches, position.epoch)
         clock = time.perf_counter()
         try:
-            for step in rest:
-                self._step(learner, stream, step, len(steps), ranks.parts(step, least)[1])
+            for step in remaining:
+                self._step(learner, stream, step, len(steps), ranks.parts(step, min_images)[1])
                 now = time.perf_counter()
                 position.seconds, clock = position.seconds + now - clock, now
                 self._after_step(len(steps))
@@ -177,22 +175,23 @@ class Trainer:
             stream.close()
 
     def _solve(self, learner: PhaseLearner) -> None:
-        """Put the optimum into the head; in the eyes of a checkpoint this is one step."""
+        """Put the optimum into the head; for the checkpoint this counts as one step."""
         clock = time.perf_counter()
-        loss, images, self.out_of_fold = solve_together(self.network, learner, self.data, self.say, self._check_stop)
+        loss, images, self.out_of_fold = solve_on_main(self.network, learner, self.data, self.say, self._check_stop)
         self.position.advance(images, loss * images)
         self.position.seconds += time.perf_counter() - clock
 
     def _step(self, learner: PhaseLearner, stream: Stream, step: list[np.ndarray], steps: int, share: float) -> None:
         position, images, device = self.position, sum(len(batch) for batch in step), self.compute.device
         rate = learner.rate(position.epoch, position.step_in_epoch, steps)
-        ranks = here()
+        ranks = this_rank()
+        # dropout hangs on (seed, step, rank) alone; the factor keeps the steps of two seeds apart
         seed(self.settings.seed * 1_000_003 + position.step + (ranks.rank << 40), device)
         try:
             batches = (
                 (values, torch.from_numpy(self._labels[i]).to(device)) for i, values in islice(stream, len(step))
             )
-            with ranks.asking("gradients"):
+            with ranks.waiting_for("gradients"):
                 total = learner.step(batches, images / share, position.step, position.norms)
         except DivergedError as error:
             raise position.diverged(error.problems[0], rate) from error
@@ -211,7 +210,7 @@ class Trainer:
 
     def _check_stop(self, *_: object) -> None:
         # where there are other ranks, they all stop after the same step: the one after which they agreed to
-        if (signum := self.stop() if here().alone else self._signum) is not None:
+        if (signum := self.stop() if this_rank().alone else self._signum) is not None:
             raise Stopped(signum, f"saved at step {self.position.step} (epoch {self.position.epoch + 1})")
 
     def _finish_epoch(self, learner: PhaseLearner) -> dict[str, Any]:
@@ -224,7 +223,7 @@ class Trainer:
                 "phase": learner.phase.index,
                 "lr": max(float(group["lr"]) for group in learner.optimizer.param_groups),
                 "train_loss": position.loss,
-                **quick(labels, logits, self.settings.loss),
+                **epoch_metrics(labels, logits, self.settings.loss),
                 "seconds": position.seconds,
                 "images_per_second": position.speed,
                 **gradient_columns(self.network.groups, position.gradients),
@@ -236,19 +235,19 @@ class Trainer:
                 self._saver.keep_best(self.state)
         position.history.append(record)
         position.next_epoch()
-        if learner.convex:
+        if learner.solves_head:
             position.epoch = learner.phase.stop  # it is solved: further epochs would change nothing
         elif position.stale >= (self.settings.early_stop or math.inf):
             position.stop_early(learner.phase.index, learner.phase.start, learner.phase.stop)
         ended = position.epoch >= self.plan.epochs
-        numbered = ended or self._saver.is_due_after(position.epoch)
-        if improved or numbered:
-            self.save(best=improved, numbered=numbered)
+        save_numbered = ended or self._saver.is_due_after(position.epoch)
+        if improved or save_numbered:
+            self.save(best=improved, numbered=save_numbered)
         self._check_stop()
         return record
 
     def val_logits(self, tick: Callable[[int], None]) -> np.ndarray | None:
-        """Logits of validation by the weights as they are, float32 [N, classes]; None: the images must be looked at."""
+        """Validation logits by the present weights, float32 [N, classes]; None unless fp32 features are cached."""
         self.module.eval()
         with self.compute.own_threads():
             return self.data.eval_logits(tick) if self.learner else None
@@ -258,11 +257,11 @@ class Trainer:
         return {name: value.detach().cpu().clone() for name, value in self.module.state_dict().items()}
 
     def save(self, *, best: bool = False, numbered: bool = True) -> Path | None:
-        """Publish a checkpoint of this moment, as the best, as one of many, or both; None where there is no folder."""
+        """Publish a checkpoint of this moment, as the best, as a numbered one, or both; None without a folder."""
         learner, position = self.learner, self.position
         if learner is None:
             return None
-        extra = {"kept": self.data.decision.cached(), **entries(self.out_of_fold), **self.extra}
+        extra = {"kept": self.data.decision.cached(), **checkpoint_entries(self.out_of_fold), **self.extra}
         content = checkpoint_of(self.module, learner, position, extra)
         return self._saver.save(content, position.step, best=best, numbered=numbered)
 
@@ -276,7 +275,7 @@ class Trainer:
         """
         self.module.load_state_dict(checkpoint["model_state_dict"])
         self.position = Position(**checkpoint["position"])
-        self.out_of_fold = of_checkpoint(checkpoint)
+        self.out_of_fold = from_checkpoint(checkpoint)
         self._saver.note(self.position.step)
         if self.position.epoch < self.plan.epochs:
             with own_randomness():
@@ -285,8 +284,8 @@ class Trainer:
                 learner.restore(checkpoint)
         if not self._saver.knows_best(self.position, unchanged):
             self.position.best = None
-        if not here().alone:  # only rank 0 knows the checkpoints
-            self.position = Position(**here().send(asdict(self.position)))
+        if not this_rank().alone:  # only rank 0 knows the checkpoints
+            self.position = Position(**this_rank().broadcast(asdict(self.position)))
 
     def best_state(self) -> dict[str, torch.Tensor]:
         """Weights of the best epoch by `select`, on the CPU; of the last one where none is known to be the best.

@@ -148,17 +148,17 @@ def test_looking_whether_the_images_are_still_there_reads_none(
 
     monkeypatch.setattr(load, "read", never)
     loader = Images(images, PREPROCESS)
-    loader.confirm()
+    loader.require_unchanged()
     good = images.paths[3].read_bytes()
     images.paths[3].write_bytes(good + b"\0")
     with pytest.raises(DataError, match=r"03\.jpg: changed since .* bytes, but"):
-        loader.confirm()
+        loader.require_unchanged()
     images.paths[3].unlink()
     with pytest.raises(DataError, match=r"03\.jpg: changed since .*ENOENT"):
-        loader.confirm()
+        loader.require_unchanged()
     images.paths[3].mkdir()
     with pytest.raises(DataError, match=r"03\.jpg: changed since .*not a regular file"):
-        loader.confirm()
+        loader.require_unchanged()
 
 
 def test_of_several_bad_images_the_first_of_the_batch_is_named(images: ImageSet) -> None:

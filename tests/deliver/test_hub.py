@@ -18,7 +18,7 @@ from finetune.cli.main import main
 from finetune.deliver.hub import files_of, push
 from finetune.errors import ArtefactError, FinetuneError, ResourceError, UsageError
 from finetune.files import cache_folder, sha256_file
-from finetune.model.hub import Repository, here, on_hub, shown
+from finetune.model.hub import Repository, local_path, on_hub, shown
 from tests import makers
 from tests.hub_server import READER, WRITER, Hub, serving
 
@@ -147,7 +147,7 @@ def test_a_commit_stays_what_it_was(hub: Hub, run: Path) -> None:
     second = hub.put("ada/bugs", {"model.json": json.dumps(description).encode()})
     assert finetune.load("hf://ada/bugs").network.temperature == 3.0
     assert finetune.load(f"hf://ada/bugs@{first}").network.temperature == 1.0
-    assert here(Path("hf://ada/bugs"), fetch=False).name == second
+    assert local_path(Path("hf://ada/bugs"), fetch=False).name == second
 
 
 def test_weights_that_are_not_those_of_the_description_are_refused(hub: Hub, run: Path) -> None:

@@ -98,7 +98,7 @@ def train(root: Path, unfreeze: dict[str, int], folder: Path | None = None, stop
     import torch
 
     import finetune as ft
-    from finetune.distributed.ranks import here
+    from finetune.distributed.ranks import this_rank
     from finetune.errors import Stopped
     from finetune.recipe.section import train_config
     from finetune.runs.checkpoints import Checkpoints
@@ -116,7 +116,7 @@ def train(root: Path, unfreeze: dict[str, int], folder: Path | None = None, stop
     )
     steps: list[int] = []
     config = train_config(batch_size=8, batchnorm="keep", **{"lr": 0.05, "weight_decay": 0.01, **settings})
-    checkpoints = Checkpoints(folder) if folder is not None and here().main else None
+    checkpoints = Checkpoints(folder) if folder is not None and this_rank().main else None
     trainer = clf.trainer(
         data,
         config,
@@ -124,9 +124,9 @@ def train(root: Path, unfreeze: dict[str, int], folder: Path | None = None, stop
         workers=0,
         checkpoints=checkpoints,
         tick=lambda *_: steps.append(1),
-        stop=lambda: signal.SIGTERM if stop_at and here().rank == 1 and len(steps) + 1 >= stop_at else None,
+        stop=lambda: signal.SIGTERM if stop_at and this_rank().rank == 1 and len(steps) + 1 >= stop_at else None,
     )
-    state = here().send(checkpoints.latest(lambda text: None) if checkpoints is not None else None)
+    state = this_rank().broadcast(checkpoints.latest(lambda text: None) if checkpoints is not None else None)
     if state is not None:
         trainer.restore(state)
     stopped = None
@@ -142,31 +142,31 @@ def vanish(how: str) -> Any:
     """Rank 1 ends or hangs while the others wait for it."""
     import time
 
-    from finetune.distributed.ranks import here
+    from finetune.distributed.ranks import this_rank
 
-    here().agree(0.0, None)
-    if here().rank == 1:
+    this_rank().agree(0.0, None)
+    if this_rank().rank == 1:
         if how == "dies":
             os._exit(1)
         time.sleep(60)
     time.sleep(1.2)
-    here().agree(0.0, None)
+    this_rank().agree(0.0, None)
 
 
 def compare_facts(other: bool) -> None:
     """Rank 1 has something else than the others, or not."""
-    from finetune.distributed.ranks import here
+    from finetune.distributed.ranks import this_rank
 
-    here().require_same("mend it", recipe="r", images="other" if other and here().rank == 1 else "i")
+    this_rank().require_same("mend it", recipe="r", images="other" if other and this_rank().rank == 1 else "i")
 
 
 def answers(root: Path) -> Any:
     """Logits of the 13 validation images by all ranks together, or by this process where there is no other."""
     import finetune as ft
     from finetune.data.batches import load_images
-    from finetune.distributed.ranks import here
+    from finetune.distributed.ranks import this_rank
     from finetune.evaluate.evaluation import forward_of
-    from finetune.train.together import logits_of
+    from finetune.train.across_ranks import logits_of
 
     data = ft.ImageFolder(root).split()
     clf = ft.Classifier(
@@ -177,7 +177,7 @@ def answers(root: Path) -> Any:
         preprocess={"size": 32},
         device="cpu",
         precision="fp32",
-        seed=here().rank,
+        seed=this_rank().rank,
     )
     images = load_images(data.val, clf.network.preprocess)
     together = logits_of(clf.network, images, clf.compute)
@@ -189,11 +189,11 @@ def answers(root: Path) -> Any:
 
 def solved(root: Path) -> Any:
     """How often the head was solved, and the weights."""
-    from finetune.train import together
+    from finetune.train import across_ranks
 
     calls: list[int] = []
-    solve = together.solve_phase
-    together.solve_phase = lambda *a, **k: (calls.append(1), solve(*a, **k))[1]
+    solve = across_ranks.solve_phase
+    across_ranks.solve_phase = lambda *a, **k: (calls.append(1), solve(*a, **k))[1]
     weights, history, _, _ = train(root, {"head": 0}, epochs=1, optimizer="lbfgs")
     return len(calls), weights, history
 

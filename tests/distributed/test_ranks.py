@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from finetune.distributed.join import join, told_by
 from finetune.distributed.launch import folder_to_resume, leave_error
-from finetune.distributed.ranks import Ranks, here
+from finetune.distributed.ranks import Ranks, this_rank
 from finetune.errors import DataError, LostRank, UsageError
 from tests.distributed.processes import answers, close, compare_facts, images, on_ranks, solved, train, vanish
 
@@ -121,9 +121,9 @@ def test_parts_of_a_step_are_all_of_it_and_small_batches_stay_whole() -> None:
 
 
 def test_a_process_by_itself_is_rank_0_of_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert join() == here() == Ranks()
-    assert here().send({"a": 1}) == {"a": 1}
-    assert here().agree(2.5, None) == (2.5, None)
+    assert join() == this_rank() == Ranks()
+    assert this_rank().broadcast({"a": 1}) == {"a": 1}
+    assert this_rank().agree(2.5, None) == (2.5, None)
     assert told_by({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}) == Ranks(3, 4, 1)
     with pytest.raises(UsageError, match="RANK"):
         told_by({"RANK": "x", "WORLD_SIZE": "4"})

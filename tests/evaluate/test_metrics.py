@@ -25,9 +25,9 @@ from finetune.evaluate.metrics import (
     compute_metrics,
     confusion_matrix,
     cross_entropy,
+    epoch_metrics,
     predict,
     probabilities,
-    quick,
 )
 from finetune.files import write_csv
 
@@ -160,7 +160,7 @@ def test_no_image_at_all() -> None:
     content = metrics.as_dict("test")
     assert content["n"] == 0
     assert {content[key] for key in ("accuracy", "accuracy_ci95", "macro_f1", "loss", "ece")} == {None}
-    assert quick(np.empty(0, np.int64), np.empty((0, 2)))["val_macro_f1"] == 0.0
+    assert epoch_metrics(np.empty(0, np.int64), np.empty((0, 2)))["val_macro_f1"] == 0.0
 
 
 def test_outputs_that_are_not_finite_are_wrong_and_never_best() -> None:
@@ -173,8 +173,12 @@ def test_outputs_that_are_not_finite_are_wrong_and_never_best() -> None:
     assert (metrics.loss, metrics.ece) == (None, None)
     assert metrics.confusion.tolist() == [[1, 0], [0, 1]]
     assert metrics.per_class["recall"].tolist() == [0.5, 0.5]
-    assert quick(labels, logits) == {"val_loss": math.inf, "val_accuracy": 0.5, "val_macro_f1": pytest.approx(2 / 3)}
-    worst = quick(labels, np.full((4, 2), np.nan))
+    assert epoch_metrics(labels, logits) == {
+        "val_loss": math.inf,
+        "val_accuracy": 0.5,
+        "val_macro_f1": pytest.approx(2 / 3),
+    }
+    worst = epoch_metrics(labels, np.full((4, 2), np.nan))
     assert worst == {"val_loss": math.inf, "val_accuracy": 0.0, "val_macro_f1": 0.0}
     json.dumps(compute_metrics(labels, np.full((4, 2), np.nan), ["a", "b"]).as_dict("test"), allow_nan=False)
 
@@ -183,7 +187,7 @@ def test_outputs_that_are_not_finite_are_wrong_and_never_best() -> None:
 def test_quick_is_evaluate_without_the_intervals(loss: str) -> None:
     labels, logits = outputs(200, [0, 2, 3], 4, seed=9)
     metrics = compute_metrics(labels, probabilities(logits, loss), names(4), intervals=False)
-    assert quick(labels, logits, loss) == {
+    assert epoch_metrics(labels, logits, loss) == {
         "val_loss": metrics.loss,
         "val_accuracy": metrics.accuracy,
         "val_macro_f1": metrics.macro_f1,

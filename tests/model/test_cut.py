@@ -113,7 +113,7 @@ def test_the_parts_are_the_network(name: str, size: int, options: dict[str, Any]
     random = torch.get_rng_state()
     found = cut(parted, learning, example=images[:2])
     assert torch.equal(torch.get_rng_state(), random)
-    assert not found.whole, found.where
+    assert not found.no_prefix, found.where
     assert {name: child.training for name, child in parted.named_modules()} == modes
     assert {name: sorted(vars(child)) for name, child in parted.named_modules()} == marks
     assert all(torch.equal(value, before[key]) for key, value in parted.state_dict().items())
@@ -290,7 +290,7 @@ def test_traps(between: Callable[[nn.Module, torch.Tensor], torch.Tensor]) -> No
     set_modes(module, learning, keep_statistics=False)
     images = torch.randn(5, 3, 2, 2)
     found = cut(module, learning, example=images)
-    assert not found.whole, found.where
+    assert not found.no_prefix, found.where
     values = below(found, images)
     assert {len(value) for value in values} == {5}
     for _ in range(2):  # the second time, with the same values
@@ -315,7 +315,7 @@ def test_statistics_kept_by_hand_are_updated() -> None:
     module.register_buffer("mean", torch.zeros(6))
     images = torch.randn(5, 3, 2, 2)
     found = cut(module, ["head.weight", "head.bias"], example=images)
-    assert not found.whole, found.where
+    assert not found.no_prefix, found.where
     assert not module.mean.any()
     found.suffix(*below(found, images))
     torch.testing.assert_close(module.mean, module.first(images.flatten(1)).mean(0) * 0.1)
@@ -348,7 +348,7 @@ def test_nothing_is_cut_where_the_graph_is_not_the_network(
     module = Trap(between)
     module.register_buffer("calls", torch.zeros(()))
     found = cut(module, ["scale", "head.weight", "head.bias"], example=torch.zeros(1, 3, 2, 2))
-    assert found.whole
+    assert found.no_prefix
     assert reason in found.where
     assert not module.calls
 
@@ -378,7 +378,7 @@ def of_branching(learning: list[str], **options: float) -> tuple[nn.Module, Cut,
 
 def test_a_network_that_cannot_be_traced_is_cut_before_its_head() -> None:
     module, found, images = of_branching(["head.1.weight", "head.2.weight"])
-    assert not found.whole
+    assert not found.no_prefix
     assert (found.where, found.bytes_per_image) == ("before the head", 24)
     values = below(found, images)
     kept = values[0].clone()
@@ -397,7 +397,7 @@ def test_a_network_that_cannot_be_traced_is_cut_before_its_head() -> None:
 )
 def test_where_that_is_not_the_network_nothing_is_cut(learning: list[str], options: dict[str, float]) -> None:
     module, found, images = of_branching(learning, **options)
-    assert found.whole
+    assert found.no_prefix
     assert found.where.startswith("at the images: the network cannot be traced (TraceError: ")
     assert found.prefix(images)[0] is images
     assert found.suffix is module
@@ -408,12 +408,12 @@ def test_where_that_is_not_the_network_nothing_is_cut(learning: list[str], optio
 def test_nothing_is_cut_where_the_first_layer_learns(first: str) -> None:
     module, learning = in_phase(network("timm/resnet18", ()), first)
     found = cut(module, learning, example=torch.zeros(1, 3, 64, 64))
-    assert (found.whole, found.where) == (True, "at the images: the first layer learns")
+    assert (found.no_prefix, found.where) == (True, "at the images: the first layer learns")
 
 
 def test_nothing_is_cut_without_an_example() -> None:
     module, learning = in_phase(network("timm/resnet18", ()), "fc.")
-    assert cut(module, learning).whole
+    assert cut(module, learning).no_prefix
 
 
 def test_the_parts_run_the_networks_own_layers() -> None:

@@ -83,7 +83,7 @@ def test_it_is_saved_loaded_and_made_narrow_again(tmp_path) -> None:
 
 def test_threads_and_copies_do_not_disturb_each_other() -> None:
     network = filled(network_of("timm/test_resnet", size=32))
-    twin = copy.deepcopy(network.module)
+    copy_sharing_parameters = copy.deepcopy(network.module)
     batches = [torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(seed)) for seed in range(4)]
     with torch.no_grad():
         expected = [network.module(batch) for batch in batches]
@@ -92,7 +92,7 @@ def test_threads_and_copies_do_not_disturb_each_other() -> None:
     def work(number: int) -> None:
         with torch.no_grad():
             for _ in range(20):
-                for module in (network.module, twin):
+                for module in (network.module, copy_sharing_parameters):
                     if not torch.allclose(module(batches[number]), expected[number], atol=1e-5):
                         wrong.append(number)
 

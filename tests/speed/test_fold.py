@@ -10,7 +10,7 @@ import torch
 from torch import fx, nn
 
 from finetune.model.freeze import set_learning, set_modes
-from finetune.model.trace import follow, twin
+from finetune.model.trace import copy_sharing_parameters, trace_and_run
 from finetune.speed.fold import fold
 from finetune.speed.optimized import for_inference, for_training
 
@@ -28,7 +28,7 @@ def lively(module: nn.Module) -> nn.Module:
 
 
 def traced(module: nn.Module, size: int) -> fx.GraphModule:
-    found = follow(twin(module), torch.randn(2, 3, size, size), {})
+    found = trace_and_run(copy_sharing_parameters(module), torch.randn(2, 3, size, size), {})
     return fx.GraphModule(found.module, found.graph)
 
 

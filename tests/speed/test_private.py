@@ -25,7 +25,13 @@ from finetune.speed.private import PRIVATE
 MODULES = [
     importlib.import_module(f"finetune.speed.{about.name}") for about in pkgutil.iter_modules(finetune.speed.__path__)
 ]
-ASKED = (adam.has_adam, convolution.has_gradients, fused.has_post_ops, linear.has_linear, relu_bf16.has_bits)
+ASKED = (
+    adam.has_adam,
+    convolution.has_native_gradients,
+    fused.has_post_ops,
+    linear.has_linear,
+    relu_bf16.has_relu_bits,
+)
 """What remembers whether its measure works."""
 BF16 = Compute(torch.device("cpu"), "bf16", channels_last=True)
 NAMES = [(measure, name) for measure, names in PRIVATE.items() for name in names]

@@ -18,7 +18,7 @@ from finetune.files import cache_folder
 from finetune.runs.reporter import Reporter
 from finetune.speed import linear as module_of_linear
 from finetune.story.run import run
-from finetune.train.cached_inputs import gathered
+from finetune.train.cached_inputs import gather_rows
 from finetune.train.store import Layout, Store, in_blocks
 
 
@@ -180,19 +180,19 @@ SIZE = ROWS.numel() * ROWS.element_size()
 
 def test_a_table_is_found_as_it_was_filed_with_what_it_cost(tmp_path: Path) -> None:
     store = Store(tmp_path / "features", 10**6)
-    assert store.file("key", 100, LAYOUT, in_blocks(ROWS, 30), lambda: 0.125)
-    found = store.find("key", 100, LAYOUT)
+    assert store.save("key", 100, LAYOUT, in_blocks(ROWS, 30), lambda: 0.125)
+    found = store.load("key", 100, LAYOUT)
     assert found is not None
     assert torch.equal(found[0], ROWS)
     assert found[1] == 0.125
-    assert store.find("other", 100, LAYOUT) is None
-    assert store.find("key", 101, LAYOUT) is None
+    assert store.load("other", 100, LAYOUT) is None
+    assert store.load("key", 101, LAYOUT) is None
 
 
 @pytest.mark.parametrize("damage", ["cut short", "one bit", "no header", "not ours"])
 def test_a_damaged_table_is_not_found(tmp_path: Path, damage: str) -> None:
     store, path = Store(tmp_path, 10**6), tmp_path / "key.safetensors"
-    assert store.file("key", 100, LAYOUT, [ROWS])
+    assert store.save("key", 100, LAYOUT, [ROWS])
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     damaged = {
@@ -202,26 +202,26 @@ def test_a_damaged_table_is_not_found(tmp_path: Path, damage: str) -> None:
         "not ours": save({"rows": ROWS}),
     }
     path.write_bytes(damaged[damage])
-    assert store.find("key", 100, LAYOUT) is None
-    assert store.file("key", 100, LAYOUT, [ROWS])
-    assert store.find("key", 100, LAYOUT) is not None
+    assert store.load("key", 100, LAYOUT) is None
+    assert store.save("key", 100, LAYOUT, [ROWS])
+    assert store.load("key", 100, LAYOUT) is not None
 
 
 def test_the_tables_longest_unused_make_room(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
-        assert Store(tmp_path, int(2.5 * SIZE)).file(name, 100, LAYOUT, [ROWS])
+        assert Store(tmp_path, int(2.5 * SIZE)).save(name, 100, LAYOUT, [ROWS])
     assert [path.stem for path, _ in Store(tmp_path, 0).tables()] == ["b", "c"]
 
 
 def test_no_table_in_use_makes_room_and_no_more_is_promised_than_there_is(tmp_path: Path) -> None:
-    assert Store(tmp_path, 10**6).file("old", 100, LAYOUT, [ROWS])
+    assert Store(tmp_path, 10**6).save("old", 100, LAYOUT, [ROWS])
     store = Store(tmp_path, int(2.5 * SIZE))
-    assert store.promise(["a", "b"], SIZE)
-    assert not store.promise(["c"], SIZE)
+    assert store.reserve(["a", "b"], SIZE)
+    assert not store.reserve(["c"], SIZE)
     assert not store.has_room(SIZE)
-    assert store.file("a", 100, LAYOUT, [ROWS])
-    assert store.file("c", 100, LAYOUT, [ROWS])  # into the room of b, until that comes
-    assert store.file("b", 100, LAYOUT, [ROWS])
+    assert store.save("a", 100, LAYOUT, [ROWS])
+    assert store.save("c", 100, LAYOUT, [ROWS])  # into the room of b, until that comes
+    assert store.save("b", 100, LAYOUT, [ROWS])
     assert {path.stem for path, _ in store.tables()} == {"a", "b"}
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 2.5 * SIZE
 
@@ -229,7 +229,7 @@ def test_no_table_in_use_makes_room_and_no_more_is_promised_than_there_is(tmp_pa
 def test_half_written_tables_are_cleared_unless_somebody_writes_them(tmp_path: Path) -> None:
     left = tmp_path / ".key.safetensors.1.aa.tmp"
     left.write_bytes(b"x" * 1000)
-    assert Store(tmp_path, 10**6).file("new", 100, LAYOUT, [ROWS])
+    assert Store(tmp_path, 10**6).save("new", 100, LAYOUT, [ROWS])
     assert left.exists(), "it may be another process's, which has opened and not yet locked it"
     used = sum(path.stat().st_size for path in tmp_path.iterdir())
     assert Store(tmp_path, 10**6).clear() == used
@@ -240,7 +240,7 @@ def test_half_written_tables_are_cleared_unless_somebody_writes_them(tmp_path: P
         seen.append(Store(tmp_path, 10**6).clear())
         yield ROWS
 
-    assert Store(tmp_path, 10**6).file("held", 100, LAYOUT, blocks())
+    assert Store(tmp_path, 10**6).save("held", 100, LAYOUT, blocks())
     assert seen == [0]
 
 
@@ -292,7 +292,7 @@ def test_a_batch_has_the_same_bits_whichever_batches_it_is_picked_with(dtype: to
     weights = torch.randn(7, 33, generator=torch.Generator().manual_seed(1)).to(dtype)
 
     def products(first: int) -> list[torch.Tensor]:
-        return [values @ weights.T for _, (values,) in gathered(rows, batches[first:], lambda picked: (picked,))]
+        return [values @ weights.T for _, (values,) in gather_rows(rows, batches[first:], lambda picked: (picked,))]
 
     whole = products(0)
     assert len(whole) == len(batches)
@@ -303,7 +303,7 @@ def test_a_batch_has_the_same_bits_whichever_batches_it_is_picked_with(dtype: to
 def test_picked_rows_are_those_asked_for_in_every_value() -> None:
     rows = torch.arange(60).view(20, 3)
     batches = [np.array([3, 1]), np.array([19]), np.array([0, 5, 4])]
-    found = list(gathered(rows, batches, lambda picked: (picked[:, :1], picked[:, 1:] * 2)))
+    found = list(gather_rows(rows, batches, lambda picked: (picked[:, :1], picked[:, 1:] * 2)))
     assert len(found) == 3
     for batch, (indices, (left, right)) in zip(batches, found, strict=True):
         assert np.array_equal(indices, batch)

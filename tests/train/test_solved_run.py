@@ -47,7 +47,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def no_prefix(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run(recipe(images, features="stages"), out=tmp_path_factory.mktemp("runs") / "whole", reporter=QUIET)
 
 

@@ -1,4 +1,9 @@
-"""A run in several processes: what rank 0 tells the others, and what they do while it writes."""
+"""A run in several processes: what rank 0 sends to the other ranks, and what those do.
+
+Rank 0 runs `finetune.story.run.carry_out`, with all that is written and said. Every other rank reads the same images,
+builds the same network and trains it, and writes nothing. Both must ask for each other in the same order (`broadcast`,
+`local_main_first`, `require_same`): a step added to one of the two files and not to the other leaves ranks waiting.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,7 @@ from finetune.classifier import Classifier
 from finetune.data.batches import load_images
 from finetune.data.dataset import Dataset
 from finetune.device import versions
-from finetune.distributed.ranks import here
+from finetune.distributed.ranks import this_rank
 from finetune.recipe.load import from_mapping
 from finetune.recipe.schema import Recipe
 from finetune.runs.folder import RunFolder
@@ -19,13 +24,13 @@ from finetune.runs.record import RunRecord
 from finetune.runs.reporter import Reporter, no_progress
 from finetune.story.images import read_images
 from finetune.story.result import Run
-from finetune.train.together import logits_of
+from finetune.train.across_ranks import logits_of
 from finetune.train.trainer import Trainer
 
 
-def tell_the_others(folder: RunFolder, recipe: Recipe, state: Mapping[str, Any] | None) -> None:
-    """What the other ranks need to do the same work: see `follow`."""
-    here().send(
+def send_run_to_ranks(folder: RunFolder, recipe: Recipe, state: Mapping[str, Any] | None) -> None:
+    """Send what the other ranks need for the same work; `run_as_other_rank` receives it."""
+    this_rank().broadcast(
         {
             "folder": str(folder.path),
             "recipe": recipe.model_dump_json(),
@@ -35,27 +40,27 @@ def tell_the_others(folder: RunFolder, recipe: Recipe, state: Mapping[str, Any] 
     )
 
 
-def follow(recipe: Recipe | None, reporter: Reporter) -> Run:
+def run_as_other_rank(recipe: Recipe | None, reporter: Reporter) -> Run:
     """Read, build and train as rank 0 does, and write nothing.
 
     Args:
-        recipe: that this rank was given; None where it goes by that of rank 0, which resumes a run.
-        reporter: is only asked whether to stop.
+        recipe: the one this rank was given; None where rank 0 resumes a run and sends its recipe.
+        reporter: only asked whether to stop.
 
     Raises:
         UsageError: another recipe, other images or other versions than those of rank 0.
         LostRank: another rank has ended.
     """
-    told = here().send()
-    own, recipe = recipe, from_mapping(json.loads(told["recipe"]), "the recipe of rank 0")
-    record = RunRecord.of(json.loads(told["record"]))
+    run = this_rank().broadcast()
+    own_recipe, recipe = recipe, from_mapping(json.loads(run["recipe"]), "the recipe of rank 0")
+    record = RunRecord.of(json.loads(run["record"]))
     quiet = Reporter(say=lambda text: None, progress=no_progress, stop=reporter.stop)
-    with here().one_first():
+    with this_rank().local_main_first():
         data = read_images(recipe, quiet)
-    require_same(own or recipe, data)
-    with here().one_first():
+    require_same(own_recipe or recipe, data)
+    with this_rank().local_main_first():
         classifier = Classifier.from_recipe(
-            recipe, data.classes, record.freeze, run=None if told["state"] is None else record
+            recipe, data.classes, record.freeze, run=None if run["state"] is None else record
         )
     trainer = classifier.trainer(
         data,
@@ -65,12 +70,12 @@ def follow(recipe: Recipe | None, reporter: Reporter) -> Run:
         workers=recipe.data.workers,
         stop=quiet.stop,
     )
-    if told["state"] is not None:
-        trainer.restore(told["state"])
+    if run["state"] is not None:
+        trainer.restore(run["state"])
     for _ in trainer:
         pass
     help_evaluate(trainer, data, recipe)
-    return Run(Path(told["folder"]))
+    return Run(Path(run["folder"]))
 
 
 def help_evaluate(trainer: Trainer, data: Dataset, recipe: Recipe) -> None:
@@ -83,7 +88,7 @@ def help_evaluate(trainer: Trainer, data: Dataset, recipe: Recipe) -> None:
 
 def require_same(recipe: Recipe, data: Dataset) -> None:
     """Refuse a rank that was given another recipe or other images, or that runs other versions, than rank 0."""
-    here().require_same(
+    this_rank().require_same(
         "give every process the same recipe, the same images and the same installation",
         recipe=recipe.model_dump_json(),
         images=data.table[["path", "class", "split", "sha256"]].to_csv(index=False),

@@ -1,4 +1,4 @@
-"""The network before a picture is read, so that a typo in a name, a pattern or a path of weights shows at once."""
+"""Builds the network before any image is read, so that a typo in a name, a pattern or a path shows at once."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from finetune.runs.record import RunRecord
 from finetune.story.images import class_names
 
 
-def network_early(recipe: Recipe, freeze: Sequence[str], run: RunRecord | None = None) -> Classifier | None:
-    """The classifier that the recipe describes, its plan checked, with the classes as the folder names them.
+def preflight_classifier(recipe: Recipe, freeze: Sequence[str], run: RunRecord | None = None) -> Classifier | None:
+    """Build the classifier that the recipe describes, with the classes as the folder names them, and check its plan.
 
     Args:
         recipe: resolved.
         freeze: layer patterns that never learn.
-        run: that goes on, whose checkpoint will bring the weights.
+        run: the record of a run that is resumed: its checkpoint brings the weights.
 
     Returns:
-        None where the classes are not known by looking at the folder; what is wrong with it, reading the images says.
+        None where folder names do not tell the classes. No error then: reading the images says what is wrong.
     """
     try:
         classes = class_names(recipe)

@@ -8,13 +8,13 @@ import numpy as np
 
 from finetune.data.batches import AnyImages
 from finetune.device import Compute
-from finetune.distributed.ranks import here
+from finetune.distributed.ranks import this_rank
 from finetune.evaluate.evaluation import BATCH, forward_of
 from finetune.evaluate.loop import infer
 from finetune.model.network import Network
 from finetune.speed.api import constant_weights
 from finetune.train.cached_inputs import CachedInputs
-from finetune.train.out_of_fold import OutOfFold, entries, of_checkpoint
+from finetune.train.out_of_fold import OutOfFold, checkpoint_entries, from_checkpoint
 from finetune.train.phase import PhaseLearner
 from finetune.train.phase_data import PhaseData
 from finetune.train.solve import solve_phase
@@ -26,13 +26,13 @@ def fill_cache(inputs: CachedInputs, view: int = 0) -> None:
 
     A process without others fills it when it is asked for.
     """
-    ranks = here()
+    ranks = this_rank()
     if ranks.alone:
         return
     if ranks.local_world > 1:
         inputs.fill_part(view, ranks.local, ranks.local_world)
         ranks.barrier()
-    with ranks.one_first():
+    with ranks.local_main_first():
         inputs.fill(view)
 
 
@@ -43,13 +43,14 @@ def logits_of(
 
     None in a process without others. All ranks must come here, and all get the logits.
     """
-    ranks = here()
+    ranks = this_rank()
     if ranks.alone:
         return None
     ranks.copy_from_main([*network.module.parameters(), *network.module.buffers()])
-    own = ranks.shard(len(images))
+    own_images = ranks.shard(len(images))
     with compute.own_threads():
-        rows = infer(forward_of(network, compute, len(own)), images.batches(index_batches(own, BATCH)), tick)
+        forward = forward_of(network, compute, len(own_images))
+        rows = infer(forward, images.batches(index_batches(own_images, BATCH)), tick)
     return ranks.gather(rows, len(network.classes), len(images))
 
 
@@ -69,15 +70,15 @@ def validate(
     if out_of_fold is not None:
         return out_of_fold.logits, np.concatenate([data.train.source.images.labels, val.labels])
     module = network.module.eval()
-    ranks, images = here(), len(val)
+    ranks, images = this_rank(), len(val)
     ranks.copy_from_main(list(module.buffers()))  # statistics of BatchNorm differ between ranks where they learn
     fill_cache(data.val)
     with constant_weights(learner.cut.eval_suffix):
-        own = infer(learner.eval_logits, data.validation(ranks.shard(images)), tick)
-    return ranks.gather(own, len(network.classes), images), val.labels
+        own_logits = infer(learner.eval_logits, data.val_batches(ranks.shard(images)), tick)
+    return ranks.gather(own_logits, len(network.classes), images), val.labels
 
 
-def solve_together(
+def solve_on_main(
     network: Network, learner: PhaseLearner, data: PhaseData, say: Callable[[str], None], tick: Callable[[], None]
 ) -> tuple[float, int, OutOfFold | None]:
     """Put the optimum into the head, on every rank; rank 0 finds it.
@@ -96,11 +97,11 @@ def solve_together(
     for view in range(data.train.source.views):
         fill_cache(data.train, view)
     fill_cache(data.val)
-    if here().main:
-        found = solve_phase(network, learner, data, tick if here().alone else lambda: None)
-        say("\n".join(found.said))
-        loss, images = found.train_loss, found.images
-        answers = entries(found.out_of_fold)
-    here().copy_from_main(list(network.module.parameters()))
-    loss, images, answers = here().send((loss, images, answers))
-    return float(loss), int(images), of_checkpoint(answers or {})
+    if this_rank().main:
+        solved = solve_phase(network, learner, data, tick if this_rank().alone else lambda: None)
+        say("\n".join(solved.summary))
+        loss, images = solved.train_loss, solved.images
+        answers = checkpoint_entries(solved.out_of_fold)
+    this_rank().copy_from_main(list(network.module.parameters()))
+    loss, images, answers = this_rank().broadcast((loss, images, answers))
+    return float(loss), int(images), from_checkpoint(answers or {})
