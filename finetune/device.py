@@ -84,14 +84,14 @@ def choose(
     """
     if (speed := os.environ.get("FINETUNE_SPEED", "auto").lower()) not in ("auto", "off"):
         raise UsageError(f"FINETUNE_SPEED: {speed!r} is not known", "set it to off or auto")
-    place = _device(device)
+    chosen_device = _device(device)
     if precision == "auto":
-        precision, reason = _best_precision(place, light)
+        precision, reason = _best_precision(chosen_device, light)
     else:
         reason = "asked for"
-    if precision == "fp16" and place.type == "cpu":
+    if precision == "fp16" and chosen_device.type == "cpu":
         raise UsageError("train.precision: fp16 needs a GPU", "use bf16 or fp32 on a CPU")
-    return Compute(place, precision, convolutional, reason, threads=1 if light else None, speed=speed)
+    return Compute(chosen_device, precision, convolutional, reason, threads=1 if light else None, speed=speed)
 
 
 def _device(name: str) -> torch.device:

@@ -23,7 +23,7 @@ from finetune.recipe.section import train_config
 
 if TYPE_CHECKING:
     from finetune.data.dataset import Dataset, ImageSet
-    from finetune.data.given import Picture
+    from finetune.data.picture_input import Picture
     from finetune.deliver.predict import Prediction
     from finetune.deliver.predictor import Predictor
     from finetune.evaluate.metrics import Metrics
@@ -295,6 +295,6 @@ def load(folder: str | os.PathLike[str]) -> Classifier:
     Raises:
         UsageError: there is none. ArtefactError: it is broken or of a newer version.
     """
-    from finetune.deliver.opened import open_network
+    from finetune.deliver.open_network import open_network
 
     return Classifier.of(open_network(accept.path_of(folder, "folder")))

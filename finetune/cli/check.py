@@ -36,7 +36,7 @@ def check(what: Path, overrides: tuple[str, ...], strict: bool, deep: bool, fix:
     say_first(f"checking {visible(str(what))}")
     from finetune.data.audit import audit_folder, blocking
     from finetune.data.crop import hidden_by_crop
-    from finetune.data.places import require_outside
+    from finetune.data.output_paths import require_outside
     from finetune.data.wanted import Wanted
 
     with stop_on_signals() as stop:

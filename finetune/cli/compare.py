@@ -36,16 +36,16 @@ def compare(
         sides = list(folders.values())
         if len(sides) < 2:
             raise UsageError("--group: all runs lie in one folder", "name runs of two folders or more")
-    found = do(*sides, intersection=intersection, seed=seed)
+    comparison = do(*sides, intersection=intersection, seed=seed)
     if as_json:
-        print_json(found)
+        print_json(comparison)
     else:
-        click.echo(comparison_text(found))
+        click.echo(comparison_text(comparison))
     page = out or read_side(sides[-1]).runs[-1] / "report" / "compare.html"
     try:
         from finetune.deliver.compare_page import write_comparison
 
-        write_comparison(page, found, read_side(sides[0]))
+        write_comparison(page, comparison, read_side(sides[0]))
         click.echo(f"page: {page}", err=True)
     except FinetuneError as error:  # the comparison is told; a page that cannot be written is not worth its loss
         click.echo(f"note: no page: {error.problems[0]}", err=True)

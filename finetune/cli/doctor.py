@@ -21,10 +21,10 @@ def doctor(as_json: bool) -> None:
     from finetune.deliver.speed_check import compare_speed
     from finetune.deliver.toy import Toy
 
-    found: list[Finding] = []
+    findings: list[Finding] = []
 
     def tell(item: Finding) -> None:
-        found.append(item)
+        findings.append(item)
         if not as_json:
             click.echo(f"{'pass' if item.fit else 'FAIL'}  {item.name}: {item.told}")
 
@@ -35,8 +35,8 @@ def doctor(as_json: bool) -> None:
         toy = Toy(Path(folder))
         tell(finding("freeze proof", toy.freeze_proof))
         tell(finding("stop and resume", toy.stop_and_resume))
-    failed = [item for item in found if not item.fit]
+    failed = [item for item in findings if not item.fit]
     if as_json:
-        print_json({"fit": not failed, "findings": [vars(item) for item in found]})
+        print_json({"fit": not failed, "findings": [vars(item) for item in findings]})
     if failed:
         raise ResourceError([f"{item.name}: {item.told}" for item in failed], "mend that, then ask the doctor again")

@@ -17,7 +17,7 @@ from finetune.files import visible, write_text
 def init(folder: Path, out: Path | None, backbone: str) -> None:
     """Write the recipe that `finetune run FOLDER` goes by, with comments; FOLDER has one folder of images per class."""
     from finetune.data.listing import list_folder
-    from finetune.data.places import is_inside, require_outside
+    from finetune.data.output_paths import is_inside, require_outside
     from finetune.data.scan import no_images
     from finetune.recipe.template import commented
 

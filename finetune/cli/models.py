@@ -19,7 +19,7 @@ def models(pattern: str, as_json: bool) -> None:
 
     PATTERN is a glob, or a part of a name: 'resnet50', 'timm/convnext*', 'resnet50.' (timm's tagged weights).
     """
-    from finetune.model.at_hand import list_at_hand
+    from finetune.model.available import list_at_hand
     from finetune.model.backbones import list_backbones
 
     own = list_at_hand(Path.cwd(), pattern)

@@ -106,10 +106,10 @@ def say_first(text: str) -> None:
 
     Of several processes, the one that starts them says it; under torchrun, rank 0.
     """
-    from finetune.distributed.launch import PLACE, speaks
+    from finetune.distributed.launch import LAUNCH_FOLDER, speaks
     from finetune.runs.reporter import say_on_stderr
 
-    if speaks() and PLACE not in os.environ:
+    if speaks() and LAUNCH_FOLDER not in os.environ:
         say_on_stderr(f"{text} …")
 
 

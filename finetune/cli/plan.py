@@ -43,13 +43,13 @@ def show_plan(recipe: Recipe, freeze: tuple[str, ...], as_json: bool, stop: Stop
         classes = data.classes if data is not None else class_names(recipe)
         known = early is not None and early.classes == classes
         classifier = early if early and known else Classifier.from_recipe(recipe, classes, freeze)
-        found = classifier.plan(**recipe.train.model_dump())
-        patience = patience_note(recipe.train.early_stop, recipe.train.select, len(found.phases))
-        reporter.notes([*found.warnings, *classifier.network.notes, *filter(None, [patience])])
+        plan = classifier.plan(**recipe.train.model_dump())
+        patience = patience_note(recipe.train.early_stop, recipe.train.select, len(plan.phases))
+        reporter.notes([*plan.warnings, *classifier.network.notes, *filter(None, [patience])])
         kept = [] if data is None else _kept(classifier, recipe, data)
-    columns, rows = found.table()
-    learning = [sum(found.parameters[name] for name in phase.learning) for phase in found.phases]
-    total = sum(found.parameters.values())
+    columns, rows = plan.table()
+    learning = [sum(plan.parameters[name] for name in phase.learning) for phase in plan.phases]
+    total = sum(plan.parameters.values())
     if as_json:
         figures = [figures for figures, _ in kept]
         print_json({"columns": columns, "rows": rows, "parameters": total, "learning": learning, "cache": figures})

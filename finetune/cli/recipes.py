@@ -14,9 +14,9 @@ def recipes(as_json: bool) -> None:
     """List the recipes in ./recipes, or those that come with the package."""
     from finetune.recipe.load import shipped
 
-    found = [(path, first_comment(path)) for path in shipped()]
+    shipped_recipes = [(path, first_comment(path)) for path in shipped()]
     if as_json:
-        print_json({"recipes": [{"path": str(path), "about": about} for path, about in found]})
+        print_json({"recipes": [{"path": str(path), "about": about} for path, about in shipped_recipes]})
         return
-    for path, about in found:
+    for path, about in shipped_recipes:
         click.echo(f"{path}  {about}")

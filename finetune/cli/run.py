@@ -66,8 +66,8 @@ def run(
             from finetune.story.seeds import run_seeds
 
             with reporting(stop) as reporter:
-                found = run_seeds(resolved, seeds, out=out, freeze=freeze, reporter=reporter)
-            print_json(found) if as_json else click.echo(seeds_text(found))
+                summary = run_seeds(resolved, seeds, out=out, freeze=freeze, reporter=reporter)
+            print_json(summary) if as_json else click.echo(seeds_text(summary))
             return
         from finetune.runs.names import RunNames
         from finetune.story.resume import resume

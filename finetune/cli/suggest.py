@@ -46,10 +46,10 @@ def option_hint(name: str) -> str:
     from finetune.recipe.keys import OTHER_NAMES
 
     key = name.lstrip("-").replace("-", "_").lower()
-    found = OPTIONS.get(key) or OTHER_NAMES.get(key) or _key_called(key)
-    if not found:
+    key_path = OPTIONS.get(key) or OTHER_NAMES.get(key) or _key_called(key)
+    if not key_path:
         return ""
-    return f"write {found}" if found.startswith("--") else f"it is a key of the recipe: -o {found}=VALUE"
+    return f"write {key_path}" if key_path.startswith("--") else f"it is a key of the recipe: -o {key_path}=VALUE"
 
 
 def _key_called(name: str) -> str:

@@ -83,9 +83,9 @@ def audit(scan: Scan) -> list[Finding]:
     Args:
         scan: what `finetune.data.scan.scan` found.
     """
-    found = [*_names(scan), *_counts(scan), *_own_split(scan), *_unreadable(scan), *_uniform(scan)]
-    found += _duplicates(scan.root, scan.table)
-    return sorted(found, key=lambda finding: ("error", "warning", "note").index(finding.severity))
+    findings = [*_names(scan), *_counts(scan), *_own_split(scan), *_unreadable(scan), *_uniform(scan)]
+    findings += _duplicates(scan.root, scan.table)
+    return sorted(findings, key=lambda finding: ("error", "warning", "note").index(finding.severity))
 
 
 def require_usable(findings: Iterable[Finding]) -> None:

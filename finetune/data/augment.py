@@ -168,16 +168,16 @@ def _rotate(image: Image.Image, most: float, fill: tuple[int, ...], draws: Itera
     return image.rotate(angle, Image.Resampling.BILINEAR, fillcolor=fill if len(fill) > 1 else fill[0])
 
 
-def _erase(seen: np.ndarray, probability: float, fill: tuple[int, ...], draws: Iterator[float]) -> np.ndarray:
+def _erase(view: np.ndarray, probability: float, fill: tuple[int, ...], draws: Iterator[float]) -> np.ndarray:
     """Random erasing (Zhong et al. 2020): 2 to 20 % of the area, width by height 0.3 to 3.3, painted with the mean."""
-    wanted, share, shape, across, down = (next(draws) for _ in range(5))
-    if wanted >= probability:
-        return seen
-    height, width = seen.shape[:2]
+    chance, share, shape, across, down = (next(draws) for _ in range(5))
+    if chance >= probability:
+        return view
+    height, width = view.shape[:2]
     area, ratio = height * width * (0.02 + 0.18 * share), math.exp(math.log(0.3) + shape * (math.log(3.3 / 0.3)))
     box_width = min(width, max(1, round(math.sqrt(area * ratio))))
     box_height = min(height, max(1, round(math.sqrt(area / ratio))))
     left, upper = int(across * (width - box_width + 1)), int(down * (height - box_height + 1))
-    erased = seen.copy()
+    erased = view.copy()
     erased[upper : upper + box_height, left : left + box_width] = fill
     return erased

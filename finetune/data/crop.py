@@ -25,8 +25,8 @@ def hidden_by_crop(root: Path, table: pd.DataFrame, size: tuple[int, int] = (1, 
         size: height and width that the network takes.
     """
     shapes = (table["width"] / table["height"]) * (size[0] / size[1])
-    seen = pd.concat([shapes, 1 / shapes], axis=1).min(axis=1)
-    long = table.loc[seen < 1 - HIDDEN, "path"]
+    visible_share = pd.concat([shapes, 1 / shapes], axis=1).min(axis=1)
+    long = table.loc[visible_share < 1 - HIDDEN, "path"]
     if len(long) > MANY * len(table):
         message = (
             f"the centre crop hides more than a fifth of {len(long):,} of {len(table):,} images, long or high ones; "

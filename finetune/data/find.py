@@ -80,5 +80,5 @@ def find_images(paths: Sequence[str | Path], rules: Rules = USUAL) -> list[Path]
 
 
 def _matches(path: Path) -> list[Path]:
-    found = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(str(path)) else []
-    return [Path(match) for match in found if not Path(match).is_dir()]
+    matches = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(str(path)) else []
+    return [Path(match) for match in matches if not Path(match).is_dir()]

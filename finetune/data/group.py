@@ -34,15 +34,15 @@ def groups_of(paths: Sequence[str], group: str, root: Path) -> list[str]:
         return [f"folder {path.rpartition('/')[0]}" for path in paths]
     if group.endswith(".csv"):
         known = _from_csv(Path(group), root)
-        found = [known.get(path) for path in paths]
+        groups = [known.get(path) for path in paths]
     else:
         pattern = compiled(group)
         matches = [pattern.search(path) for path in paths]
-        found = [None if match is None else match.group(1 if pattern.groups else 0) for match in matches]
-    if not any(name is not None for name in found):
+        groups = [None if match is None else match.group(1 if pattern.groups else 0) for match in matches]
+    if not any(name is not None for name in groups):
         problem = f"data.group: {visible(group)!r} groups none of {len(paths):,} images such as {visible(paths[0])}"
         raise UsageError(problem, "write a regular expression on paths, for example '(patient[0-9]+)_'")
-    return [f"image {path}" if name is None else f"group {name}" for name, path in zip(found, paths, strict=True)]
+    return [f"image {path}" if name is None else f"group {name}" for name, path in zip(groups, paths, strict=True)]
 
 
 def compiled(group: str) -> re.Pattern[str]:

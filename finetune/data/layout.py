@@ -103,16 +103,16 @@ def _unlabelled(test: set[str], train: set[str]) -> bool:
     return not test or (len(test) == 1 < len(train) and not test & train)
 
 
-def check_levels(found: Listing) -> None:
+def check_levels(listing: Listing) -> None:
     """Refuse class folders that hold splits or classes, where another level was probably meant.
 
     Raises:
         DataError: with the level that was probably meant.
     """
-    for split, names in found.folders.items():
-        base = found.bases.get(split, "")
+    for split, names in listing.folders.items():
+        base = listing.bases.get(split, "")
         below: dict[str, set[str]] = {}
-        for path, (label, part) in found.samples.items():
+        for path, (label, part) in listing.samples.items():
             rest = path[len(join(base, label)) + 1 :].split("/") if part == split else []
             if len(rest) > 1:
                 below.setdefault(label, set()).add(rest[0])
@@ -120,21 +120,21 @@ def check_levels(found: Listing) -> None:
             level = join(base, name)
             splits = {meant for folder in inner if (meant := split_of(folder))}
             if {"train"} < splits:
-                raise _deeper(found.root, level, inner)
+                raise _deeper(listing.root, level, inner)
             if len(inner & set(names) - {name}) > 1:
                 copies = f"holds folders that are named as the classes beside it: {_listed(inner & set(names))}"
-                raise DataError(f"{visible(str(found.root / level))}: {copies}", "remove one of the two copies")
+                raise DataError(f"{visible(str(listing.root / level))}: {copies}", "remove one of the two copies")
         if split in ("", "train") and len(names) == 1:
-            _check_nesting(found, len(join(base, names[0]).split("/")))
+            _check_nesting(listing, len(join(base, names[0]).split("/")))
 
 
-def _check_nesting(found: Listing, depth: int) -> None:
+def _check_nesting(listing: Listing, depth: int) -> None:
     """Refuse a single class, `depth` folders below the root, whose images all lie in folders of their own below it."""
-    folders = [path.split("/")[:-1] for path, (_, split) in found.samples.items() if split in ("", "train")]
+    folders = [path.split("/")[:-1] for path, (_, split) in listing.samples.items() if split in ("", "train")]
     common = os.path.commonpath(["/".join(folder) for folder in folders]).split("/")
     inner = {"" if len(folder) == len(common) else folder[len(common)] for folder in folders}
     if len(common) >= depth and len(inner) > 1 and "" not in inner:
-        raise _deeper(found.root, "/".join(common), inner)
+        raise _deeper(listing.root, "/".join(common), inner)
 
 
 def _deeper(root: Path, level: str, inner: Iterable[str]) -> DataError:

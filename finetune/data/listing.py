@@ -32,25 +32,25 @@ def list_folder(
         ResourceError: out of file descriptors.
     """
     walk = Walk(root, rules)
-    found = walk.listing
+    listing = walk.listing
     top = walk.entries("")
     ours = [name for name, kind in top if kind == "folder" and walk.is_ours(name)]
-    found.ours += ours
+    listing.ours += ours
     top = [(name, kind) for name, kind in top if name not in ours]
     names = [name for name, kind in top if kind == "folder" or (kind == "link" and walk.leads_to_folder("", name))]
-    found.bases = layout.choose(walk, names, classes, strict)
-    if found.split_layout:
-        found.unused = sorted(set(names) - set(found.bases.values()))
+    listing.bases = layout.choose(walk, names, classes, strict)
+    if listing.split_layout:
+        listing.unused = sorted(set(names) - set(listing.bases.values()))
         _loose(walk, [(name, kind) for name, kind in top if name not in names], "")
-    per_split = {split: _class_folders(walk, base) for split, base in (found.bases or {"": ""}).items()}
+    per_split = {split: _class_folders(walk, base) for split, base in (listing.bases or {"": ""}).items()}
     wanted = _wanted(classes, set(per_split[next(iter(per_split))]), root)
     for split, folders in per_split.items():
         _classes(walk, split, folders, wanted)
     walk.follow_links()
-    found.samples = dict(sorted(found.samples.items()))
+    listing.samples = dict(sorted(listing.samples.items()))
     if classes is None and strict:
-        layout.check_levels(found)
-    return found
+        layout.check_levels(listing)
+    return listing
 
 
 def _class_folders(walk: Walk, base: str) -> dict[str, str]:

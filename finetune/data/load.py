@@ -213,29 +213,29 @@ class Images:
 
         return _Pending(indices, batch, [pool.submit(fill, row, index) for row, index in enumerate(indices.tolist())])
 
-    def _keep(self, key: tuple[int, bool], found: Image.Image | np.ndarray) -> None:
-        if isinstance(found, np.ndarray):
-            size = found.nbytes
+    def _keep(self, key: tuple[int, bool], picture: Image.Image | np.ndarray) -> None:
+        if isinstance(picture, np.ndarray):
+            size = picture.nbytes
         else:
-            size = found.width * found.height * (4 if found.mode == "RGB" else 1)  # Pillow pads RGB to four bytes
+            size = picture.width * picture.height * (4 if picture.mode == "RGB" else 1)  # Pillow pads RGB to four bytes
         if size <= self._room:  # two threads may both find room: the budget is exceeded by a picture at most
             self._room -= size
-            self._kept[key] = found
+            self._kept[key] = picture
 
     def _read(self, index: int, augment: Augment | None, seed: int, view: int) -> np.ndarray:
         """One view, uint8 [H, W, C]. Of what is seen in many views the picture is kept, else the view itself."""
         path, random = self._paths[index], augment is not None and augment.random
         with self._as_scanned(index):
-            found = self._kept.get((index, random))
-            if found is None:
+            picture = self._kept.get((index, random))
+            if picture is None:
                 data = read(path)
                 self._require_length(index, len(data))
-                found = _picture(data, self.preprocess, augment)
-                found = found if random else self.preprocess.evaluate(found)
-                self._keep((index, random), found)
-            if isinstance(found, np.ndarray):
-                return found
-            return _view(found, self.preprocess, augment, seed, view, self._hashes[index])
+                picture = _picture(data, self.preprocess, augment)
+                picture = picture if random else self.preprocess.evaluate(picture)
+                self._keep((index, random), picture)
+            if isinstance(picture, np.ndarray):
+                return picture
+            return _view(picture, self.preprocess, augment, seed, view, self._hashes[index])
 
     def _require_length(self, index: int, length: int) -> None:
         if length != self._bytes[index]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
-from finetune.data.near import SIDE
+from finetune.data.near_duplicates import SIDE
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 

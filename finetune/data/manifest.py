@@ -61,13 +61,13 @@ def changes(path: Path, table: pd.DataFrame) -> list[str]:
         before = {row["path"]: (row["sha256"], row["class"]) for row in csv.DictReader(file)}
     columns = zip(table["path"], table["sha256"], table["class"], strict=True)
     now = {str(cell(name)): (sha256, str(cell(label))) for name, sha256, label in columns}
-    found = {
+    names_by_change = {
         "added": sorted(now.keys() - before.keys()),
         "removed": sorted(before.keys() - now.keys()),
         "changed": sorted(name for name in now.keys() & before.keys() if now[name] != before[name]),
     }
     return [
         f"{len(names)} {what} since the run began: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-        for what, names in found.items()
+        for what, names in names_by_change.items()
         if names
     ]

@@ -190,5 +190,5 @@ def moved(batch: torch.Tensor, chances: torch.Tensor, motion: Motion) -> torch.T
     torch.add((2 / width) * cosine * across, sine * x + 2 * motion.shift * signed[:, 0], out=grid[..., 0])
     torch.add((-2 / height) * sine * across, cosine * y + 2 * motion.shift * signed[:, 1], out=grid[..., 1])
     floats = batch.permute(0, 3, 1, 2).to(torch.float32)
-    seen = grid_sample(floats, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return seen.round_().to(torch.uint8).permute(0, 2, 3, 1)
+    moved_pixels = grid_sample(floats, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return moved_pixels.round_().to(torch.uint8).permute(0, 2, 3, 1)

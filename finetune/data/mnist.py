@@ -80,13 +80,13 @@ def reopen(root: Path, table: pd.DataFrame, classes: Sequence[str]) -> ImageSet:
         DataError: images that are gone or have changed since.
         ResourceError: see `read_mnist`.
     """
-    pixels, found = load(find(root))
-    place = {name: row for row, name in enumerate(found["path"])}
-    rows = [place.get(name, -1) for name in table["path"]]
+    pixels, names = load(find(root))
+    row_of = {name: row for row, name in enumerate(names["path"])}
+    rows = [row_of.get(name, -1) for name in table["path"]]
     changed = [
         name
         for name, sha256, row in zip(table["path"], table["sha256"], rows, strict=True)
-        if row < 0 or found["sha256"][row] != sha256
+        if row < 0 or names["sha256"][row] != sha256
     ]
     if changed:
         raise DataError(
@@ -140,8 +140,8 @@ def _read(root: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     raw = visible(str(root / "MNIST" / "raw"))
     remedy = "delete the file, so that it is fetched anew, or put a whole one there"
     try:
-        found = MNIST(str(root), train=part == "train")
-        images, labels = found.data.numpy(), found.targets.numpy()
+        mnist = MNIST(str(root), train=part == "train")
+        images, labels = mnist.data.numpy(), mnist.targets.numpy()
     except (ValueError, RuntimeError, AssertionError, IndexError, KeyError, EOFError) as error:
         reason = visible(str(error) or type(error).__name__)
         raise DataError(f"{raw}: the {part} files are damaged: {reason[:200]}", remedy) from error

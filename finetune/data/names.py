@@ -18,11 +18,11 @@ def name_groups(paths: Sequence[str]) -> dict[str, list[int]]:
     Args:
         paths: posix, relative to the data folder.
     """
-    found: dict[str, list[int]] = {}
+    members_of: dict[str, list[int]] = {}
     for position, path in enumerate(paths):
         match = re.search(PATTERN, path)
         if match is not None:
-            found.setdefault(match.group(1), []).append(position)
-    groups = {name: members for name, members in found.items() if len(members) > 1}
+            members_of.setdefault(match.group(1), []).append(position)
+    groups = {name: members for name, members in members_of.items() if len(members) > 1}
     covered = sum(map(len, groups.values()))
     return groups if len(groups) > 2 and covered >= COVERED * len(paths) else {}

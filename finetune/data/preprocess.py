@@ -206,28 +206,30 @@ def pixels(image: Image.Image) -> np.ndarray:
 
 def _problems(given: Preprocess) -> list[str]:
     """Everything that is wrong with the fields, one line each."""
-    found = []
+    problems = []
     if not (_numbers(given.size) and len(given.size) == 2 and all(side == int(side) >= 1 for side in given.size)):
-        found.append(f"preprocess.size: {given.size!r} is no height and width in pixels")
+        problems.append(f"preprocess.size: {given.size!r} is no height and width in pixels")
     if not (_numbers(given.mean) and len(given.mean) in (1, 3)):
-        found.append(f"preprocess.mean: {given.mean!r} is no list of 3 numbers (or 1, for grey)")
+        problems.append(f"preprocess.mean: {given.mean!r} is no list of 3 numbers (or 1, for grey)")
     if not (_numbers(given.std) and all(value > 0 for value in given.std)):
-        found.append(f"preprocess.std: {given.std!r} is no list of positive numbers")
+        problems.append(f"preprocess.std: {given.std!r} is no list of positive numbers")
     elif _numbers(given.mean) and len(given.std) != len(given.mean):
-        found.append(f"preprocess.std: has {len(given.std)} values, preprocess.mean has {len(given.mean)}")
+        problems.append(f"preprocess.std: has {len(given.std)} values, preprocess.mean has {len(given.mean)}")
     if given.interpolation not in INTERPOLATIONS:
         near = did_you_mean(str(given.interpolation), INTERPOLATIONS)
-        found.append(f"preprocess.interpolation: {given.interpolation!r} is none of {', '.join(INTERPOLATIONS)}{near}")
+        problems.append(
+            f"preprocess.interpolation: {given.interpolation!r} is none of {', '.join(INTERPOLATIONS)}{near}"
+        )
     if not (_numbers([given.crop]) and 0 < given.crop <= 4):
-        found.append(f"preprocess.crop: {given.crop!r} is not in (0, 4]")
+        problems.append(f"preprocess.crop: {given.crop!r} is not in (0, 4]")
     if given.crop_mode not in CROP_MODES:
         near = did_you_mean(str(given.crop_mode), CROP_MODES)
-        found.append(f"preprocess.crop_mode: {given.crop_mode!r} is none of {', '.join(CROP_MODES)}{near}")
+        problems.append(f"preprocess.crop_mode: {given.crop_mode!r} is none of {', '.join(CROP_MODES)}{near}")
     if not (given.range in (None, "dtype") or (_numbers(given.range) and _is_range(given.range))):
-        found.append(f"preprocess.range: {given.range!r} is no pair of numbers, the lower first")
+        problems.append(f"preprocess.range: {given.range!r} is no pair of numbers, the lower first")
     if not (_numbers([given.max_megapixels]) and given.max_megapixels > 0):
-        found.append(f"preprocess.max_megapixels: {given.max_megapixels!r} is no positive number")
-    return found
+        problems.append(f"preprocess.max_megapixels: {given.max_megapixels!r} is no positive number")
+    return problems
 
 
 def _is_range(values: Any) -> bool:

@@ -14,11 +14,11 @@ import pandas as pd
 
 from finetune.data.decode import Decoding, Facts, inspect, read
 from finetune.data.formats import FORMAT_OF, NEEDS, suffix
-from finetune.data.known import Known
 from finetune.data.levels import UNIFORM, Range, find_range, grey_levels, is_deep
 from finetune.data.listing import list_folder
 from finetune.data.notes import count, listing_notes, named, note
 from finetune.data.pillow import Heard, hearing
+from finetune.data.scan_cache import ScanCache
 from finetune.data.walk import Listing
 from finetune.data.wanted import ALL, Wanted
 from finetune.errors import BadImage, DataError, did_you_mean
@@ -149,9 +149,9 @@ def _inspect_all(
     workers: int | None,
 ) -> dict[str, _Image | str]:
     """Path → what is there, or why it cannot be used."""
-    known = Known(root, decoding)
+    known = ScanCache(root, decoding)
     pool = ThreadPoolExecutor(max(1, min(cores(), 8) if workers is None else workers), thread_name_prefix="scan")
-    found: dict[str, _Image | str] = {}
+    results: dict[str, _Image | str] = {}
 
     def look(path: str) -> _Image | str:
         with heard.about(path):
@@ -159,20 +159,20 @@ def _inspect_all(
 
     try:
         for path, result in zip(paths, pool.map(look, paths), strict=True):
-            found[path] = result
+            results[path] = result
             if tick is not None:
-                tick(len(found), len(paths))
+                tick(len(results), len(paths))
     finally:
         pool.shutdown(cancel_futures=True)
-    known.keep({image.sha256: image.facts for image in found.values() if isinstance(image, _Image)})
-    return found
+    known.keep({image.sha256: image.facts for image in results.values() if isinstance(image, _Image)})
+    return results
 
 
-def _inspect(path: Path, known: Known, decoding: Decoding) -> _Image | str:
+def _inspect(path: Path, cache: ScanCache, decoding: Decoding) -> _Image | str:
     try:
         data = read(path)
         sha256 = hashlib.sha256(data).hexdigest()
-        return _Image(sha256, len(data), known.get(sha256) or inspect(data, decoding))
+        return _Image(sha256, len(data), cache.get(sha256) or inspect(data, decoding))
     except BadImage as error:
         return error.problems[0]
 

@@ -95,18 +95,18 @@ def _deal(units: dict[str, int], places: dict[str, str], val: float, test: float
         places: unit → split, filled here.
         val, test, seed: as for `split`.
     """
-    wanted = dict(zip(("test", "val"), _counts(sum(units.values()), val, test), strict=True))
-    needed = ("train", "val", "test") if wanted["test"] and len(units) > 2 else ("train", "val")
-    wanted["test"] *= "test" in needed
+    missing = dict(zip(("test", "val"), _counts(sum(units.values()), val, test), strict=True))
+    needed = ("train", "val", "test") if missing["test"] and len(units) > 2 else ("train", "val")
+    missing["test"] *= "test" in needed
     for unit in units.keys() & places.keys():
-        if places[unit] in wanted:
-            wanted[places[unit]] -= units[unit]
+        if places[unit] in missing:
+            missing[places[unit]] -= units[unit]
     ranked = sorted(units.keys() - places.keys(), key=lambda unit: _rank(unit, seed))
     for unit in ranked:
-        place = next((name for name, left in wanted.items() if left > 0 and 2 * left >= units[unit]), "train")
-        places[unit] = place
-        if place in wanted:
-            wanted[place] -= units[unit]
+        chosen_split = next((name for name, left in missing.items() if left > 0 and 2 * left >= units[unit]), "train")
+        places[unit] = chosen_split
+        if chosen_split in missing:
+            missing[chosen_split] -= units[unit]
     for split_name in needed:  # with few large groups a split may have none: it gets one from where there are most
         held = [places[unit] for unit in units]
         donor = max(("train", "val", "test"), key=held.count)

@@ -16,9 +16,9 @@ from finetune.data.dataset import ImageSet
 from finetune.data.decode import Decoding
 from finetune.data.looks import Looks, look, off_images, outliers
 from finetune.data.names import PATTERN, name_groups
-from finetune.data.near import near_duplicates
+from finetune.data.near_duplicates import near_duplicates
 from finetune.data.scan import Scan
-from finetune.deliver.seen import Seen
+from finetune.deliver.audit_cache import AuditCache
 from finetune.device import Compute
 from finetune.evaluate.encode import make_encoder
 from finetune.evaluate.label_errors import label_suspects
@@ -105,8 +105,8 @@ def look_at_all(
     """Features, float32 [N, features], and looks of all images, each read once, whole and squeezed to a square."""
     preprocess = replace(network.preprocess.read_as(decoding), crop=1.0, crop_mode="squash")
     hashes: list[str] = table["sha256"].tolist()
-    seen = Seen(network, preprocess)
-    missing = [position for position, sha256 in enumerate(hashes) if seen.get(sha256) is None]
+    cache = AuditCache(network, preprocess)
+    missing = [position for position, sha256 in enumerate(hashes) if cache.get(sha256) is None]
     if missing:
         encoder = make_encoder(network, compute, fast=len(missing) > MANY)
         images = load_images(ImageSet(root, table, classes), preprocess)
@@ -116,10 +116,10 @@ def look_at_all(
                 vectors = encoder.parts(encoder.forward(pixels).cpu().numpy())[0]
                 parts = zip(vectors, *(part.numpy() for part in look(pixels)), strict=True)
                 for position, row in zip(indices.tolist(), parts, strict=True):
-                    seen.add(hashes[position], row)
+                    cache.add(hashes[position], row)
                 tick(min(number * BATCH, len(missing)), len(missing))
-        seen.keep()
-    rows = [seen.get(sha256) or () for sha256 in hashes]
+        cache.keep()
+    rows = [cache.get(sha256) or () for sha256 in hashes]
     features, *looks = (np.stack(parts) for parts in zip(*rows, strict=True))
     return features, Looks(*looks)
 

@@ -104,8 +104,8 @@ def _runs_at(path: Path) -> list[Path]:
     """The run folder at `path`, the runs in the folder at `path`, or those that it matches as a glob."""
     if (path / RUN_JSON).is_file():
         return [path]
-    found = sorted(path.iterdir()) if path.is_dir() else [Path(match) for match in sorted(glob.glob(str(path)))]
-    return [folder for folder in found if RunNames(folder).report.predictions_csv.is_file()]
+    paths = sorted(path.iterdir()) if path.is_dir() else [Path(match) for match in sorted(glob.glob(str(path)))]
+    return [folder for folder in paths if RunNames(folder).report.predictions_csv.is_file()]
 
 
 def _answers(run: Path) -> pd.DataFrame:
@@ -176,7 +176,7 @@ def _pair(first: Side, second: Side, images: list[Any], seed: int) -> dict[str, 
     """All that is told of two sides but the verdict."""
     tables = [[table.loc[images] for table in side.tables] for side in (first, second)]
     labels, answers, classes = _as_arrays(tables)
-    found = compare_answers(labels, answers[0], answers[1], len(classes), seed)
+    compared = compare_answers(labels, answers[0], answers[1], len(classes), seed)
     hits = [(side == labels).mean(axis=0) for side in answers]
     own = [
         {**side.figures, **_on(labels, given, len(classes))}
@@ -186,22 +186,22 @@ def _pair(first: Side, second: Side, images: list[Any], seed: int) -> dict[str, 
         "n": len(labels),
         "runs": own,
         "difference": {
-            "accuracy": found.accuracy,
-            "accuracy_ci95": list(found.accuracy_ci95),
-            "macro_f1": found.macro_f1,
-            "macro_f1_ci95": list(found.macro_f1_ci95),
+            "accuracy": compared.accuracy,
+            "accuracy_ci95": list(compared.accuracy_ci95),
+            "macro_f1": compared.macro_f1,
+            "macro_f1_ci95": list(compared.macro_f1_ci95),
         },
         "mcnemar": {
-            "p": found.p,
-            "only_first": found.only_first,
-            "only_second": found.only_second,
-            "method": "seeds and images" if found.seeds else "exact",
+            "p": compared.p,
+            "only_first": compared.only_first,
+            "only_second": compared.only_second,
+            "method": "seeds and images" if compared.seeds else "exact",
         },
         "per_class": _per_class(labels, hits, classes),
         "flipped": _flipped(tables, hits),
         "verdict": "",
         "sentence": "",
-        "images_needed": images_needed(len(labels), found),
+        "images_needed": images_needed(len(labels), compared),
     }
 
 
@@ -210,12 +210,12 @@ def _as_arrays(tables: Sequence[Sequence[pd.DataFrame]]) -> tuple[np.ndarray, li
     truth = tables[0][0]["class"]
     named = {name for side in tables for table in side for name in table["predicted"] if name}
     classes = list(dict.fromkeys([*sorted(set(truth)), *sorted(named)]))
-    place = {name: index for index, name in enumerate(classes)}
+    index_of = {name: index for index, name in enumerate(classes)}
     answers = [
-        np.stack([table["predicted"].map(lambda name: place.get(name, -1)).to_numpy(np.int64) for table in side])
+        np.stack([table["predicted"].map(lambda name: index_of.get(name, -1)).to_numpy(np.int64) for table in side])
         for side in tables
     ]
-    return truth.map(place).to_numpy(np.int64), answers, classes
+    return truth.map(index_of).to_numpy(np.int64), answers, classes
 
 
 def summarise_seeds(runs: Sequence[Path]) -> dict[str, Any]:
@@ -233,8 +233,8 @@ def summarise_seeds(runs: Sequence[Path]) -> dict[str, Any]:
     side = read_side(runs)
     images = _common([side], intersection=False)
     labels, answers, classes = _as_arrays([[table.loc[images] for table in side.tables]])
-    told = pooled(labels, answers[0], len(classes))
-    return {"n": len(labels), "split": side.figures["split"], "runs": [str(run) for run in runs], **told}
+    summary = pooled(labels, answers[0], len(classes))
+    return {"n": len(labels), "split": side.figures["split"], "runs": [str(run) for run in runs], **summary}
 
 
 def _on(labels: np.ndarray, answers: np.ndarray, classes: int) -> dict[str, float]:

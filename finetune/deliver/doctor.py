@@ -103,14 +103,14 @@ def _gpu() -> tuple[bool, str]:
     if not torch.cuda.is_available():
         mps = torch.backends.mps.is_available()
         return True, "Apple GPU" if mps else "none: everything runs on the processor"
-    told = []
+    facts = []
     for number in range(torch.cuda.device_count()):
         ones = torch.ones(64, 64, device=f"cuda:{number}")
         if float((ones @ ones).sum()) != 64.0**3:
             return False, f"cuda:{number} computes wrongly"
         about = torch.cuda.get_device_properties(number)
-        told.append(f"{about.name}, {about.total_memory / 2**30:.0f} GiB")
-    return True, "; ".join(told)
+        facts.append(f"{about.name}, {about.total_memory / 2**30:.0f} GiB")
+    return True, "; ".join(facts)
 
 
 def _memory() -> tuple[bool, str]:
@@ -130,8 +130,8 @@ def _cache_folder() -> tuple[bool, str]:
 def _disk() -> tuple[bool, str]:
     place = next(path for path in (cache_folder(), *cache_folder().parents) if path.exists())
     free = {str(path): shutil.disk_usage(path).free for path in (Path.cwd(), place)}
-    told = ", ".join(f"{size / 1e9:.1f} GB free for {path}" for path, size in free.items())
-    return min(free.values()) > LITTLE_DISK, told
+    sizes = ", ".join(f"{size / 1e9:.1f} GB free for {path}" for path, size in free.items())
+    return min(free.values()) > LITTLE_DISK, sizes
 
 
 def _shared_memory() -> tuple[bool, str]:

@@ -15,7 +15,7 @@ from finetune.data.manifest import read_manifest
 from finetune.data.scan import scan
 from finetune.data.source import reopen
 from finetune.data.wanted import Wanted
-from finetune.deliver.opened import open_network, run_of
+from finetune.deliver.open_network import open_network, run_of
 from finetune.deliver.predict import rules_of
 from finetune.device import choose
 from finetune.errors import ArtefactError, DataError, UsageError
@@ -114,12 +114,12 @@ def _folder_images(run: Path, folder: Path, network: Network, reporter: Reporter
         range=prepared.decoding.range or "auto",
         max_megapixels=prepared.max_megapixels,
     )
-    found = scan(folder, wanted, reporter.reading("reading images", "reading the images"))
-    reporter.notes(found.notes)
-    table, positive = found.table, network.classes[-1]
-    if positive in found.classes and network.classes == one_against_rest(positive, found.classes):
+    scanned = scan(folder, wanted, reporter.reading("reading images", "reading the images"))
+    reporter.notes(scanned.notes)
+    table, positive = scanned.table, network.classes[-1]
+    if positive in scanned.classes and network.classes == one_against_rest(positive, scanned.classes):
         table = relabelled(table, *network.classes)
-    images = ImageSet(found.root, table, network.classes)
+    images = ImageSet(scanned.root, table, network.classes)
     _ = images.labels  # a class that the network does not know is refused before anything is computed
     return images, str(folder)
 
@@ -138,8 +138,8 @@ def own_images(run: Path, split: str | None, network: Network) -> tuple[ImageSet
     if not Path(data["folder"]).is_dir():
         raise DataError(f"{data['folder']}: no longer there", f"say where they are: finetune evaluate {run} FOLDER")
     table = read_manifest(manifest, Path(data["folder"]), network.classes)
-    wanted = split or ("test" if (table["split"] == "test").any() else "val")
-    rows = table[table["split"] == wanted]
+    split_name = split or ("test" if (table["split"] == "test").any() else "val")
+    rows = table[table["split"] == split_name]
     if rows.empty:
-        raise DataError(f"{manifest}: no images in its {wanted} split", "choose another with --split")
-    return reopen(data.get("source", "folder"), Path(data["folder"]), rows, network.classes), wanted
+        raise DataError(f"{manifest}: no images in its {split_name} split", "choose another with --split")
+    return reopen(data.get("source", "folder"), Path(data["folder"]), rows, network.classes), split_name

@@ -33,7 +33,7 @@ def heats_of(
         compute: where.
     """
     answers = predict(evaluation.probabilities)
-    found: dict[int, str] = {}
+    pictures: dict[int, str] = {}
     with contextlib.closing(images.batches([np.array([place]) for place in places])) as shown:
         for indices, pixels in shown:
             place = int(indices[0])
@@ -41,5 +41,5 @@ def heats_of(
             explanation = explain_pixels(network, pixels[0].numpy(), compute, label=label, method="gradcam")
             if explanation is None:
                 break
-            found[place] = data_address(overlay_jpeg(explanation, SIDE))
-    return found
+            pictures[place] = data_address(overlay_jpeg(explanation, SIDE))
+    return pictures

@@ -120,11 +120,11 @@ def _require_whole(file: Path, sha256: object) -> None:
 def _state(api: Any, hub: Any, repository: Repository, private: bool) -> tuple[str | None, list[str]]:
     """The newest commit of a repository and the paths in it; it is made if it is not there."""
     try:
-        found = api.model_info(repository.id)
+        info = api.model_info(repository.id)
     except hub.errors.RepositoryNotFoundError:
         api.create_repo(repository.id, private=private, exist_ok=True)
-        found = api.model_info(repository.id)
-    return found.sha, [file.rfilename for file in found.siblings or []]
+        info = api.model_info(repository.id)
+    return info.sha, [file.rfilename for file in info.siblings or []]
 
 
 def _require_ours(repository: Repository, there: list[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.data.find import find_images
-from finetune.data.given import Picture, as_list
+from finetune.data.picture_input import Picture, as_list
 from finetune.data.walk import USUAL, Rules
 from finetune.files import read_json, visible
 from finetune.runs.names import RunNames
@@ -60,8 +60,8 @@ def pictures_of(source: Picture | Iterable[Picture]) -> Picture | list[Picture]:
     """
     several = as_list(source)
     if several is None and isinstance(source, str | Path):
-        found = find_images([source])
-        return list(found) if Path(source).is_dir() or len(found) != 1 else found[0]
+        files = find_images([source])
+        return list(files) if Path(source).is_dir() or len(files) != 1 else files[0]
     if several is None:
         return source  # type: ignore[return-value]  # `as_list` has seen that it is one
     if all(isinstance(picture, str | Path) for picture in several):

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from finetune.data.given import Picture, as_source, name_of
 from finetune.data.load import MOST_WORKERS, prepare
+from finetune.data.picture_input import Picture, as_source, name_of
 from finetune.deliver.predict import Prediction, pictures_of
 from finetune.device import Compute, choose, cores
 from finetune.errors import BadImage, DataError
@@ -86,10 +86,10 @@ class Predictor:
         pictures = pictures_of(source)
         if isinstance(pictures, list):
             return list(self.stream(pictures))
-        found = next(self.stream([pictures]))
-        if found.error is not None:
-            raise DataError(f"{found.path or 'the picture'}: {found.error}", "give a readable image")
-        return found
+        predictions = next(self.stream([pictures]))
+        if predictions.error is not None:
+            raise DataError(f"{predictions.path or 'the picture'}: {predictions.error}", "give a readable image")
+        return predictions
 
     def stream(
         self, sources: Iterable[Picture], *, workers: int | None = None, batch: int = BATCH

@@ -39,16 +39,16 @@ def publish_data(folder: RunFolder, data: Dataset, accept_changes: bool) -> bool
     Raises:
         DataError: they are not, and that was not accepted.
     """
-    found = changes(folder.names.data_csv, data.table)
-    if found and not accept_changes:
+    changed = changes(folder.names.data_csv, data.table)
+    if changed and not accept_changes:
         remedy = "put the images back, or go on with the change: finetune resume --accept-changes"
-        raise DataError([f"{data.root}: {line}" for line in found], remedy)
+        raise DataError([f"{data.root}: {line}" for line in changed], remedy)
     folder.warn(*data.warnings)
     if is_drawn(data.root):
         folder.warn("the images are drawn, not photographs: a demonstration, no measure of what the network can do")
     write_manifest(folder.names.data_csv, data.table)
     folder.update(classes=data.classes, notes=[*data.notes, *data.left_out], versions=versions())
-    return bool(found)
+    return bool(changed)
 
 
 def publish_plan(folder: RunFolder, trainer: Trainer) -> None:
@@ -204,11 +204,11 @@ def publish_report(folder: RunFolder, trainer: Trainer, data: Dataset, evaluatio
 
 def _learning_curve(trainer: Trainer) -> dict[str, Any] | None:
     """How good the head is by the number of images it learns from; None where there is no curve."""
-    found = trainer.out_of_fold
-    if found is None or found.by_size is None:
+    answers = trainer.out_of_fold
+    if answers is None or answers.by_size is None:
         return None
     labels = np.concatenate([trainer.train.labels, trainer.val.labels])
-    return learning_curve(labels, found.sizes, found.by_size, trainer.network.classes)
+    return learning_curve(labels, answers.sizes, answers.by_size, trainer.network.classes)
 
 
 def publish_card(folder: RunFolder, trainer: Trainer, data: Dataset, metrics: Mapping[str, Any]) -> None:

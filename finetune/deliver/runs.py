@@ -47,10 +47,10 @@ def list_runs(folder: Path, sort: str = "run") -> list[dict[str, Any]]:
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder", "name the folder that your runs are in: finetune runs FOLDER")
     patterns = ["/".join(["*"] * depth + [RUN_JSON]) for depth in range(DEEP + 1)]
-    found = sorted({path.parent for pattern in patterns for path in folder.glob(pattern)})
-    if not found:
+    folders = sorted({path.parent for pattern in patterns for path in folder.glob(pattern)})
+    if not folders:
         raise UsageError(f"{folder}: no run in here", "make one: finetune run RECIPE")
-    rows = [_row(path) for path in found]
+    rows = [_row(path) for path in folders]
     if sort == "run":
         return rows
     known = [row for row in rows if row[sort] is not None]

@@ -199,12 +199,12 @@ def _parquet(path: Path, columns: list[str]) -> Any:
     from pyarrow import ArrowException, parquet
 
     try:
-        found = parquet.ParquetFile(path)
+        file = parquet.ParquetFile(path)
     except (ArrowException, OSError) as error:
         raise ArtefactError(f"{path}: not readable as Parquet: {error}", "name another file with --out") from error
-    if found.schema_arrow.names != columns:
+    if file.schema_arrow.names != columns:
         raise _others(path)
-    return found
+    return file
 
 
 def _others(path: Path) -> UsageError:

@@ -19,7 +19,7 @@ TIMEOUT = 600.0
 """Seconds that ranks wait for each other; FINETUNE_TIMEOUT in the environment says otherwise."""
 
 
-def told_by(environment: Mapping[str, str] = os.environ) -> Ranks:
+def rank_from(environment: Mapping[str, str] = os.environ) -> Ranks:
     """The rank that a launcher (torchrun) has given this process; without one, 0 of 1.
 
     Raises:
@@ -44,7 +44,7 @@ def join(device: str = "auto") -> Ranks:
     Raises:
         ResourceError: they cannot be reached, the port is taken, or there are fewer GPUs than ranks.
     """
-    ranks = told_by()
+    ranks = rank_from()
     if ranks.alone or dist.is_initialized():
         return this_rank()
     _take_gpu(ranks, device)
@@ -64,12 +64,12 @@ def join(device: str = "auto") -> Ranks:
 
 def _cannot_meet(ranks: Ranks, error: Exception) -> ResourceError:
     address = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
-    told = str(error).splitlines()[0]
+    reason = str(error).splitlines()[0]
     if "address already in use" in str(error).lower() or "EADDRINUSE" in str(error):
         remedy = "end what uses it, or give another: torchrun --master-port PORT"
-        return ResourceError(f"rank {ranks.rank}: port {address} is taken ({told})", remedy)
+        return ResourceError(f"rank {ranks.rank}: port {address} is taken ({reason})", remedy)
     remedy = f"see what the others said; look whether {address} can be reached from each machine"
-    return LostRank(f"rank {ranks.rank}: cannot meet the others at {address}: {told}", remedy)
+    return LostRank(f"rank {ranks.rank}: cannot meet the others at {address}: {reason}", remedy)
 
 
 def _take_gpu(ranks: Ranks, device: str) -> None:
@@ -85,11 +85,11 @@ def _take_gpu(ranks: Ranks, device: str) -> None:
 
 
 def _timeout() -> float:
-    said = os.environ.get("FINETUNE_TIMEOUT", str(TIMEOUT))
+    text = os.environ.get("FINETUNE_TIMEOUT", str(TIMEOUT))
     try:
-        seconds = float(said)
+        seconds = float(text)
     except ValueError:
         seconds = 0.0
     if seconds <= 0:
-        raise UsageError(f"FINETUNE_TIMEOUT: {said!r} is no number of seconds", "give one above 0")
+        raise UsageError(f"FINETUNE_TIMEOUT: {text!r} is no number of seconds", "give one above 0")
     return seconds

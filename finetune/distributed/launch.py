@@ -21,7 +21,7 @@ from pathlib import Path
 from finetune.errors import FinetuneError, LostRank, ResourceError, UsageError
 from finetune.files import write_atomic
 
-PLACE = "FINETUNE_LAUNCH"
+LAUNCH_FOLDER = "FINETUNE_LAUNCH"
 """Names the folder of the launcher, for the processes that it has started."""
 
 RESTARTS = 3
@@ -49,8 +49,8 @@ def launch(processes: int, arguments: Sequence[str], cores: int) -> int:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else it warns of what costs next to nothing
-    with tempfile.TemporaryDirectory(prefix="finetune-launch-", ignore_cleanup_errors=True) as place:
-        os.environ[PLACE] = place
+    with tempfile.TemporaryDirectory(prefix="finetune-launch-", ignore_cleanup_errors=True) as folder:
+        os.environ[LAUNCH_FOLDER] = folder
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -61,7 +61,7 @@ def launch(processes: int, arguments: Sequence[str], cores: int) -> int:
             local_addr="localhost",
             max_restarts=RESTARTS,
             monitor_interval=0.2,
-            logs_specs=DefaultLogsSpecs(log_dir=str(Path(place) / "logs")),
+            logs_specs=DefaultLogsSpecs(log_dir=str(Path(folder) / "logs")),
         )
         problem: FinetuneError | None = None
         try:
@@ -76,9 +76,9 @@ def launch(processes: int, arguments: Sequence[str], cores: int) -> int:
             problem = FinetuneError(f"stopped by {signal.Signals(error.sigval).name}")
             problem.exit_code = 128 + int(error.sigval)
         finally:
-            os.environ.pop(PLACE, None)
-        if (said := _said(Path(place))) is not None:
-            raise said
+            os.environ.pop(LAUNCH_FOLDER, None)
+        if (left_error := _left_error(Path(folder))) is not None:
+            raise left_error
         if problem is not None:
             raise problem
     return 0
@@ -88,17 +88,17 @@ def _how(exit_code: int) -> str:
     return f"ended by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"ended with exit code {exit_code}"
 
 
-def _said(place: Path) -> FinetuneError | None:
+def _left_error(folder: Path) -> FinetuneError | None:
     """The error of the lowest rank that left one; others that said something else are named with their rank."""
-    found = {}
-    for path in sorted(place.glob("rank-*.json")):
+    errors = {}
+    for path in sorted(folder.glob("rank-*.json")):
         with contextlib.suppress(OSError, ValueError):
-            found[int(path.stem.removeprefix("rank-"))] = json.loads(path.read_text("utf-8"))
-    if not found:
+            errors[int(path.stem.removeprefix("rank-"))] = json.loads(path.read_text("utf-8"))
+    if not errors:
         return None
-    first = found[min(found)]
+    first = errors[min(errors)]
     problems = list(first["problems"])
-    for rank, other in found.items():
+    for rank, other in errors.items():
         if other["code"] == first["code"]:
             problems += [f"rank {rank}: {line}" for line in other["problems"] if line not in problems]
     error = FinetuneError(problems, first["remedy"])
@@ -114,22 +114,22 @@ def leave_error(error: FinetuneError) -> bool:
 
     Where another process has ended, starting again may help, and there is nothing to say if that one has said why.
     """
-    place = os.environ.get(PLACE)
-    if place is None:
+    folder = os.environ.get(LAUNCH_FOLDER)
+    if folder is None:
         return False
     if isinstance(error, LostRank):
-        return _said(Path(place)) is not None
-    said = {"code": error.exit_code, "problems": error.problems, "remedy": error.remedy}
+        return _left_error(Path(folder)) is not None
+    content = {"code": error.exit_code, "problems": error.problems, "remedy": error.remedy}
     with contextlib.suppress(FinetuneError):
-        write_atomic(Path(place) / f"rank-{os.environ.get('RANK', '0')}.json", json.dumps(said).encode())
+        write_atomic(Path(folder) / f"rank-{os.environ.get('RANK', '0')}.json", json.dumps(content).encode())
     return True
 
 
 def final_code() -> int | None:
     """The exit code with which a process of this run has ended for good, where this one was started again after it."""
-    place = os.environ.get(PLACE)
-    said = None if place is None or not _restarts() else _said(Path(place))
-    return None if said is None else said.exit_code
+    folder = os.environ.get(LAUNCH_FOLDER)
+    left_error = None if folder is None or not _restarts() else _left_error(Path(folder))
+    return None if left_error is None else left_error.exit_code
 
 
 def speaks() -> bool:
@@ -139,7 +139,7 @@ def speaks() -> bool:
 
 def leave_folder(folder: Path) -> None:
     """Tell processes that are started again where the run is."""
-    if (place := os.environ.get(PLACE)) is not None:
+    if (place := os.environ.get(LAUNCH_FOLDER)) is not None:
         write_atomic(Path(place) / "folder", str(folder).encode())
 
 
@@ -151,7 +151,7 @@ def folder_to_resume(out: Path | None) -> Path | None:
     """
     if not _restarts():
         return None
-    noted = Path(os.environ.get(PLACE, "-")) / "folder"
+    noted = Path(os.environ.get(LAUNCH_FOLDER, "-")) / "folder"
     if out is None and noted.is_file():
         out = Path(noted.read_text("utf-8"))
     if out is None:

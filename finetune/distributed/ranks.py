@@ -84,13 +84,13 @@ class Ranks:
                 find_unused_parameters=True,
             )
 
-    def decide_on_main(self, make: Callable[[Any], T], told: Callable[[T], Any], before: Any) -> T:
+    def decide_on_main(self, make: Callable[[Any], T], to_plain: Callable[[T], Any], resumed: Any) -> T:
         """What rank 0 makes of `before` and `told` tells of it: the others make the same of what they are told."""
         if not self.main:
             return make(self.broadcast())
-        made = make(before)
-        self.broadcast(told(made))
-        return made
+        decision = make(resumed)
+        self.broadcast(to_plain(decision))
+        return decision
 
     # --- what all must know ------------------------------------------------------------------------------------------
 
@@ -104,11 +104,11 @@ class Ranks:
             return total, signum
         if CONTROL.is_orphan():  # who would start it again, or end it, is gone
             signum = signum or signal.SIGTERM
-        told = torch.zeros(self.world, 2, dtype=torch.float64)
-        told[self.rank] = torch.tensor([total, signum or 0], dtype=torch.float64)
+        table = torch.zeros(self.world, 2, dtype=torch.float64)
+        table[self.rank] = torch.tensor([total, signum or 0], dtype=torch.float64)
         with self.waiting_for("step"):
-            dist.all_reduce(told, group=CONTROL.group)
-        return float(told[:, 0].sum()), int(told[:, 1].max()) or None
+            dist.all_reduce(table, group=CONTROL.group)
+        return float(table[:, 0].sum()), int(table[:, 1].max()) or None
 
     def gather(self, rows: np.ndarray, columns: int, images: int) -> np.ndarray:
         """All ranks' rows of `shard(images)`, in order: float32 [images, columns]."""
@@ -127,13 +127,13 @@ class Ranks:
         """What rank 0 gives, to every rank: plain values and tensors, as a checkpoint holds them."""
         if self.alone:
             return value
-        written = io.BytesIO()
+        buffer = io.BytesIO()
         if self.main:
-            torch.save(value, written)
-        size = torch.tensor([len(written.getvalue())])
+            torch.save(value, buffer)
+        size = torch.tensor([len(buffer.getvalue())])
         with self.waiting_for("news of rank 0"):
             dist.broadcast(size, 0, group=CONTROL.group)
-            data = torch.frombuffer(bytearray(written.getvalue() or bytes(int(size))), dtype=torch.uint8)
+            data = torch.frombuffer(bytearray(buffer.getvalue() or bytes(int(size))), dtype=torch.uint8)
             dist.broadcast(data, 0, group=CONTROL.group)
         if self.main:
             return value
@@ -182,9 +182,9 @@ class Ranks:
         digests = [table.numpy().tobytes() for table in tables]
         problems = [
             f"rank {rank}: its {name.replace('_', ' ')} is not that of rank 0"
-            for rank, told in enumerate(digests)
-            for place, name in enumerate(facts)
-            if told[32 * place : 32 * (place + 1)] != digests[0][32 * place : 32 * (place + 1)]
+            for rank, digest in enumerate(digests)
+            for position, name in enumerate(facts)
+            if digest[32 * position : 32 * (position + 1)] != digests[0][32 * position : 32 * (position + 1)]
         ]
         if problems:
             raise UsageError(problems, remedy)
@@ -210,5 +210,5 @@ class _Forward(nn.Module):
 
 def this_rank() -> Ranks:
     """The ranks that this process has joined; 0 of 1 if none."""
-    found: Ranks = CONTROL.ranks or Ranks()
-    return found
+    ranks: Ranks = CONTROL.ranks or Ranks()
+    return ranks

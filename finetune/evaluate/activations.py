@@ -83,9 +83,9 @@ def pass_through(
     forward = forward_of(network, compute)
     with compute.own_threads(), _catching(network, pixels.shape) as caught:
         logits = infer(forward, [(np.array([0]), batch)])
-    found = [_activation(group, caught, pixels.shape) for group in network.groups if group in caught.outputs]
+    activations = [_activation(group, caught, pixels.shape) for group in network.groups if group in caught.outputs]
     chances = probabilities(logits, network.loss, network.temperature)[0]
-    return Passage(name, pixels, found, network.classes, chances, truth)
+    return Passage(name, pixels, activations, network.classes, chances, truth)
 
 
 def example(network: Network, images: AnyImages, evaluation: Evaluation, compute: Compute) -> Passage:

@@ -88,20 +88,20 @@ def explain_pixels(
     forward = forward_of(network, compute)
     with compute.own_threads():
         logits = infer(forward, [(np.array([0]), torch.from_numpy(pixels[None].copy()))])
-        chances = probabilities(logits, network.loss, network.temperature)[0]
-        best = int(chances.argmax())
-        target = best if label is None else network.classes.index(label)
-        found = None if method == "occlusion" else _gradcam(network, pixels, target, compute)
-        if found is None and method == "gradcam":
+        probabilities_of_classes = probabilities(logits, network.loss, network.temperature)[0]
+        predicted = int(probabilities_of_classes.argmax())
+        target = predicted if label is None else network.classes.index(label)
+        explained = None if method == "occlusion" else _gradcam(network, pixels, target, compute)
+        if explained is None and method == "gradcam":
             return None
-        heat, layer = found or (_occlusion(forward, network, pixels, target), "")
+        heat, layer = explained or (_occlusion(forward, network, pixels, target), "")
     return Explanation(
         name=name,
         pixels=pixels,
         heat=_scaled(heat),
         label=network.classes[target],
-        confidence=float(chances[target]),
-        predicted=network.classes[best],
+        confidence=float(probabilities_of_classes[target]),
+        predicted=network.classes[predicted],
         method="gradcam" if layer else "occlusion",
         layer=layer,
     )
@@ -111,8 +111,8 @@ def _scaled(heat: np.ndarray) -> np.ndarray:
     """What speaks for the class, the most of it as 1."""
     positive = np.maximum(np.nan_to_num(heat), 0.0)
     top = float(positive.max())
-    found: np.ndarray = (positive / top if top > 0 else positive).astype(np.float32)
-    return found
+    scaled: np.ndarray = (positive / top if top > 0 else positive).astype(np.float32)
+    return scaled
 
 
 # --- Grad-CAM --------------------------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def _gradcam(network: Network, pixels: np.ndarray, target: int, compute: Compute
     # frozen layers ask for no gradient by themselves
     with torch.enable_grad(), _outputs(network, module, sides) as outputs:
         logits = module(batch.requires_grad_(True))
-        outputs = _alike(outputs)
+        outputs = _same_width_tokens(outputs)
         if not outputs:
             return None
         gradients = torch.autograd.grad(logits[0, target], [value for _, value in outputs], allow_unused=True)
@@ -134,20 +134,20 @@ def _gradcam(network: Network, pixels: np.ndarray, target: int, compute: Compute
         if gradient is None:
             continue
         maps, slopes = _maps(value.detach()[0], sides), _maps(gradient[0], sides)
-        if maps is not None and slopes is not None and _alive(slopes):
+        if maps is not None and slopes is not None and _depends_on_many_places(slopes):
             heat = (maps * slopes.mean(dim=(1, 2), keepdim=True)).sum(dim=0)
             scaled = interpolate(heat[None, None].clamp_min(0), size=sides, mode="bilinear", align_corners=False)
             return scaled[0, 0].cpu().numpy(), path
     return None
 
 
-def _alike(outputs: list[tuple[str, torch.Tensor]]) -> list[tuple[str, torch.Tensor]]:
+def _same_width_tokens(outputs: list[tuple[str, torch.Tensor]]) -> list[tuple[str, torch.Tensor]]:
     """Without tokens of another width than the last ones: queries and keys of attention, hidden layers of its MLP."""
     widths = [value.shape[-1] for _, value in outputs if value.ndim == 3]
     return [(path, value) for path, value in outputs if value.ndim != 3 or value.shape[-1] == widths[-1]]
 
 
-def _alive(slopes: torch.Tensor) -> bool:
+def _depends_on_many_places(slopes: torch.Tensor) -> bool:
     """Whether the class depends on more than a few places, gradients [channels, height, width]."""
     by_place = slopes.abs().amax(dim=0)
     top = float(by_place.max())
@@ -157,7 +157,7 @@ def _alive(slopes: torch.Tensor) -> bool:
 @contextlib.contextmanager
 def _outputs(network: Network, module: nn.Module, sides: tuple[int, int]) -> Iterator[list[tuple[str, torch.Tensor]]]:
     """Name and output of every module outside the head that tells places apart, in the order of the pass."""
-    found: list[tuple[str, torch.Tensor]] = []
+    outputs: list[tuple[str, torch.Tensor]] = []
 
     def hook_of(path: str) -> Callable[[nn.Module, Any, Any], Any]:
         def keep(_: nn.Module, inputs: Any, output: Any) -> Any:
@@ -165,7 +165,7 @@ def _outputs(network: Network, module: nn.Module, sides: tuple[int, int]) -> Ite
                 return None
             if _maps(output.detach()[0], sides) is None:
                 return None
-            found.append((path, output))
+            outputs.append((path, output))
             return output.clone()  # what comes next may write over it, and the gradient is that of what is kept
 
         return keep
@@ -174,7 +174,7 @@ def _outputs(network: Network, module: nn.Module, sides: tuple[int, int]) -> Ite
         for path, child in module.named_modules():
             if path and not any(path == head or path.startswith(f"{head}.") for head in network.heads):
                 hooks.callback(child.register_forward_hook(hook_of(path)).remove)
-        yield found
+        yield outputs
 
 
 def _maps(value: torch.Tensor, sides: tuple[int, int]) -> torch.Tensor | None:
@@ -202,22 +202,22 @@ def _occlusion(
     boxes = [(top, left) for top in _starts(height) for left in _starts(width)]
     size = (_side(height), _side(width))
 
-    def covered() -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    def covered_batches() -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         for start in range(0, len(boxes), BATCH):
-            some = boxes[start : start + BATCH]
-            batch = np.repeat(pixels[None], len(some), axis=0)
-            for picture, (top, left) in zip(batch, some, strict=True):
+            patches = boxes[start : start + BATCH]
+            batch = np.repeat(pixels[None], len(patches), axis=0)
+            for picture, (top, left) in zip(batch, patches, strict=True):
                 picture[top : top + size[0], left : left + size[1]] = cover
-            yield np.arange(start, start + len(some)), torch.from_numpy(batch)
+            yield np.arange(start, start + len(patches)), torch.from_numpy(batch)
 
-    whole = infer(forward, [(np.array([0]), torch.from_numpy(pixels[None].copy()))])[0, target]
-    losses = whole - infer(forward, covered())[:, target]
+    logit = infer(forward, [(np.array([0]), torch.from_numpy(pixels[None].copy()))])[0, target]
+    losses = logit - infer(forward, covered_batches())[:, target]
     total, count = np.zeros((height, width), np.float32), np.zeros((height, width), np.float32)
     for loss, (top, left) in zip(losses.tolist(), boxes, strict=True):
         total[top : top + size[0], left : left + size[1]] += loss
         count[top : top + size[0], left : left + size[1]] += 1
-    found: np.ndarray = total / np.maximum(count, 1)
-    return found
+    mean_loss: np.ndarray = total / np.maximum(count, 1)
+    return mean_loss
 
 
 def _side(length: int) -> int:

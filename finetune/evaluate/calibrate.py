@@ -58,8 +58,8 @@ def _lowest(logits: np.ndarray, labels: np.ndarray, loss: str, smoothing: float)
         return -float((1 - smoothing) * logs[images, labels].mean() + smoothing * logs.mean())
 
     bounds = (math.log(LOWEST), math.log(HIGHEST))
-    found = minimize_scalar(mean_loss, bounds=bounds, method="bounded", options={"xatol": 1e-7})
-    return math.exp(float(found.x))
+    optimum = minimize_scalar(mean_loss, bounds=bounds, method="bounded", options={"xatol": 1e-7})
+    return math.exp(float(optimum.x))
 
 
 def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:

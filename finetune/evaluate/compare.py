@@ -70,9 +70,9 @@ def holm(values: Sequence[float]) -> list[float]:
     """P values corrected for so many tests at once, in their order (Holm 1979)."""
     order = np.argsort(values, kind="stable")
     corrected, highest = np.empty(len(values)), 0.0
-    for rank, place in enumerate(order):
-        highest = max(highest, min(1.0, (len(values) - rank) * values[place]))
-        corrected[place] = highest
+    for rank, position in enumerate(order):
+        highest = max(highest, min(1.0, (len(values) - rank) * values[position]))
+        corrected[position] = highest
     return corrected.tolist()
 
 

@@ -125,10 +125,10 @@ def _split(
     return _by_hook(network, module)
 
 
-def _by_cut(found: Cut) -> Split:
+def _by_cut(parts: Cut) -> Split:
     def split(images: torch.Tensor) -> tuple[Values, torch.Tensor]:
-        values = found.prefix(images)
-        return values, found.eval_suffix(*values)
+        values = parts.prefix(images)
+        return values, parts.eval_suffix(*values)
 
     return split
 

@@ -10,7 +10,7 @@ import torch
 
 from finetune.data.batches import AnyImages
 from finetune.device import Compute
-from finetune.evaluate.beside import vectors_beside
+from finetune.evaluate.head_inputs import keep_head_inputs
 from finetune.evaluate.loop import infer
 from finetune.evaluate.metrics import Metrics, compute_metrics, probabilities
 from finetune.model.network import Network
@@ -101,7 +101,7 @@ def evaluate_images(
         batches = [np.arange(start, min(start + BATCH, len(images))) for start in range(0, len(images), BATCH)]
         run = forward_of(network, compute, len(images))
         keep = len(images) <= KEPT and not network.more_heads
-        with compute.own_threads(), vectors_beside(network, keep) as found:
+        with compute.own_threads(), keep_head_inputs(network, keep) as found:
             logits = infer(run, images.batches(batches), tick)
         if sum(map(len, found)) == len(images):
             vectors = np.concatenate(found)

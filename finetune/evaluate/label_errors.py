@@ -64,11 +64,11 @@ def label_suspects(features: Array, labels: Array, answers: Array) -> list[Suspe
         return []
     shares = neighbour_shares(features, labels)
     usual = np.array([answers[labels == name, name].mean() for name in range(answers.shape[1])])
-    found = []
+    suspects = []
     for index, (given, likely) in enumerate(zip(labels.tolist(), answers.argmax(axis=1).tolist(), strict=True)):
         ahead = shares[index, likely] - shares[index, given]
         if likely == given or answers[index, likely] < usual[likely] or shares[index, given] > DENIED or ahead <= 0:
             continue
         score = float(answers[index, likely] - answers[index, given] + ahead)
-        found.append(Suspect(index, given, likely, float(answers[index, likely]), score))
-    return sorted(found, key=lambda suspect: (-suspect.score, suspect.index))
+        suspects.append(Suspect(index, given, likely, float(answers[index, likely]), score))
+    return sorted(suspects, key=lambda suspect: (-suspect.score, suspect.index))

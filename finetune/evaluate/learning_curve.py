@@ -76,8 +76,8 @@ def _drawn(right: np.ndarray) -> np.ndarray:
     count = right.shape[1]
     shares = np.full(count, 1 / count)
     times = np.random.default_rng(SEED).multinomial(count, shares, size=DRAWS)
-    found: np.ndarray = times @ (~right).T.astype(np.int64)
-    return found
+    drawn: np.ndarray = times @ (~right).T.astype(np.int64)
+    return drawn
 
 
 def _slopes(sizes: Sequence[int], mistakes: np.ndarray, count: int) -> np.ndarray:
@@ -91,8 +91,8 @@ def _slopes(sizes: Sequence[int], mistakes: np.ndarray, count: int) -> np.ndarra
 
 def _factor(exponents: np.ndarray) -> np.ndarray:
     """What twice the images make of the share of mistakes; never more than it was."""
-    found: np.ndarray = 2.0 ** -np.maximum(exponents, 0.0)
-    return found
+    factor: np.ndarray = 2.0 ** -np.maximum(exponents, 0.0)
+    return factor
 
 
 def _interval(values: np.ndarray) -> list[float]:
@@ -105,11 +105,11 @@ def _most_helped(labels: np.ndarray, right: np.ndarray, classes: Sequence[str], 
     wrong = np.bincount(labels[~right], minlength=len(classes))
     if not wrong.any():
         return None
-    low = [(wilson(int(some), int(count)) or (0.0, 1.0))[0] for some, count in zip(wrong, support, strict=True)]
-    place = int(np.argmax(low))
+    low = [(wilson(int(mistakes), int(count)) or (0.0, 1.0))[0] for mistakes, count in zip(wrong, support, strict=True)]
+    worst_class = int(np.argmax(low))
     return {
-        "class": classes[place],
-        "images": int(support[place]),
-        "wrong": int(wrong[place]),
-        "mended": float(wrong[place] * mended),
+        "class": classes[worst_class],
+        "images": int(support[worst_class]),
+        "wrong": int(wrong[worst_class]),
+        "mended": float(wrong[worst_class] * mended),
     }

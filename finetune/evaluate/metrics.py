@@ -138,8 +138,8 @@ def predict(probabilities: np.ndarray) -> np.ndarray:
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
     """Counts int64 [C, C], row the true class and column the predicted one; `NONE` is in no column."""
-    some = predicted != NONE
-    cells = np.bincount(labels[some] * n_classes + predicted[some], minlength=n_classes * n_classes)
+    answered = predicted != NONE
+    cells = np.bincount(labels[answered] * n_classes + predicted[answered], minlength=n_classes * n_classes)
     return cells.reshape(n_classes, n_classes).astype(np.int64)
 
 

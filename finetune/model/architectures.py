@@ -194,12 +194,12 @@ def _channels(values: Mapping[str, Any], in_chans: int) -> dict[str, Any]:
     """Mean and std for the number of channels: averaged for grey, repeated for colour."""
     if in_chans not in (1, 3):
         raise UsageError(f"model.in_chans: {in_chans}: pictures have 3 channels, or 1 if grey", "write 3 or 1")
-    found: dict[str, Any] = {}
+    adapted: dict[str, Any] = {}
     for key in ("mean", "std"):
         numbers = values[key]
         if isinstance(numbers, (list, tuple)) and {len(numbers), in_chans} == {1, 3}:
-            found[key] = [sum(numbers) / len(numbers)] * in_chans
-    return found
+            adapted[key] = [sum(numbers) / len(numbers)] * in_chans
+    return adapted
 
 
 def _create(

@@ -13,7 +13,7 @@ from finetune.errors import UsageError
 from finetune.files import carried_folder, sha256_file
 from finetune.model import from_timm, from_torchvision
 from finetune.model.architectures import LIBRARIES, assemble, split_name
-from finetune.model.at_hand import AUTO, choose_backbone
+from finetune.model.available import AUTO, choose_backbone
 from finetune.model.bundle import Description, read_description, read_state
 from finetune.model.card import Card, read_card
 from finetune.model.fitting import load_backbone
@@ -193,10 +193,12 @@ def list_backbones(pattern: str = "*") -> list[str]:
 
     Where the pattern has a dot, timm's names with the tag of their weights (`timm/resnet50.a1_in1k`) match too.
     """
-    wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
+    wildcard = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
     known = [f"{prefix}/{name}" for prefix, library in LIBRARIES.items() for name in library.names()]
     known += [f"timm/{name}" for name in from_timm.tagged_names()] if "." in pattern else []
-    return sorted(name for name in known if fnmatchcase(name, wanted) or fnmatchcase(name.partition("/")[2], wanted))
+    return sorted(
+        name for name in known if fnmatchcase(name, wildcard) or fnmatchcase(name.partition("/")[2], wildcard)
+    )
 
 
 def _from_card(path: Path) -> Origin:

@@ -170,19 +170,19 @@ _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
 
 
 def _problems(value: Mapping[str, Any]) -> list[tuple[str, str]]:
-    found = [(key, what) for key, (kind, what) in _KINDS.items() if not isinstance(value.get(key), kind)]
+    problems = [(key, what) for key, (kind, what) in _KINDS.items() if not isinstance(value.get(key), kind)]
     classes = value.get("classes")
     if isinstance(classes, list):
         whole = classes and all(isinstance(name, str) for name in classes) and len(set(classes)) == len(classes)
-        found += [] if whole else [("classes", "a list of different names")]
+        problems += [] if whole else [("classes", "a list of different names")]
     if not _is_number(temperature := value.get("temperature", 1.0)) or not 0 < temperature < math.inf:
-        found.append(("temperature", "a number above 0"))
+        problems.append(("temperature", "a number above 0"))
     for key in ("threshold", "auto_threshold"):
         if (given := value.get(key)) is not None and not (_is_number(given) and 0 <= given <= 1):
-            found.append((key, "a number from 0 to 1"))
+            problems.append((key, "a number from 0 to 1"))
     if value.get("features", "last") not in ("last", "stages"):
-        found.append(("features", "last or stages"))
-    return found
+        problems.append(("features", "last or stages"))
+    return problems
 
 
 def _is_number(value: object) -> bool:

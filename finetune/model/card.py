@@ -94,10 +94,10 @@ class Card:
             return
         if not path.is_file():
             raise ArtefactError(f"{path}: no such weights file (named in {self.path})", "put the file beside its card")
-        found = sha256_file(path)
-        if found != self.sha256.lower():
+        digest = sha256_file(path)
+        if digest != self.sha256.lower():
             raise ArtefactError(
-                f"{path}: sha256 is {found}, {self.path} says {self.sha256}",
+                f"{path}: sha256 is {digest}, {self.path} says {self.sha256}",
                 "the file is damaged or another one: get the right one, or correct the card if you made these weights",
             )
 
@@ -141,23 +141,23 @@ def read_card(path: Path) -> Card:
 
 
 def _problems(value: Mapping[str, Any]) -> list[str]:
-    found = [f"{key}: unknown key{did_you_mean(str(key), _KINDS)}" for key in value if key not in _KINDS]
+    problems = [f"{key}: unknown key{did_you_mean(str(key), _KINDS)}" for key in value if key not in _KINDS]
     for key, (kind, what) in _KINDS.items():
         if value.get(key) is not None and not isinstance(value[key], kind):
-            found.append(f"{key}: must be {what}, not {value[key]!r}")
+            problems.append(f"{key}: must be {what}, not {value[key]!r}")
     if value.get("architecture") is None:
-        found.append("architecture: missing")
+        problems.append("architecture: missing")
     weights = value.get("weights")
     if isinstance(weights, str) and is_packaged(weights) and split_packaged(weights) is None:
-        found.append(f"weights: {weights!r}: a file in a package is package:DISTRIBUTION/PATH")
+        problems.append(f"weights: {weights!r}: a file in a package is package:DISTRIBUTION/PATH")
     if isinstance(rules := value.get("rename"), dict):
-        found += rule_problems(rules)
+        problems += rule_problems(rules)
     if isinstance(preprocess := value.get("preprocess"), dict):
         try:
             given = {name: item for name, item in preprocess.items() if item is not None}
             Preprocess.from_dict({"size": 1, **given})  # where the card gives none, the architecture does
         except UsageError as error:
-            found += error.problems
+            problems += error.problems
     if isinstance(classes := value.get("classes"), list):
-        found += [f"classes: {name!r} is not text: quote it" for name in classes if not isinstance(name, str)]
-    return found
+        problems += [f"classes: {name!r} is not text: quote it" for name in classes if not isinstance(name, str)]
+    return problems

@@ -47,13 +47,13 @@ def load_backbone(module: nn.Module, state: State, head: str | Sequence[str], so
         ArtefactError: less than half of the backbone's tensors are there, or one has another shape.
     """
     heads = (head,) if isinstance(head, str) else tuple(head)
-    wanted = {name: tensor for name, tensor in module.state_dict().items() if not within(name, heads)}
-    given, prefix = _best_names(module, state, wanted)
-    found = {name: _adapted(given[name], tensor) for name, tensor in wanted.items() if name in given}
-    _require_fit(found, wanted, given, source)
-    module.load_state_dict(found, strict=False)
-    missing = [name for name in wanted if name not in found and not name.endswith(_COUNTER)]
-    unused = [name for name in given if name not in found and not within(name, heads)]
+    backbone = {name: tensor for name, tensor in module.state_dict().items() if not within(name, heads)}
+    given, prefix = _best_names(module, state, backbone)
+    fitted = {name: _adapted(given[name], tensor) for name, tensor in backbone.items() if name in given}
+    _require_fit(fitted, backbone, given, source)
+    module.load_state_dict(fitted, strict=False)
+    missing = [name for name in backbone if name not in fitted and not name.endswith(_COUNTER)]
+    unused = [name for name in given if name not in fitted and not within(name, heads)]
     old_head = [name for name in given if within(name, heads)]
     notes = [
         (missing, "not found in the file, so freshly initialised"),
@@ -86,13 +86,13 @@ def _best_names(module: nn.Module, state: State, wanted: State) -> tuple[State, 
     resizes what is under them.
     """
     needed = sum(not name.endswith(_COUNTER) for name in wanted)
-    best, taken_off, most = state, "", -1
-    for prefix, found in _candidates(module, state, wanted):
-        if (count := _fits(found, wanted)) > most:
-            best, taken_off, most = found, prefix, count
+    best, prefix_taken_off, most = state, "", -1
+    for prefix, candidate in _candidates(module, state, wanted):
+        if (count := _fits(candidate, wanted)) > most:
+            best, prefix_taken_off, most = candidate, prefix, count
         if most >= needed:
             break
-    return best, taken_off
+    return best, prefix_taken_off
 
 
 def _candidates(module: nn.Module, state: State, wanted: State) -> Iterator[tuple[str, State]]:
@@ -109,9 +109,9 @@ def _prefixes(state: State, wanted: State) -> list[str]:
     """What may stand before the names: before most of those that are wanted, else before all that there are."""
     counts: Counter[str] = Counter()
     for name in state:
-        for place in (at for at, letter in enumerate(name) if letter == "."):
-            if name[place + 1 :] in wanted:
-                counts[name[: place + 1]] += 1
+        for dot in (at for at, letter in enumerate(name) if letter == "."):
+            if name[dot + 1 :] in wanted:
+                counts[name[: dot + 1]] += 1
     first, last = (sorted(state) or [""])[0], (sorted(state) or [""])[-1]  # what these two share, all names do
     shared = next((at for at, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), 0)
     whole = first[: first.rfind(".", 0, shared) + 1]
@@ -151,9 +151,9 @@ def _adapt_channels(tensor: Tensor, wanted: Tensor) -> Tensor:
     return tensor.expand_as(wanted) / 3 if (rows[1], columns[1]) == (1, 3) else tensor
 
 
-def _require_fit(found: State, wanted: State, given: State, source: str) -> None:
+def _require_fit(fitted: State, wanted: State, given: State, source: str) -> None:
     needed = [name for name in wanted if not name.endswith(_COUNTER)]
-    fitting = [name for name in needed if name in found and found[name].shape == wanted[name].shape]
+    fitting = [name for name in needed if name in fitted and fitted[name].shape == wanted[name].shape]
     remedy = "give this architecture's own weights, with the options they were made with (model.options, or a card)"
     if 2 * len(fitting) < len(needed):
         lacking = [name for name in needed if name not in fitting]
@@ -163,8 +163,8 @@ def _require_fit(found: State, wanted: State, given: State, source: str) -> None
             f"so it seems to belong to another architecture; lacking: {some(lacking)}{near}",
             remedy,
         )
-    unlike = [name for name in found if found[name].shape != wanted[name].shape]
+    unlike = [name for name in fitted if fitted[name].shape != wanted[name].shape]
     if unlike:
         first = unlike[0]
-        shapes = f"{visible(first)} is {list(found[first].shape)}, the network's is {list(wanted[first].shape)}"
+        shapes = f"{visible(first)} is {list(fitted[first].shape)}, the network's is {list(wanted[first].shape)}"
         raise ArtefactError(f"{source}: shapes do not fit: {shapes} ({len(unlike)} such tensors)", remedy)

@@ -47,8 +47,8 @@ def what_else(path: Path) -> tuple[str, str] | None:
         return None
     if zipfile.is_zipfile(path):
         return _zip(path)
-    found = next(((what, remedy) for sign, what, remedy in _SIGNS if start.startswith(sign)), None)
-    return found or _text(path, start) or _binary(path, start)
+    kind_and_remedy = next(((what, remedy) for sign, what, remedy in _SIGNS if start.startswith(sign)), None)
+    return kind_and_remedy or _text(path, start) or _binary(path, start)
 
 
 def _zip(path: Path) -> tuple[str, str] | None:

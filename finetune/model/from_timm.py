@@ -128,8 +128,8 @@ def heads(module: nn.Module, classes: int) -> tuple[str, ...]:
     """Dotted names of the classifier's layers; two in a distilled transformer."""
     named = getattr(module, "pretrained_cfg", {}).get("classifier") or ()
     known = dict(module.named_modules())
-    found = tuple(name for name in ((named,) if isinstance(named, str) else named) if name in known)
-    return found or tuple(name for name in [last_layer(module, classes)] if name)
+    named_heads = tuple(name for name in ((named,) if isinstance(named, str) else named) if name in known)
+    return named_heads or tuple(name for name in [last_layer(module, classes)] if name)
 
 
 def _config(name: str) -> PretrainedCfg:

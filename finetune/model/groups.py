@@ -71,12 +71,12 @@ def match(pattern: str, groups: Mapping[str, Sequence[str]], parameter_names: It
         return _members(backbone, groups, names)
     if pattern.startswith("last:"):
         return _members(_last(pattern, backbone), groups, names)
-    if pattern in groups and (found := _members([pattern], groups, names)):
-        return found
-    found = {name for name in names if name.startswith(f"{pattern}.") or fnmatchcase(name, pattern)}
-    if not found:
+    if pattern in groups and (matching := _members([pattern], groups, names)):
+        return matching
+    matching = {name for name in names if name.startswith(f"{pattern}.") or fnmatchcase(name, pattern)}
+    if not matching:
         raise _nothing(pattern, groups, names)
-    return found
+    return matching
 
 
 # --- finding the blocks ----------------------------------------------------------------------------------------------
@@ -88,12 +88,12 @@ def _within(name: str, modules: Sequence[str]) -> bool:
 
 def _blocks(module: nn.Module, heads: Sequence[str]) -> dict[str, str]:
     """Dotted prefix → layer group, for every block of the network."""
-    found: dict[str, str] = {}
-    _search(module, "", heads, found, _DEEPEST)
-    return found
+    blocks: dict[str, str] = {}
+    _search(module, "", heads, blocks, _DEEPEST)
+    return blocks
 
 
-def _search(module: nn.Module, prefix: str, heads: Sequence[str], found: dict[str, str], depth: int) -> None:
+def _search(module: nn.Module, prefix: str, heads: Sequence[str], groups: dict[str, str], depth: int) -> None:
     children = [(name, child) for name, child in module.named_children() if len(child.state_dict())]
     siblings = {name for name, child in children if _SIBLING.match(name) and not _is_leaf(child)}
     for name, child in children:
@@ -101,11 +101,11 @@ def _search(module: nn.Module, prefix: str, heads: Sequence[str], found: dict[st
         if any(_within(head, [path]) for head in heads):
             continue
         if name in siblings and len(siblings) > 1:
-            found[path] = path
+            groups[path] = path
         elif _is_list(name, child):
-            found.update(_listed(child, path))
+            groups.update(_listed(child, path))
         elif depth > 1 and not _NO_LIST.search(name):
-            _search(child, f"{path}.", heads, found, depth - 1)
+            _search(child, f"{path}.", heads, groups, depth - 1)
 
 
 def _is_leaf(module: nn.Module) -> bool:

@@ -30,13 +30,13 @@ def seeded(seed: int) -> Iterator[None]:
 
 def last_layer(module: nn.Module, classes: int) -> str:
     """Dotted name of the last Linear or 1×1 convolution that gives one value a class, or an empty string."""
-    found = ""
+    name_of_last = ""
     for name, child in module.named_modules():
         if (isinstance(child, nn.Linear) and child.out_features == classes) or (
             isinstance(child, nn.Conv2d) and child.out_channels == classes and child.kernel_size == (1, 1)
         ):
-            found = name
-    return found
+            name_of_last = name
+    return name_of_last
 
 
 def new_head(module: nn.Module, names: Sequence[str], spec: HeadSpec, classes: int, seed: int, *, reset: bool) -> None:

@@ -54,10 +54,10 @@ def packaged_file(weights: str) -> Path:
     try:
         files = importlib.metadata.distribution(name).files or []
     except importlib.metadata.PackageNotFoundError:
-        wanted = "'finetune-toolkit[weights]'" if _IN_EXTRA.fullmatch(name) else name
+        requirement = "'finetune-toolkit[weights]'" if _IN_EXTRA.fullmatch(name) else name
         raise ResourceError(
             f"model.weights: the package {visible(name)}, which has these weights in it, is not installed",
-            f"pip install {wanted}",
+            f"pip install {requirement}",
         ) from None
     for file in files:
         if file.as_posix() == path:

@@ -75,5 +75,5 @@ def licence_of(base: Base | None) -> str | None:
     """
     if base is None:
         return None
-    found = {one.licence.lower(): one.licence for one in base.chain()}  # Apache-2.0 is apache-2.0
-    return UNKNOWN if UNKNOWN in found else " and ".join(found.values())
+    licences = {link.licence.lower(): link.licence for link in base.chain()}  # Apache-2.0 is apache-2.0
+    return UNKNOWN if UNKNOWN in licences else " and ".join(licences.values())

@@ -93,15 +93,15 @@ class FreezePlan:
         thaw: dict[str, int] = {}
         for phase in reversed(self.phases):
             thaw.update(dict.fromkeys(phase.learning, phase.start))
-        found: dict[str, int] = {}
+        unfreeze: dict[str, int] = {}
         for group, names in self.groups.items():
             epochs = {name: thaw.get(name) for name in names if name in self.parameters}
             first = next(iter(epochs.values()), None)
             if first is not None and set(epochs.values()) == {first}:
-                found[group] = first
+                unfreeze[group] = first
             else:
-                found.update({name: epoch for name, epoch in epochs.items() if epoch is not None})
-        return found
+                unfreeze.update({name: epoch for name, epoch in epochs.items() if epoch is not None})
+        return unfreeze
 
     def table(self) -> tuple[list[str], list[list[object]]]:
         """Columns and rows of `plan.csv`: group, parameters, then one column a phase."""

@@ -40,16 +40,16 @@ def renamed(state: State, rules: Rules, source: str) -> State:
     """
     if not rules:
         return state
-    found: State = {}
+    by_new_name: State = {}
     for name, tensor in state.items():
         new = _new_name(name, rules, state, source)
-        if new in found:
+        if new in by_new_name:
             raise ArtefactError(
                 f"{source}: {visible(name)}: the card's rename rules name it {visible(new)}, which another is",
                 "correct `rename` in the card, or give the weights file that the card was written for",
             )
-        found[new] = tensor
-    return found
+        by_new_name[new] = tensor
+    return by_new_name
 
 
 def _new_name(name: str, rules: Rules, state: State, source: str) -> str:
@@ -63,8 +63,8 @@ def _new_name(name: str, rules: Rules, state: State, source: str) -> str:
     if not number.isdecimal():
         return name
     block = f"{module}.{number}."
-    place = _place(int(number), rule.get("stages"))
-    if place is None:
+    new_number = _position_in_stages(int(number), rule.get("stages"))
+    if new_number is None:
         raise ArtefactError(
             f"{source}: {visible(name)}: the card's rename rules have stages for {sum(rule['stages'])} blocks",
             "correct `rename` in the card, or give the weights file that the card was written for",
@@ -75,10 +75,10 @@ def _new_name(name: str, rules: Rules, state: State, source: str) -> str:
             head, dot, tail = rest.partition(".")
             rest = f"{inside['names'].get(head, head)}{dot}{tail}"
             break
-    return f"{rule['to']}.{place}.{rest}"
+    return f"{rule['to']}.{new_number}.{rest}"
 
 
-def _place(number: int, stages: Sequence[int] | None) -> str | None:
+def _position_in_stages(number: int, stages: Sequence[int] | None) -> str | None:
     """Where a block of a flat list stands: `STAGE.INDEX`, or its number where there are no stages."""
     if stages is None:
         return str(number)

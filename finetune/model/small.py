@@ -177,22 +177,22 @@ def _sides(size: Any) -> tuple[int, int]:
 
 
 def _check_options(name: str, options: Mapping[str, Any]) -> None:
-    found = [f"model.options.{key}: {problem}" for key, problem in _problems(name, options)]
-    if found:
+    problems = [f"model.options.{key}: {problem}" for key, problem in _problems(name, options)]
+    if problems:
         known = ", ".join(_KNOWN) if name == "mlp" else "size"
-        raise UsageError(found, f"the options of small/{name} are {known}")
+        raise UsageError(problems, f"the options of small/{name} are {known}")
 
 
 def _problems(name: str, options: Mapping[str, Any]) -> list[tuple[str, str]]:
     known = _KNOWN if name == "mlp" else {"size": _KNOWN["size"]}
-    found = [(key, f"unknown{did_you_mean(str(key), known)}") for key in options if key not in known]
+    problems = [(key, f"unknown{did_you_mean(str(key), known)}") for key in options if key not in known]
     for key, (fits, what) in known.items():
         if key in options and not fits(options[key]):
             near = did_you_mean(str(options[key]), ACTIVATIONS) if key == "activation" else ""
-            found.append((key, f"{options[key]!r} is not {what}{near}"))
+            problems.append((key, f"{options[key]!r} is not {what}{near}"))
     if "pieces" in options and options.get("activation") != "maxout":
-        found.append(("pieces", "belongs to activation: maxout"))
-    return found
+        problems.append(("pieces", "belongs to activation: maxout"))
+    return problems
 
 
 def _whole(value: Any) -> bool:

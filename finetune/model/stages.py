@@ -39,8 +39,8 @@ class Taps:
         """Of this thread."""
         if not hasattr(self._local, "values"):
             self._local.values = {}
-        found: dict[str, torch.Tensor] = self._local.values
-        return found
+        pooled: dict[str, torch.Tensor] = self._local.values
+        return pooled
 
 
 class Tap:

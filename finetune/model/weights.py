@@ -117,10 +117,10 @@ def _check_count(path: Path, count: int) -> None:
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    tensors = dict(pairs)
+    if len(tensors) < len(pairs):
         raise ValueError("a name occurs twice in the header")
-    return found
+    return tensors
 
 
 def read_pickle(path: Path, also: Sequence[Any] = ()) -> Any:

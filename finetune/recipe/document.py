@@ -50,8 +50,8 @@ def _keys(prefix: str, section: Schema, schema: Schema) -> Iterator[tuple[str, S
 def _section(field: Schema, schema: Schema) -> Schema | None:
     """What a key that holds nothing but a section refers to."""
     reference = field.get("$ref")
-    found: Schema | None = schema["$defs"][reference.rpartition("/")[2]] if reference else None
-    return found if found and "properties" in found else None
+    section: Schema | None = schema["$defs"][reference.rpartition("/")[2]] if reference else None
+    return section if section and "properties" in section else None
 
 
 def _row(name: str, field: Schema, schema: Schema) -> str:

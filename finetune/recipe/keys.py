@@ -136,13 +136,13 @@ def nearest(place: Place) -> str:
 
 
 def _walk(section: type[Section], above: Place) -> list[tuple[Place, Kind]]:
-    found: list[tuple[Place, Kind]] = []
+    keys: list[tuple[Place, Kind]] = []
     for name, field in section.model_fields.items():
         below = _section(field.annotation)
         kind: Kind = "section" if below else _kind(field.annotation)
-        found.append(((*above, name), kind))
-        found += _walk(below, (*above, name)) if below else []
-    return found
+        keys.append(((*above, name), kind))
+        keys += _walk(below, (*above, name)) if below else []
+    return keys
 
 
 def _section(annotation: Any) -> type[Section] | None:

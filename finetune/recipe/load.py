@@ -122,23 +122,23 @@ def _override(value: dict[str, Any], marks: dict[yaml.Place, yaml.Mark], overrid
     here = f"{words.OVERRIDE} {visible(key)}"
     if not equals or not key:
         return [f"{words.OVERRIDE} {visible(override)}: expected KEY=VALUE, as in {words.OVERRIDE} train.lr=1e-3"]
-    place = place_of(key)
-    if place is None:
+    key_path = place_of(key)
+    if key_path is None:
         return [f"{here}: unknown key{visible(nearest(tuple(key.split('.'))))}"]
     try:
         given = yaml.read(text, here)
     except UsageError as error:
         return [f"{line.replace(f'{here}:1: ', f'{here}: ')} ({error.remedy})" for line in error.problems]
     inner = value
-    for part in place[:-1]:
+    for part in key_path[:-1]:
         if not isinstance(inner.get(str(part)), dict):
             inner[str(part)] = {}
         inner = inner[str(part)]
-    inner[str(place[-1])] = given.value
-    for old in [old for old in marks if old[: len(place)] == place]:
+    inner[str(key_path[-1])] = given.value
+    for old in [old for old in marks if old[: len(key_path)] == key_path]:
         del marks[old]
-    marks[place] = yaml.Mark(words.OVERRIDE)
-    marks.update({(*place, *below): yaml.Mark(words.OVERRIDE, mark.text) for below, mark in given.marks.items()})
+    marks[key_path] = yaml.Mark(words.OVERRIDE)
+    marks.update({(*key_path, *below): yaml.Mark(words.OVERRIDE, mark.text) for below, mark in given.marks.items()})
     return [line.replace(f"{here}:1: ", f"{here}: ") for line in given.problems]
 
 
@@ -257,15 +257,15 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], above: yaml.Place) -> list[str]:
-    found: list[str] = []
+    lines: list[str] = []
     for key in [*old, *(key for key in new if key not in old)]:
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
-            found += _differences(before, after, (*above, key))
+            lines += _differences(before, after, (*above, key))
         elif key not in old or key not in new or before != after:
             was, now = (yaml.inline(side[key]) if key in side else "absent" for side in (old, new))
-            found.append(f"{yaml.dotted((*above, key))}: {was} → {now}")
-    return found
+            lines.append(f"{yaml.dotted((*above, key))}: {was} → {now}")
+    return lines
 
 
 def json_schema() -> dict[str, Any]:

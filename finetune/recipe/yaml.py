@@ -137,20 +137,20 @@ class _Reader:
         return self.mapping(place) if isinstance(event, yaml.MappingStartEvent) else self.sequence(place)
 
     def mapping(self, place: Place) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         lines: dict[str, int] = {}
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             key = self.key(event, place)
-            if key in found:
+            if key in values:
                 here = f"{self.source}:{_line(event)}: {dotted((*place, key))}"
                 self.problems.append(f"{here}: duplicate key (first on line {lines[key]})")
                 kept, self.marks = self.marks, {}
                 self.value(next(self.events), (*place, key))
                 self.marks = kept
                 continue
-            found[key], lines[key] = self.value(next(self.events), (*place, key)), _line(event)
+            values[key], lines[key] = self.value(next(self.events), (*place, key)), _line(event)
             self.marks[*place, key] = Mark(f"{self.source}:{_line(event)}", self.marks[*place, key].text)
-        return found
+        return values
 
     def key(self, event: yaml.Event, place: Place) -> str:
         self.check(event, place)
@@ -161,10 +161,10 @@ class _Reader:
         return str(event.value)
 
     def sequence(self, place: Place) -> list[Any]:
-        found: list[Any] = []
+        items: list[Any] = []
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
-            found.append(self.value(event, (*place, len(found))))
-        return found
+            items.append(self.value(event, (*place, len(items))))
+        return items
 
     def check(self, event: yaml.Event, place: Place) -> None:
         self.values += 1

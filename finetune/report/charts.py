@@ -85,34 +85,34 @@ def calibration_bins(labels: NDArray[np.int64], probabilities: NDArray[np.float6
     confidence = probabilities[finite].max(axis=1, initial=0.0)
     right = probabilities[finite].argmax(axis=1) == labels[finite]
     index = confidence_bins(confidence)
-    found = []
+    bins = []
     for number in np.unique(index):
         inside = index == number
         count, hits = int(inside.sum()), int(right[inside].sum())
         low, high = wilson(hits, count) or (0.0, 1.0)
         middle, sure = (float(number) + 0.5) / ECE_BINS, float(confidence[inside].mean())
-        found.append(Bin(middle, count, sure, hits / count, low, high))
-    return found
+        bins.append(Bin(middle, count, sure, hits / count, low, high))
+    return bins
 
 
 def calibration(label: str, bins: Sequence[Bin]) -> Markup:
     """Confidence against the share that is right, with intervals; below it, how many images each bin holds."""
     height, left, right, top, bottom = 320.0, 40.0, 412.0, 10.0, 232.0
     across, up = Scale(0, 1, left, right), Scale(0, 1, bottom, top)
-    most = max((one.count for one in bins), default=1)
+    most = max((bin.count for bin in bins), default=1)
     tall = Scale(0, math.sqrt(most), 0, 40)  # roots, so that a bin with one image still shows
     parts = [_rule(left, right, up(value), f"{value:g}") for value in (0, 0.25, 0.5, 0.75, 1)]
     parts.append(_line(left, bottom, right, top, "ideal"))
     base = height - 24
-    for one in bins:
-        x, y = across(one.confidence), up(one.accuracy)
-        parts.append(_line(x, up(one.low), x, up(one.high), "whisker"))
+    for bin in bins:
+        x, y = across(bin.confidence), up(bin.accuracy)
+        parts.append(_line(x, up(bin.low), x, up(bin.high), "whisker"))
         parts.append(Markup('<circle class="dot-a" cx="{:.1f}" cy="{:.1f}" r="4.5"/>').format(x, y))
-        size = tall(math.sqrt(one.count))
+        size = tall(math.sqrt(bin.count))
         box = '<rect class="count" x="{:.1f}" y="{:.1f}" width="20" height="{:.1f}"/>'
-        parts.append(Markup(box).format(across(one.middle) - 10, base - size, size))
-        if one.count == most:
-            parts.append(_text(across(one.middle), base - size - 4, f"{one.count:,}", "middle"))
+        parts.append(Markup(box).format(across(bin.middle) - 10, base - size, size))
+        if bin.count == most:
+            parts.append(_text(across(bin.middle), base - size - 4, f"{bin.count:,}", "middle"))
     parts.append(_line(left, base, right, base, "grid"))
     parts += [_text(across(value), height - 7, f"{value:g}", "middle") for value in (0, 0.25, 0.5, 0.75)]
     return _svg(label, height, [*parts, _text(across(1.0), height - 7, "1", "end")])

@@ -67,11 +67,11 @@ def seeds_text(found: Mapping[str, Any]) -> str:
     """Several seeds of a recipe as text for the terminal."""
     rows = []
     for key, name in (("accuracy", "accuracy"), ("macro_f1", "macro F1")):
-        told = found[key]
-        low, high = told["ci95"]
-        ends = f"{number(told['lowest'], 4)}-{number(told['highest'], 4)}"
+        summary = found[key]
+        low, high = summary["ci95"]
+        ends = f"{number(summary['lowest'], 4)}-{number(summary['highest'], 4)}"
         interval = f"{number(low, 4)}-{number(high, 4)}"
-        rows.append([name, number(told["mean"], 4), number(told["sd"], 4), ends, interval])
+        rows.append([name, number(summary["mean"], 4), number(summary["sd"], 4), ends, interval])
     heads = ["", "mean", "spread (sd)", "lowest-highest", "95 % interval"]
     lines = table_text(heads, rows)
     about = f"{len(found['runs'])} seeds on the same {found['n']:,} {evaluated_on(found['split'] or '')}"

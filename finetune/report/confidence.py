@@ -26,11 +26,11 @@ def confidence(labels: NDArray[np.int64], probabilities: NDArray[np.float64], ru
         run: with `temperature`, `threshold` and the recipe, as far as they are known.
     """
     bins = charts.calibration_bins(labels, probabilities)
-    count = sum(one.count for one in bins)
+    count = sum(bin.count for bin in bins)
     return {
         "picture": charts.calibration("Confidence against accuracy", bins),
-        "sure": sum(one.confidence * one.count for one in bins) / count if count else None,
-        "right": sum(one.accuracy * one.count for one in bins) / count if count else None,
+        "sure": sum(bin.confidence * bin.count for bin in bins) / count if count else None,
+        "right": sum(bin.accuracy * bin.count for bin in bins) / count if count else None,
         "ece": calibration_error(labels, probabilities),
         "brier": brier_score(labels, probabilities),
         "ideal": ece_of_the_calibrated(probabilities),

@@ -29,19 +29,19 @@ ESSENTIALS = {
 def facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Label and text of what the reader should know of the training, in reading order; what is unknown is left out."""
     recipe = run.get("recipe")
-    found = [(label, look_up(recipe, key)) for label, key in ESSENTIALS.items()]
+    rows = [(label, look_up(recipe, key)) for label, key in ESSENTIALS.items()]
     machine = [
         ("BatchNorm", "batchnorm"),
         ("Device", "device"),
         ("Precision", "precision"),
         ("Temperature", "temperature"),
     ]
-    found += [(label, run.get(key)) for label, key in machine]
-    found += [("Feature cache", _cache(run.get("cache")))]
+    rows += [(label, run.get(key)) for label, key in machine]
+    rows += [("Feature cache", _cache(run.get("cache")))]
     timings = run.get("timings") or {}
-    found += [("Time", ", ".join(f"{_spoken(key)} {_duration(value)}" for key, value in timings.items()))]
-    found += [("Versions", ", ".join(f"{key} {value}" for key, value in (run.get("versions") or {}).items()))]
-    return [(label, _plain(value)) for label, value in found if value not in (None, "", {}, [])]
+    rows += [("Time", ", ".join(f"{_spoken(key)} {_duration(value)}" for key, value in timings.items()))]
+    rows += [("Versions", ", ".join(f"{key} {value}" for key, value in (run.get("versions") or {}).items()))]
+    return [(label, _plain(value)) for label, value in rows if value not in (None, "", {}, [])]
 
 
 def _cache(cache: object) -> str:
@@ -56,8 +56,8 @@ def _cache(cache: object) -> str:
 
 def date(run: Mapping[str, Any]) -> str:
     """When the run ended, to the minute; a run that is just ending has no such time yet."""
-    told = run.get("date") or run.get("finished") or datetime.now().astimezone().isoformat()
-    return str(told)[:16].replace("T", " ")
+    date_text = run.get("date") or run.get("finished") or datetime.now().astimezone().isoformat()
+    return str(date_text)[:16].replace("T", " ")
 
 
 def look_up(recipe: object, key: str) -> object:

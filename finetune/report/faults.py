@@ -35,6 +35,6 @@ class Faults:
             raise
         except Exception as error:  # whatever it is: the rest of the report does not depend on it
             frame = traceback.extract_tb(error.__traceback__)[-1]
-            place = f"{Path(frame.filename).name}:{frame.lineno}"
-            what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            self.lines.append(f"{part} is missing: {what} ({place}). The network is whole; please report this bug")
+            where = f"{Path(frame.filename).name}:{frame.lineno}"
+            problem = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            self.lines.append(f"{part} is missing: {problem} ({where}). The network is whole; please report this bug")

@@ -50,8 +50,8 @@ def features_png(passage: Passage, most: int | None = None) -> bytes:
         passage: at least one activation in it.
         most: groups shown at most, evenly spread from the first to the last; None for all of them.
     """
-    shown = [_finite(one) for one in _spread(passage.activations, most)]
-    heights = [_height(one, passage) for one in shown]
+    shown = [_finite(activation) for activation in _spread(passage.activations, most)]
+    heights = [_height(activation, passage) for activation in shown]
     total = HEADER + sum(heights) + BETWEEN * len(shown) + FOOTER
     with drawing(WIDTH, total) as figure:
         figure.set_layout_engine("none")
@@ -60,8 +60,8 @@ def features_png(passage: Passage, most: int | None = None) -> bytes:
         canvas.set_axis_off()
         _header(canvas, passage, total)
         top = total - HEADER
-        for one, height in zip(shown, heights, strict=True):
-            _row(canvas, one, passage, top, height)
+        for activation, height in zip(shown, heights, strict=True):
+            _row(canvas, activation, passage, top, height)
             top -= height + BETWEEN
         _footer(canvas, shown, len(passage.activations))
         return _in_few_colours(png_bytes(figure))

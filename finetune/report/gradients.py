@@ -21,13 +21,13 @@ Series = dict[str, list[tuple[int, float]]]
 
 def series(history: Sequence[Mapping[str, Any]]) -> Series:
     """The norms in the rows of `history.csv`, in forward order, without groups that never learned."""
-    found: Series = {}
+    by_group: Series = {}
     for row in history:
         for name, value in row.items():
             if name.startswith(COLUMN) and value not in (None, "") and math.isfinite(float(value)):
-                found.setdefault(name.removeprefix(COLUMN), []).append((int(row["epoch"]) + 1, float(value)))
+                by_group.setdefault(name.removeprefix(COLUMN), []).append((int(row["epoch"]) + 1, float(value)))
     order = [name.removeprefix(COLUMN) for row in history[:1] for name in row]
-    return {group: found[group] for group in sorted(found, key=lambda group: order.index(group))}
+    return {group: by_group[group] for group in sorted(by_group, key=lambda group: order.index(group))}
 
 
 def charts(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

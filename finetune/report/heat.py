@@ -29,8 +29,8 @@ def overlay(explanation: Explanation) -> np.ndarray:
     heat = explanation.heat[..., None].astype(np.float64)
     colours = colormaps[COLOURS](explanation.heat)[..., :3]
     mixed = pixels * (1 - STRENGTH * heat) + colours * STRENGTH * heat
-    found: np.ndarray = (255 * np.clip(mixed, 0, 1)).round().astype(np.uint8)
-    return found
+    mixed_pixels: np.ndarray = (255 * np.clip(mixed, 0, 1)).round().astype(np.uint8)
+    return mixed_pixels
 
 
 def overlay_jpeg(explanation: Explanation, side: int = 128) -> bytes:

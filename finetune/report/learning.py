@@ -74,13 +74,13 @@ def fitting(history: History, run: Mapping[str, Any]) -> str:
 def _told(starts: Sequence[tuple[int, int]], plan: Plan) -> list[dict[str, Any]]:
     """What begins to learn at each thaw."""
     columns, rows = plan
-    told = []
+    sentences = []
     for epoch, phase in starts:
         place = phase + 2
         known = rows if place < len(columns) else []
         new = [str(row[0]) for row in known if is_frozen(row[place - 1]) and not is_frozen(row[place])]
-        told.append({"epoch": epoch, "phase": phase, "groups": new})
-    return told
+        sentences.append({"epoch": epoch, "phase": phase, "groups": new})
+    return sentences
 
 
 def _lines(history: History, keys: Mapping[str, str]) -> list[charts.Line]:

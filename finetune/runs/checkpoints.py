@@ -228,9 +228,9 @@ class Checkpoints:
 
 
 def _step(path: Path) -> int:
-    found = NAME.fullmatch(path.name)
-    assert found is not None
-    return int(found[2])
+    match = NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[2])
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -245,10 +245,10 @@ def _whole_hash(path: Path, manifest: Mapping[str, Any]) -> str:
     named = [entry for entry in (manifest, manifest.get("previous")) if isinstance(entry, dict)]
     if size not in [entry.get("bytes") for entry in named]:
         raise ArtefactError(f"it has {size} bytes, its manifest says {manifest.get('bytes')}")
-    found = sha256_file(path)
-    if found not in [entry.get("sha256") for entry in named]:
+    digest = sha256_file(path)
+    if digest not in [entry.get("sha256") for entry in named]:
         raise ArtefactError("its content does not have the hash that its manifest says")
-    return found
+    return digest
 
 
 def _require_finite(checkpoint: Mapping[str, Any]) -> None:

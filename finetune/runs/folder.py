@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from finetune.data.places import home_of_runs, require_outside
+from finetune.data.output_paths import home_of_runs, require_outside
 from finetune.errors import ArtefactError, FinetuneError, ResourceError, Stopped, UsageError, from_os_error
 from finetune.files import TEMPORARY, make_folder, read_json, write_csv, write_json, write_text
 from finetune.runs.history import write_history

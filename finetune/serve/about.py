@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from finetune.deliver.opened import run_of
+from finetune.deliver.open_network import run_of
 from finetune.files import read_json
 from finetune.model.bundle import plain_state
 from finetune.model.network import Network

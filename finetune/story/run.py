@@ -44,8 +44,8 @@ from finetune.story.preflight import preflight_classifier
 from finetune.story.recipes import prepare, save_recipe, with_decisions
 from finetune.story.result import Run
 from finetune.train.across_ranks import logits_of
-from finetune.train.jump import rate_jump
 from finetune.train.preview import outline
+from finetune.train.rate_jump import rate_jump
 from finetune.train.state import patience_note
 from finetune.train.trainer import Trainer
 

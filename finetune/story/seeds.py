@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.data.places import home_of_runs
+from finetune.data.output_paths import home_of_runs
 from finetune.deliver.compare import summarise_seeds
 from finetune.errors import Stopped
 from finetune.files import read_json

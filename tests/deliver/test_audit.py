@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from finetune.data.names import PATTERN, name_groups
-from finetune.data.near import SIDE, near_duplicates
+from finetune.data.near_duplicates import SIDE, near_duplicates
 from finetune.evaluate.label_errors import label_suspects
 from finetune.train.head_solver import unseen_answers
 from tests import makers

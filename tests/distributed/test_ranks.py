@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from finetune.distributed.join import join, told_by
+from finetune.distributed.join import join, rank_from
 from finetune.distributed.launch import folder_to_resume, leave_error
 from finetune.distributed.ranks import Ranks, this_rank
 from finetune.errors import DataError, LostRank, UsageError
@@ -124,9 +124,9 @@ def test_a_process_by_itself_is_rank_0_of_1(monkeypatch: pytest.MonkeyPatch) -> 
     assert join() == this_rank() == Ranks()
     assert this_rank().broadcast({"a": 1}) == {"a": 1}
     assert this_rank().agree(2.5, None) == (2.5, None)
-    assert told_by({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}) == Ranks(3, 4, 1)
+    assert rank_from({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}) == Ranks(3, 4, 1)
     with pytest.raises(UsageError, match="RANK"):
-        told_by({"RANK": "x", "WORLD_SIZE": "4"})
+        rank_from({"RANK": "x", "WORLD_SIZE": "4"})
 
 
 def test_what_is_final_is_left_for_the_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

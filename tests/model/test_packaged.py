@@ -12,7 +12,7 @@ import torch
 from finetune.data.batches import load_images
 from finetune.data.folder import ImageFolder
 from finetune.errors import ArtefactError, FinetuneError, ResourceError, UsageError
-from finetune.model import at_hand
+from finetune.model import available
 from finetune.model.backbones import build
 from finetune.model.card import read_card
 from finetune.model.installed import packaged_file
@@ -128,13 +128,13 @@ def test_wrong_rules_are_told_with_the_card(tmp_path: Path, line: str, told: str
 
 
 def test_auto_is_the_package_else_the_hub_else_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert at_hand.choose_backbone().backbone == str(MODELS / "efficientnet-lite0.yaml")
-    monkeypatch.setattr(at_hand, "is_installed", lambda weights: False)
-    found = at_hand.choose_backbone()  # offline, see conftest
+    assert available.choose_backbone().backbone == str(MODELS / "efficientnet-lite0.yaml")
+    monkeypatch.setattr(available, "is_installed", lambda weights: False)
+    found = available.choose_backbone()  # offline, see conftest
     assert found.backbone == str(MODELS / "small-resnet.yaml")
     assert "pip install 'finetune-toolkit[weights]'" in found.sentence
-    monkeypatch.setattr(at_hand, "_cached", lambda name: True)
-    assert at_hand.choose_backbone().backbone == "timm/tf_efficientnet_lite0.in1k"
+    monkeypatch.setattr(available, "_cached", lambda name: True)
+    assert available.choose_backbone().backbone == "timm/tf_efficientnet_lite0.in1k"
 
 
 def test_what_is_at_hand_is_told_with_what_brings_the_rest(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_what_is_at_hand_is_told_with_what_brings_the_rest(tmp_path: Path) -> No
         (tmp_path / "models" / f"{name}.yaml").write_text(
             f"# A card.\narchitecture: timm/resnet18\nweights: {weights}\n"
         )
-    found = {model.name: model for model in at_hand.list_at_hand(tmp_path)}
+    found = {model.name: model for model in available.list_at_hand(tmp_path)}
     assert found["models/efficientnet-lite0"].ready
     assert found["models/small-resnet"].where == "beside its card"
     assert not found["models/absent"].ready

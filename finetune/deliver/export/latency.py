@@ -55,8 +55,8 @@ def latency_text(rows: list[dict[str, Any]]) -> str:
     """A small table for people: a line a program, a column for each batch size and number of threads."""
     columns = list(dict.fromkeys((row["batch"], row["threads"]) for row in rows))
     programs = list(dict.fromkeys(row["program"] for row in rows))
-    found = {(row["program"], row["batch"], row["threads"]): row["ms"] for row in rows}
+    milliseconds = {(row["program"], row["batch"], row["threads"]): row["ms"] for row in rows}
     head = ["ms (median)", *(f"batch {batch}, {threads} thread{'s' * (threads > 1)}" for batch, threads in columns)]
-    lines = [head, *([name, *(f"{found[name, *column]:.1f}" for column in columns)] for name in programs)]
+    lines = [head, *([name, *(f"{milliseconds[name, *column]:.1f}" for column in columns)] for name in programs)]
     widths = [max(len(line[at]) for line in lines) for at in range(len(head))]
     return "\n".join("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)) for line in lines)

@@ -10,7 +10,7 @@ from finetune.deliver.evaluate import own_images
 from finetune.deliver.export.publish import FORMATS, Export, export_network, require_formats
 from finetune.deliver.export.samples import Samples, drawn, from_files
 from finetune.deliver.export.to_int8 import Int8
-from finetune.deliver.opened import open_network, run_of
+from finetune.deliver.open_network import open_network, run_of
 from finetune.errors import DataError, FinetuneError, Stopped, UsageError, did_you_mean
 from finetune.model.hub import on_hub, shown
 from finetune.model.network import Network

@@ -163,16 +163,16 @@ def _write_onnx(network: Network, module: nn.Module, folder: Path, samples: Samp
 def _add_int8(network: Network, export: Export, int8: Int8, samples: Samples) -> dict[str, Runner]:
     """Write the int8 files beside the others, if they do not lose too much."""
     plain = export.folder / NETWORK
-    found = quantised(plain, int8.calibration, network.preprocess)
-    whole = serialised(classifier_onnx(network, found))
-    bare = serialised(found, metadata(network))
+    int8_model = quantised(plain, int8.calibration, network.preprocess)
+    whole = serialised(classifier_onnx(network, int8_model))
+    bare = serialised(int8_model, metadata(network))
     export.int8 = loss_of_int8(plain.read_bytes(), bare, int8, network.preprocess)
     require_int8(export.int8, int8.accept_loss)
     write_atomic(export.folder / NETWORK_INT8, bare)
     write_atomic(export.folder / CLASSIFIER_INT8, whole)
-    told = compare_answers(CLASSIFIER_INT8, samples, onnx_answer(session(whole))).as_dict()
-    del told["limit"]  # it has none: see `require_int8`
-    export.record["int8"] = {**export.int8.as_dict(), "accepted": int8.accept_loss, CLASSIFIER_INT8: told}
+    parity = compare_answers(CLASSIFIER_INT8, samples, onnx_answer(session(whole))).as_dict()
+    del parity["limit"]  # it has none: see `require_int8`
+    export.record["int8"] = {**export.int8.as_dict(), "accepted": int8.accept_loss, CLASSIFIER_INT8: parity}
     return {"onnx int8": onnx_runner(bare)}
 
 

@@ -156,13 +156,13 @@ def quantised(exported: Path, images: ImageSet, preprocess: Preprocess) -> onnx.
         except (ValueError, RuntimeError, KeyError, NotImplementedError) as error:
             line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise ArtefactError(f"int8: ONNX Runtime cannot quantise it: {line}", "export it without --int8") from error
-        found = onnx.load(result)
-    used = {node.domain for node in found.graph.node}
-    kept = [entry for entry in found.opset_import if entry.domain in used | {""}]
-    del found.opset_import[:]
-    found.opset_import.extend(kept)
-    found.producer_name, found.producer_version = "finetune", ""
-    return found
+        int8_model = onnx.load(result)
+    used = {node.domain for node in int8_model.graph.node}
+    kept = [entry for entry in int8_model.opset_import if entry.domain in used | {""}]
+    del int8_model.opset_import[:]
+    int8_model.opset_import.extend(kept)
+    int8_model.producer_name, int8_model.producer_version = "finetune", ""
+    return int8_model
 
 
 def loss_of_int8(exported: bytes, int8: bytes, wanted: Int8, preprocess: Preprocess) -> Int8Loss:

@@ -50,17 +50,17 @@ def network_onnx(network: Network, module: torch.nn.Module) -> tuple[onnx.ModelP
     note = None
     with _quiet():
         try:
-            found = _by_dynamo(module, example)
+            model = _by_dynamo(module, example)
         except Exception as error:  # whatever a network does that the exporter does not know
             note = f"PyTorch's newer exporter failed ({_line(error)}); exported by the older one"
             try:
-                found = _by_script(module, example)
+                model = _by_script(module, example)
             except Exception as second:  # the older one raises as many kinds; both are told
                 problems = [f"{network.architecture}: cannot be exported to ONNX: {_line(e)}" for e in (error, second)]
                 raise ArtefactError(problems, "export it with --to torch, or choose another backbone") from second
-    _strip(found)
-    onnx.checker.check_model(found, full_check=True)
-    return found, note
+    _strip(model)
+    onnx.checker.check_model(model, full_check=True)
+    return model, note
 
 
 def classifier_onnx(network: Network, exported: onnx.ModelProto) -> onnx.ModelProto:
@@ -125,10 +125,10 @@ def _by_dynamo(module: torch.nn.Module, example: torch.Tensor) -> onnx.ModelProt
         dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
     )
     assert program is not None
-    found: onnx.ModelProto = program.model_proto
-    if [entry.version for entry in found.opset_import if entry.domain in ("", "ai.onnx")] != [OPSET]:
+    model: onnx.ModelProto = program.model_proto
+    if [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")] != [OPSET]:
         raise ValueError(f"the exporter gave another opset than {OPSET}")
-    return found
+    return model
 
 
 def _by_script(module: torch.nn.Module, example: torch.Tensor) -> onnx.ModelProto:

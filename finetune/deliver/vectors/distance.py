@@ -23,8 +23,8 @@ def cosine_distance(query: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     one, many = query.astype(np.float64), vectors.astype(np.float64)
     lengths = np.sqrt(np.einsum("nd,nd->n", many, many)) * np.sqrt(one @ one)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found: np.ndarray = np.clip(1.0 - np.einsum("nd,d->n", many, one) / lengths, 0.0, 2.0)
-    return found
+        distances: np.ndarray = np.clip(1.0 - np.einsum("nd,d->n", many, one) / lengths, 0.0, 2.0)
+    return distances
 
 
 def nearest(distances: np.ndarray, names: list[str], k: int) -> list[int]:

@@ -68,8 +68,8 @@ class NeighbourVote:
     def near(self, pixels: np.ndarray) -> list[list[Neighbour]]:
         """The images that vote, nearest first, for each of pixels uint8 [N, H, W, C]."""
         rows = infer(self._encoder.forward, [(np.arange(len(pixels)), torch.from_numpy(pixels))])
-        found = self.store.search(self._encoder.parts(rows)[0], self.k + 8, self._where)
-        return [[one for one in near if one.distance > SAME][: self.k] for near in found]
+        neighbours = self.store.search(self._encoder.parts(rows)[0], self.k + 8, self._where)
+        return [[one for one in near if one.distance > SAME][: self.k] for near in neighbours]
 
     def _vote(self, near: Sequence[Neighbour]) -> np.ndarray:
         votes = np.zeros(len(self.classes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.deliver.opened import open_network, run_of
+from finetune.deliver.open_network import open_network, run_of
 from finetune.deliver.vectors.record import Identity
 from finetune.deliver.vectors.store import VectorStore
 from finetune.device import Compute, choose

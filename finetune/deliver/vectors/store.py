@@ -128,13 +128,13 @@ class VectorStore:
             raise UsageError(f"k: {k} is not 1 or more", "ask for at least one neighbour")
         if not len(rows):
             return []
-        found = self.table.candidates(rows, k, conditions)
+        candidates = self.table.candidates(rows, k, conditions)
         return [
             [
                 Neighbour(path=row["path"], label=row["class"], distance=float(distance), **_known(row))
                 for row, distance in _exactly(query, one, k)
             ]
-            for query, one in zip(rows, found, strict=True)
+            for query, one in zip(rows, candidates, strict=True)
         ]
 
     def conditions(self, where: Sequence[str | Condition]) -> list[Condition]:

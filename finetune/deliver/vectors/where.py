@@ -57,10 +57,10 @@ def parse(texts: Sequence[str]) -> list[Condition]:
         UsageError: an unknown column, or a comparison that cannot be; all of them at once.
     """
     problems: list[str] = []
-    found = [condition for text in texts if (condition := _parse(text, problems)) is not None]
+    conditions = [condition for text in texts if (condition := _parse(text, problems)) is not None]
     if problems:
         raise UsageError(problems, _REMEDY)
-    return found
+    return conditions
 
 
 def _parse(text: str, problems: list[str]) -> Condition | None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from finetune.data import known as module
 from finetune.data import scan as scanning
+from finetune.data import scan_cache as module
 from finetune.data.scan import scan
 from finetune.errors import DataError
 from finetune.files import cache_folder

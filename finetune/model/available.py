@@ -84,8 +84,8 @@ def list_at_hand(folder: Path, pattern: str = "") -> list[Model]:
         pattern: a part of the name.
     """
     cards = {f"models/{path.stem}": path for home in (carried_folder(), folder) for path in home.glob("models/*.yaml")}
-    found = [_of_card(name, path) for name, path in sorted(cards.items()) if pattern in name]
-    return found + [
+    available = [_of_card(name, path) for name, path in sorted(cards.items()) if pattern in name]
+    return available + [
         Model(name, "in the model hub's cache", True, "published weights") for name in _hub_cache() if pattern in name
     ]
 

@@ -26,7 +26,7 @@ Parts = tuple[np.ndarray, ...]
 """Of one image: features, thumbnail, sharpness, border."""
 
 
-class Seen:
+class AuditCache:
     """What is known of images, by the sha256 of their files.
 
     Args:

@@ -71,7 +71,7 @@ def near_duplicates(grey: Array, features: Array, sizes: list[tuple[int, int]], 
         hashes: sha256 of each file; files of one content are left to the audit of duplicates.
     """
     pairs = [(a, b) for a, b in sorted(_candidates(grey, features)) if hashes[a] != hashes[b]]
-    found = []
+    duplicates = []
     images = torch.from_numpy(grey)
     for start in range(0, len(pairs), 64):
         chunk = pairs[start : start + 64]
@@ -81,26 +81,26 @@ def near_duplicates(grey: Array, features: Array, sizes: list[tuple[int, int]], 
         if near:
             forth = _search(first[near], second[near])
             back = _search(second[near], first[near])
-            for place, one, other in zip(near, forth, back, strict=True):
-                best, (a, b) = max(one, other), chunk[place]
+            for position, one, other in zip(near, forth, back, strict=True):
+                best, (a, b) = max(one, other), chunk[position]
                 if best.score >= SAME:
-                    found.append(Pair(a, b, _kind(grey, sizes, a, b, best), best.score))
-    return sorted(found, key=lambda pair: (-pair.score, pair.first, pair.second))
+                    duplicates.append(Pair(a, b, _kind(grey, sizes, a, b, best), best.score))
+    return sorted(duplicates, key=lambda pair: (-pair.score, pair.first, pair.second))
 
 
 def _candidates(grey: Array, features: Array) -> set[tuple[int, int]]:
     coarse = avg_pool2d(torch.from_numpy(grey)[:, None], SIDE // COARSE)[:, 0]
     flat, mirrored = (_unit(image.flatten(1)) for image in (coarse, coarse.flip(2)))
     vectors = _unit(torch.from_numpy(features))
-    found: set[tuple[int, int]] = set()
+    pairs: set[tuple[int, int]] = set()
     for side, other, least in ((flat, flat, ALIKE), (flat, mirrored, ALIKE), (vectors, vectors, 0.5)):
         k = min(NEIGHBOURS + 1, len(side))
         for start in range(0, len(side), 1024):
             values, near = (side[start : start + 1024] @ other.T).topk(k, dim=1)
             for row, (scores, places) in enumerate(zip(values.tolist(), near.tolist(), strict=True), start):
                 close = [place for score, place in zip(scores, places, strict=True) if place != row and score >= least]
-                found |= {(min(row, place), max(row, place)) for place in close}
-    return found
+                pairs |= {(min(row, place), max(row, place)) for place in close}
+    return pairs
 
 
 class _Match(NamedTuple):
@@ -119,27 +119,27 @@ BOXES = [(share, x * (1 - share), y * (1 - share)) for share in SHARES for x in 
 
 def _search(whole: torch.Tensor, part: torch.Tensor) -> list[_Match]:
     """For each pair the best crop of `whole`, searched more finely where the pictures nearly agree."""
-    found = _agreement(whole, part, BOXES[8:])
-    for row, best in enumerate(found):
+    matches = _agreement(whole, part, BOXES[8:])
+    for row, best in enumerate(matches):
         if best.score >= CLOSE and best.share < 1:
             steps = (-FINE, 0.0, FINE)
             shares = [best.share + step for step in steps]
             boxes = [(share, best.x + 2 * x, best.y + 2 * y) for share in shares for x in steps for y in steps]
-            found[row] = max(best, *_agreement(whole[row : row + 1], part[row : row + 1], boxes))
-    return found
+            matches[row] = max(best, *_agreement(whole[row : row + 1], part[row : row + 1], boxes))
+    return matches
 
 
 def _agreement(whole: torch.Tensor, part: torch.Tensor, boxes: list[tuple[float, float, float]]) -> list[_Match]:
     """For each pair the best match of a crop of `whole`, one of `boxes`, with all of `part` or its mirror image."""
-    wanted = [_structure(part), _structure(part.flip(2))]
-    found = [_Match(-1.0)] * len(whole)
+    targets = [_structure(part), _structure(part.flip(2))]
+    best = [_Match(-1.0)] * len(whole)
     for share, x, y in boxes:
-        seen = _structure(_crop(whole, share, x, y))
-        for mirrored, target in enumerate(wanted):
-            scores = (seen * target).sum(dim=1).tolist()
+        cropped = _structure(_crop(whole, share, x, y))
+        for mirrored, target in enumerate(targets):
+            scores = (cropped * target).sum(dim=1).tolist()
             matches = [_Match(score, share, x, y, bool(mirrored)) for score in scores]
-            found = [max(pair) for pair in zip(found, matches, strict=True)]
-    return found
+            best = [max(pair) for pair in zip(best, matches, strict=True)]
+    return best
 
 
 def _crop(images: torch.Tensor, share: float, x: float, y: float) -> torch.Tensor:

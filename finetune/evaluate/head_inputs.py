@@ -14,7 +14,7 @@ from finetune.model.stages import StagesHead
 
 
 @contextmanager
-def vectors_beside(network: Network, wanted: bool = True) -> Iterator[list[np.ndarray]]:
+def keep_head_inputs(network: Network, keep: bool = True) -> Iterator[list[np.ndarray]]:
     """Inside, every forward pass of the network's module leaves what enters its head, float32 [N, features] a pass.
 
     They are the vectors of `make_encoder` for the last group before the head, for no work of their own. A network that
@@ -24,16 +24,16 @@ def vectors_beside(network: Network, wanted: bool = True) -> Iterator[list[np.nd
         network: at work.
         wanted: False leaves none.
     """
-    found: list[np.ndarray] = []
+    vectors: list[np.ndarray] = []
     head = network.module.get_submodule(network.head)
 
     def take(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        if wanted and len(inputs) == 1 and inputs[0].ndim == 2:
+        if keep and len(inputs) == 1 and inputs[0].ndim == 2:
             value = head.joined(inputs[0]) if isinstance(head, StagesHead) else inputs[0]
-            found.append(value.detach().float().cpu().numpy().copy())
+            vectors.append(value.detach().float().cpu().numpy().copy())
 
     handle = head.register_forward_pre_hook(take)
     try:
-        yield found
+        yield vectors
     finally:
         handle.remove()

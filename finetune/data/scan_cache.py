@@ -23,7 +23,7 @@ WORTH = 200
 """New images from which on it is written down."""
 
 
-class Known:
+class ScanCache:
     """The contents of one folder's images.
 
     Args:
@@ -49,7 +49,7 @@ class Known:
         """Write down what the folder holds now, if much of it is new; where that is not possible, nothing happens."""
         if len(facts.keys() - self._facts.keys()) < WORTH:
             return
-        images = {sha256: list(asdict(found).values()) for sha256, found in facts.items()}
+        images = {sha256: list(asdict(values).values()) for sha256, values in facts.items()}
         with suppress(FinetuneError, OSError):
             write_json(self._path, {"version": self._version, "images": images})
 
