@@ -129,17 +129,17 @@ def bf16_is_fast() -> bool:
 
 
 def is_amd() -> bool:
-    """Whether the processor is one of AMD's."""
+    """Whether the processor is made by AMD."""
     return "AMD" in str(_capabilities().get("cpu_name", ""))
 
 
 def cpu_has(feature: str) -> bool:
-    """Whether the processor has it, by torch's name."""
+    """Whether the processor has a feature, by torch's name."""
     return bool(_capabilities().get(feature))
 
 
 def _capabilities() -> dict[str, object]:
-    """What torch knows of the processor; an older torch that cannot say knows nothing."""
+    """The processor's capabilities by torch's names; empty if torch is too old to tell."""
     return dict(getattr(torch.cpu, "get_capabilities", dict)())
 
 
@@ -170,7 +170,7 @@ def versions() -> dict[str, str]:
 
 
 def free_memory() -> int:
-    """Bytes of main memory that can be had without swapping."""
+    """Bytes of main memory available without swapping."""
     with contextlib.suppress(OSError, ValueError, StopIteration), open("/proc/meminfo", encoding="ascii") as file:
         line = next(line for line in file if line.startswith("MemAvailable:"))
         return int(line.split()[1]) * 1024

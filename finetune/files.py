@@ -122,7 +122,7 @@ def _hold(file: BinaryIO) -> None:
 
 
 def is_abandoned(temporary: Path, age: float) -> bool:
-    """Whether a temporary file is one that a killed process left: nobody holds its lock.
+    """Whether a temporary file was left by a killed process: nobody holds its lock.
 
     Args:
         temporary: a file that `written` began.
@@ -288,7 +288,7 @@ def cache_folder() -> Path:
 
 
 def carried_folder() -> Path:
-    """What the package carries besides its code: the folder with `models/` and `recipes/` in it.
+    """The folder with `models/` and `recipes/` that comes with the package.
 
     A checkout's own, else where an installed wheel puts it (`share/finetune-toolkit` of the environment or the user).
     """

@@ -87,7 +87,7 @@ def head_of(value: object) -> str | dict[str, Any]:
 
 
 def features_of(value: object) -> str:
-    """What the head reads."""
+    """The argument `features`, checked: last, stages or auto."""
     if value in ("last", "stages", "auto"):
         return str(value)
     raise UsageError(f"features: {value!r} is not known", "write 'last', 'stages' or 'auto'")
@@ -103,7 +103,7 @@ def preprocess_of(value: object) -> dict[str, Any]:
 
 
 def options_of(value: object) -> dict[str, Any]:
-    """What is passed to the architecture."""
+    """The argument `options`, checked: a mapping that the architecture is built with."""
     return {} if value is None else _mapping(value, "options", "{'drop_path_rate': 0.1}")
 
 

@@ -164,7 +164,7 @@ class Classifier:
         return self.network.classes
 
     def plan(self, epochs: int = 10, **train: Any) -> FreezePlan:
-        """What learns when and how fast; printable.
+        """The freeze plan: which layers learn from which epoch on, and at what rate; printable.
 
         Args:
             epochs: of the run.
@@ -263,7 +263,7 @@ class Classifier:
         return self.predictor(len(pictures) if isinstance(pictures, list) else 1).predict(pictures)
 
     def predictor(self, images: int = 1_000, *, threshold: float | None = None) -> Predictor:
-        """What answers many calls, about `images` pictures, from any thread, with the weights as they are now."""
+        """A predictor for many calls (about `images` pictures in all), from any thread, with the present weights."""
         from finetune.deliver.predictor import Predictor
 
         return Predictor(self.network, self.compute.in_fp32(), threshold=threshold, images=images)

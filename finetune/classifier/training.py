@@ -33,7 +33,7 @@ def require_split(data: Dataset, classes: list[str]) -> None:
 def freeze_plan(
     network: Network, unfreeze: Mapping[str, int], freeze: Sequence[str], train: TrainConfig, allow_random: bool
 ) -> FreezePlan:
-    """What of a network learns when and how fast.
+    """The freeze plan of a network, checked against random frozen layers.
 
     Args:
         network: gives the layer groups.
@@ -64,7 +64,7 @@ def freeze_plan(
 
 
 def require_learned(network: Network, plan: FreezePlan) -> None:
-    """Refuse to freeze, for the whole run, layers that have learned nothing: what they make of an image is noise.
+    """Refuse to freeze layers with random weights for the whole run: their features are noise.
 
     Raises:
         UsageError: the network has no weights at all. ArtefactError: its weights did not hold those of frozen layers.

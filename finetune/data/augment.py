@@ -69,7 +69,7 @@ class Augment:
 
     @property
     def random(self) -> bool:
-        """Whether one view of an image differs from the next."""
+        """Whether two views of one image differ."""
         return STRENGTHS[self.name] is not None
 
     def draft(self, preprocess: Preprocess) -> tuple[int, int]:

@@ -63,7 +63,7 @@ class ImageSet:
 
     @property
     def paths(self) -> list[Path]:
-        """Where each image lies."""
+        """The path of each image."""
         return [self.root / path for path in self.table["path"]]
 
     @property
@@ -74,7 +74,7 @@ class ImageSet:
 
     @property
     def units(self) -> list[Any]:
-        """What each image belongs to that no split and no fold may divide: its own content, if nothing else."""
+        """For each image the unit that no split or fold may divide: its group, else its content."""
         return self.hashes if self._units is None else self._units
 
     def base_rate(self) -> tuple[str, float]:

@@ -74,7 +74,7 @@ PLAIN = Decoding()
 
 @dataclass(frozen=True)
 class Facts:
-    """What a file says of its image.
+    """Size, mode and format of an image file.
 
     Attributes:
         width, height: in pixels, upright.
@@ -130,7 +130,7 @@ def size(path: Path) -> int:
 
 @contextmanager
 def _reachable(path: Path) -> Iterator[None]:
-    """Whatever the system raises, as BadImage with the error's name."""
+    """Turns errors of the system inside into BadImage, with the error's name."""
     try:
         yield
     except OSError as error:
@@ -177,7 +177,7 @@ def decode(
 
 
 def inspect(data: bytes, decoding: Decoding = PLAIN) -> Facts:
-    """Decode all of an image, at a small scale where its format allows, and tell what it is.
+    """Decode an image to its end (at a small scale where its format allows) and return its facts.
 
     Raises:
         BadImage: as for `decode`.
@@ -192,7 +192,7 @@ def inspect(data: bytes, decoding: Decoding = PLAIN) -> Facts:
 
 @contextmanager
 def _reasons(source: Path | bytes | Image.Image) -> Iterator[None]:
-    """Whatever Pillow raises, as BadImage with a reason of one line."""
+    """Turns errors of Pillow inside into BadImage, with a reason of one line."""
     try:
         yield
     except (BadImage, ResourceError):

@@ -50,7 +50,7 @@ class Files:
                 yield from _matches(path)
 
     def _missing(self, path: Path) -> str:
-        """What is wrong with a path or glob, if anything is."""
+        """The problem with a path or glob; empty if there is none."""
         if path.is_dir():
             return "" if next(self._samples(path), None) else f"{visible(str(path))}: no images in this folder"
         return "" if os.path.lexists(path) or _matches(path) else f"{visible(str(path))}: no such file or folder"

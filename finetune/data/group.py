@@ -76,7 +76,7 @@ def _from_csv(file: Path, root: Path) -> dict[str, str]:
 
 
 def units(scan: Scan, group: str | None) -> list[str] | None:
-    """What must stay together of the images of a scan; None where each content is for itself.
+    """For each image of a scan its unit (see `units_of`); None without a group, as content alone then decides.
 
     Raises:
         UsageError, DataError: as for `groups_of`.
@@ -87,7 +87,7 @@ def units(scan: Scan, group: str | None) -> list[str] | None:
 
 
 def units_of(hashes: Sequence[str], groups: Sequence[str]) -> list[str]:
-    """What is dealt out whole: images of one content and images of one group, joined wherever they meet.
+    """For each image its unit: images that share content or group, directly or through others.
 
     Args:
         hashes: the sha256 of each image.

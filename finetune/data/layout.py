@@ -83,7 +83,7 @@ def choose(walk: Walk, folders: Sequence[str], classes: Sequence[str] | None, st
 def _splits(
     found: Listing, named: dict[str, str], inner: dict[str, set[str]], by_split: dict[str, list[str]]
 ) -> dict[str, str]:
-    """The folder of each split; a test folder without labels is none, and said so."""
+    """The folder of each split; a test folder without labels is left out, with a note."""
     train = next(iter([*by_split["train"], *(name for name, meant in named.items() if meant == "train")]))
     chosen = {"train": train}
     for split in ("val", "test"):

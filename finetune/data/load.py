@@ -131,7 +131,7 @@ class Images:
                 self._require_length(index, size(path))
 
     def decoded_pixels(self, augment: Augment | None = None) -> torch.Tensor | None:
-        """Nothing is at hand before it has been read."""
+        """None: files are not decoded before they are asked for."""
         return None
 
     @property
@@ -146,7 +146,7 @@ class Images:
 
     @property
     def units(self) -> list[str]:
-        """What each image belongs to that no fold may divide."""
+        """For each image the unit that no fold may divide."""
         return self._image_set.units
 
     @property
@@ -243,7 +243,7 @@ class Images:
 
     @contextlib.contextmanager
     def _as_scanned(self, index: int) -> Iterator[None]:
-        """What is wrong with an image inside has come about since the scan, which found it sound."""
+        """Turns a bad image inside into DataError: the scan found it sound, so it has changed since."""
         try:
             yield
         except BadImage as error:

@@ -28,7 +28,7 @@ STRIP = 0.06
 
 @dataclass(frozen=True)
 class Looks:
-    """Of each picture.
+    """Thumbnail, sharpness and borders of each picture.
 
     Attributes:
         grey: thumbnails, 0 to 255, float32 [N, SIDE, SIDE].
@@ -57,7 +57,7 @@ def look(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
 
 
 def off_images(looks: Looks, sizes: list[tuple[int, int]]) -> dict[str, list[int]]:
-    """What is wrong → positions of the pictures: tiny, strip or blurred."""
+    """Problem (tiny, strip or blurred) → positions of the pictures."""
     short = np.array([min(size) for size in sizes])
     ratio = np.array([max(size) for size in sizes]) / np.maximum(short, 1)
     blurred = looks.sharpness < BLURRED * np.median(looks.sharpness)

@@ -71,10 +71,10 @@ class MemoryImages:
         return len(self._pixels)
 
     def release_pictures(self) -> None:
-        """Nothing was decoded, so there is nothing to let go of."""
+        """Does nothing: no decoded pictures are kept besides the set itself."""
 
     def require_unchanged(self) -> None:
-        """What is in memory cannot go away."""
+        """Does nothing: images in memory cannot change."""
 
     @property
     def labels(self) -> np.ndarray:
@@ -88,7 +88,7 @@ class MemoryImages:
 
     @property
     def units(self) -> list[str]:
-        """What each image belongs to that no fold may divide."""
+        """For each image the unit that no fold may divide."""
         return self._image_set.units
 
     @property

@@ -186,7 +186,7 @@ def _fetch(name: str, raw: Path) -> bytes:
 
 
 def _get(url: str) -> bytes:
-    """What lies at an address. The connection is made in a thread: a name look-up has no time limit of its own."""
+    """The content at an address. The connection is made in a thread: a name look-up has no time limit of its own."""
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def ask() -> None:

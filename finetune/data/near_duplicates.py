@@ -153,7 +153,7 @@ def _crop(images: torch.Tensor, share: float, x: float, y: float) -> torch.Tenso
 
 
 def _structure(images: torch.Tensor) -> torch.Tensor:
-    """What is left of images, slightly blurred, without their broad brightness: unit vectors [N, SIDE * SIDE]."""
+    """Images as unit vectors [N, SIDE * SIDE], slightly blurred and without their broad brightness."""
     blurred = avg_pool2d(images[:, None], 3, 1, 1, count_include_pad=False)
     broad = avg_pool2d(blurred, 13, 1, 6, count_include_pad=False)
     return _unit((blurred - broad)[:, 0, 3:-3, 3:-3].flatten(1))

@@ -33,7 +33,7 @@ def require_outside(path: Path, folder: Path | None, flag: str = "--out") -> Non
 
 
 def home_of_runs(folder: Path | None) -> Path:
-    """Where runs go by default: `runs` in the working folder, or beside the data where that is the working folder."""
+    """The default folder of runs: `runs` in the working folder, or beside the data if the working folder is in them."""
     if folder is not None and folder.is_dir() and is_inside(Path("runs"), folder):
         return folder.resolve().parent / "runs"
     return Path("runs")

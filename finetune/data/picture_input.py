@@ -21,7 +21,7 @@ _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
 def as_source(picture: Picture) -> Path | bytes | Image.Image:
-    """What `decode` takes, so that the answer is that of the file the picture came from.
+    """A picture as `decode` takes it, so that the answer is that of the file it came from.
 
     Args:
         picture: a path; the bytes of a file; a binary file, read from where it stands; a Pillow image, of which nothing
@@ -59,7 +59,7 @@ def as_list(pictures: Any) -> list[Any] | None:
 
 
 def name_of(picture: Picture) -> str:
-    """What a picture is called: its path, or nothing."""
+    """The path of a picture; empty if it has none."""
     if isinstance(picture, str | Path):
         return str(picture)
     name = getattr(picture, "filename", None) or getattr(picture, "name", None)

@@ -34,7 +34,7 @@ class Heard:
 
     @contextmanager
     def about(self, name: str) -> Iterator[None]:
-        """What this thread hears inside is about the file `name`."""
+        """Inside, warnings that this thread catches are counted for the file `name`."""
         self._local.name = name
         try:
             yield

@@ -38,7 +38,7 @@ the size, and decoding still takes half the time.
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What a network expects of a picture; it travels with the weights.
+    """Size, crop and normalisation that a network expects; stored with its weights.
 
     Args:
         size: height and width in pixels that the network takes.
@@ -146,7 +146,7 @@ class Preprocess:
         return image.resize((width, height), INTERPOLATIONS[self.interpolation], box=inside)
 
     def normalise(self, batch: torch.Tensor) -> torch.Tensor:
-        """What the network takes: ``(x / 255 - mean) / std``, on the device of the batch.
+        """Normalised images: ``(x / 255 - mean) / std``, on the device of the batch.
 
         Args:
             batch: uint8 [N, H, W, C].

@@ -32,7 +32,7 @@ _LAYOUT = "put the images into one folder per class (cats/1.jpg, dogs/1.jpg), or
 
 @dataclass(frozen=True)
 class Scan:
-    """What a folder of images holds.
+    """The images of a folder, with what was left out and why.
 
     Attributes:
         root: the folder, absolute.
@@ -127,7 +127,7 @@ def _unused_range(images: dict[str, _Image], wanted: Wanted) -> list[str]:
 
 
 def range_text(black_white: Range) -> str:
-    """What is black and what is white, in words."""
+    """The range from black to white, in words."""
     if isinstance(black_white, tuple):
         return f"{black_white[0]:g} is black, {black_white[1]:g} is white"
     return "black and white are what the type can hold" if black_white == "dtype" else "each by its own range"
@@ -213,7 +213,7 @@ def _unreadable(root: Path, bad: list[tuple[str, str]]) -> DataError:
 
 
 def no_images(root: Path, listing: Listing, bad: list[tuple[str, str]]) -> DataError:
-    """What to say of a folder without usable images."""
+    """The error for a folder without usable images."""
     name = visible(str(root))
     if bad:
         return DataError(f"{name}: no readable image among its {count(len(bad), 'image')}", "give another folder")
@@ -225,7 +225,7 @@ def no_images(root: Path, listing: Listing, bad: list[tuple[str, str]]) -> DataE
 
 
 def _image_notes(images: dict[str, _Image], black_white: Range) -> list[str]:
-    """What is unusual about the images."""
+    """Notes on images that are unusual."""
     facts = {path: image.facts for path, image in images.items()}
     animated = [path for path, fact in facts.items() if fact.animated]
     misnamed = [path for path, fact in facts.items() if fact.format != FORMAT_OF.get(suffix(path), fact.format)]

@@ -42,7 +42,7 @@ class ScanCache:
                 self._facts = {str(sha256): _checked(values) for sha256, values in kept["images"].items()}
 
     def get(self, sha256: str) -> Facts | None:
-        """What is known of a content; None where it must be decoded."""
+        """The facts of a content that was decoded before; None if it must be decoded."""
         return self._facts.get(sha256)
 
     def keep(self, facts: dict[str, Facts]) -> None:

@@ -20,7 +20,7 @@ Tick = Callable[[int, int], None]
 
 
 class Source(Protocol):
-    """Where images come from."""
+    """A source of images."""
 
     def read(self, folder: Path | None, wanted: Wanted, tick: Tick | None, workers: int | None) -> Dataset:
         """The images with their split, all of them checked."""

@@ -27,7 +27,7 @@ Parts = tuple[np.ndarray, ...]
 
 
 class AuditCache:
-    """What is known of images, by the sha256 of their files.
+    """Features, thumbnails and borders of images seen before, by the sha256 of their files.
 
     Args:
         network: whose features they are; its weights are part of the key.
@@ -47,7 +47,7 @@ class AuditCache:
             self._rows = dict(zip(kept["sha256"].tolist(), zip(*columns, strict=True), strict=True))
 
     def get(self, sha256: str) -> Parts | None:
-        """What is known of a content; None where it must be looked at."""
+        """The parts of a content seen before; None if it must be computed."""
         return self._rows.get(sha256)
 
     def add(self, sha256: str, parts: Parts) -> None:

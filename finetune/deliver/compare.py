@@ -129,7 +129,7 @@ def _answers(run: Path) -> pd.DataFrame:
 
 
 def _figures(name: str, folders: Sequence[Path]) -> dict[str, Any]:
-    """What is told of a side beside its answers: means over its seeds."""
+    """The figures of a side: means over its seeds."""
     metrics = [read_json(RunNames(folder).report.metrics_json) for folder in folders]
     records = [RunFolder.open(folder).record for folder in folders]
     sizes = [path.stat().st_size for folder in folders for path in RunNames(folder).model.glob("*.safetensors")]
@@ -153,7 +153,7 @@ def _figures(name: str, folders: Sequence[Path]) -> dict[str, Any]:
 
 
 def _common(sides: Sequence[Side], intersection: bool) -> list[Any]:
-    """What identifies the images that all runs were tested on, in the first run's order.
+    """Keys of the images that all runs were tested on, in the first run's order.
 
     Raises:
         DataError: there are others, and `intersection` is off; or there is none.
@@ -173,7 +173,7 @@ def _common(sides: Sequence[Side], intersection: bool) -> list[Any]:
 
 
 def _pair(first: Side, second: Side, images: list[Any], seed: int) -> dict[str, Any]:
-    """All that is told of two sides but the verdict."""
+    """The entries of a comparison of two sides, without the verdict."""
     tables = [[table.loc[images] for table in side.tables] for side in (first, second)]
     labels, answers, classes = _as_arrays(tables)
     compared = compare_answers(labels, answers[0], answers[1], len(classes), seed)

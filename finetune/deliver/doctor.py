@@ -60,7 +60,7 @@ def examine() -> Iterator[Finding]:
 
 
 def finding(name: str, look: Look) -> Finding:
-    """What `look` saw; that it could not look is no fit machine either."""
+    """The finding of `look`; a `look` that fails is a finding, too."""
     try:
         fit, told = look()
     except (FinetuneError, OSError, RuntimeError, ValueError) as error:
@@ -69,7 +69,7 @@ def finding(name: str, look: Look) -> Finding:
 
 
 def _versions() -> tuple[bool, str]:
-    """Of what numbers and safety depend on."""
+    """Versions of the packages that numbers and safety depend on."""
     told, fit = [f"Python {platform.python_version()}"], True
     for name in ("finetune-toolkit", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors"):
         version = metadata.version(name)

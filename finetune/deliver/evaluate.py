@@ -76,7 +76,7 @@ def evaluate(
 
 
 def _out_of_fold(run: Path, network: Network) -> Evaluation | None:
-    """What the run's head answered out of fold, where that is what it was evaluated by: no image can be asked again."""
+    """The out-of-fold answers of the run, if it was evaluated by those: they cannot be computed again."""
     names = RunNames(run)
     if not names.data_csv.is_file() or (RunFolder.open(run).record.metrics or {}).get("split") != OUT_OF_FOLD:
         return None

@@ -23,7 +23,7 @@ def explain(
     label: str | None = None,
     method: Method | None = None,
 ) -> Iterator[tuple[Path, Explanation]]:
-    """Where in each image the evidence for a class lies; computed one by one.
+    """An explanation for each image: where the evidence for a class lies; computed one by one.
 
     Args:
         network: with its classes.
@@ -66,7 +66,7 @@ def _each(
 
 
 def pictures_for(out: Path, images: Sequence[Path], force: bool = False) -> list[Path]:
-    """Where the pictures go: `OUT/NAME.png` for each image, names that come twice numbered; or OUT if it is a PNG.
+    """Output paths: `OUT/NAME.png` for each image, repeated names numbered; or OUT itself if it is a PNG.
 
     Raises:
         UsageError: several images for one file, or a picture that is there already and may not be replaced.

@@ -28,7 +28,7 @@ _OFFLINE = "push where there is a network, and with no HF_HUB_OFFLINE"
 
 @dataclass(frozen=True)
 class Pushed:
-    """What was put where.
+    """The result of a push: repository, commit and files.
 
     Attributes:
         repository: on the hub.
@@ -77,7 +77,7 @@ def push(run: Path, repo: str, *, private: bool = False) -> Pushed:
 
 
 def files_of(run: Path) -> dict[str, Path]:
-    """What is pushed of a run or bundle: path in the repository → file here, all checked against their hashes.
+    """The files to push: path in the repository → local file, all checked against their hashes.
 
     Raises:
         UsageError, ArtefactError: as for `push`.

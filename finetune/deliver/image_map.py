@@ -52,7 +52,7 @@ def draw_map(network: Network, images: AnyImages, evaluation: Evaluation, comput
 
 
 def vectors_of(network: Network, images: AnyImages, places: Sequence[int], compute: Compute) -> np.ndarray:
-    """What the network makes of the images at these places, float32 [N, features], by running it on them."""
+    """Features of the images at these positions, float32 [N, features], computed by the network."""
     encoder = make_encoder(network, compute)
     batches = [np.array(places[start : start + BATCH]) for start in range(0, len(places), BATCH)]
     with compute.own_threads():

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network takes an image for.
+    """The answer for one image.
 
     Attributes:
         path: of the file; empty for a picture that has none.

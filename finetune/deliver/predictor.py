@@ -128,7 +128,7 @@ class Predictor:
         ]
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        """Of every class, float64 [N, classes], for pixels uint8 [N, H, W, C]."""
+        """Class probabilities, float64 [N, classes], for pixels uint8 [N, H, W, C]."""
         with self._one_at_a_time, self.compute.own_threads():
             if self._vote is not None:
                 return self._vote(pixels)
@@ -152,7 +152,7 @@ class Predictor:
     def _decoded(
         self, sources: Iterator[Picture], workers: int, batch: int
     ) -> Iterator[tuple[list[str], list[np.ndarray | BadImage]]]:
-        """Batches of names and of what `prepare` makes of them."""
+        """Batches of names and of pixels prepared from them."""
         pending: deque[tuple[list[str], list[Future[Any]]]] = deque()
         pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         try:

@@ -128,7 +128,7 @@ def publish_model(folder: RunFolder, trainer: Trainer) -> None:
 
 
 def _threshold(folder: RunFolder, network: Network) -> float | None:
-    """What the recipe's `report.threshold` comes to."""
+    """The confidence threshold that the recipe's `report.threshold` asks for."""
     asked = folder.record.recipe.get("report", {}).get("threshold")
     if asked != "auto":
         return None if asked is None else float(asked)

@@ -46,7 +46,7 @@ class Sorter:
         return (path for path in files if not path.absolute().is_relative_to(inside))
 
     def place(self, row: Prediction) -> Path | None:
-        """Where the file goes; None where it stays.
+        """The destination of the file; None if it stays.
 
         Raises:
             ResourceError: it cannot be written there.

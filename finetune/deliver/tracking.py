@@ -30,7 +30,7 @@ LONGEST = 400
 
 @dataclass(frozen=True)
 class Tracker:
-    """Where figures go.
+    """A destination for figures.
 
     Attributes:
         name: as in the recipe.

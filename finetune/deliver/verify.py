@@ -52,7 +52,7 @@ def _artefacts(path: Path) -> Iterator[Finding]:
 
 
 def _missing(run: RunNames, finished: bool) -> Iterator[Finding]:
-    """What a finished run must have."""
+    """Files that a finished run must have and this one lacks."""
     tables = (run.recipe, run.data_csv, run.plan_csv, run.history_csv)
     for file in (*tables, run.model / DESCRIPTION, run.report.metrics_json) if finished else ():
         if not file.exists():
@@ -73,7 +73,7 @@ def _read_bundle(folder: Path) -> None:
 
 
 def _reason(look: Callable[[Path], object], path: Path) -> str | None:
-    """What `look` finds wrong with `path`."""
+    """The problem that `look` finds with `path`; None if there is none."""
     try:
         look(path)
     except FinetuneError as error:

@@ -19,7 +19,7 @@ GRACE = 3.0
 
 
 class Control:
-    """What was set up when this process joined the others.
+    """The connection to the other ranks, set up when this process joined them.
 
     Attributes:
         group: for messages on the CPU.
@@ -75,7 +75,7 @@ def _beat(rank: int, what: str) -> None:
 
 
 def _missing(own: int, world: int, what: str) -> str:
-    """Which rank was heard of the longest time ago, for people."""
+    """A sentence on the rank that has been silent for longest."""
     heard: dict[int, float] = {}
     with contextlib.suppress(dist.DistError, RuntimeError, ValueError):
         for rank in range(world):

@@ -73,7 +73,7 @@ def _cannot_meet(ranks: Ranks, error: Exception) -> ResourceError:
 
 
 def _take_gpu(ranks: Ranks, device: str) -> None:
-    """Of several GPUs, each rank of a machine takes its own: what is called cuda from now on."""
+    """Give each rank of a machine a GPU of its own, which is `cuda` from now on."""
     if device not in ("auto", "cuda") or not torch.cuda.is_available():
         return
     if ranks.local >= (count := torch.cuda.device_count()):

@@ -89,7 +89,7 @@ def _how(exit_code: int) -> str:
 
 
 def _left_error(folder: Path) -> FinetuneError | None:
-    """The error of the lowest rank that left one; others that said something else are named with their rank."""
+    """The error left by the lowest rank, with the lines of other ranks that differ; None if no rank left one."""
     errors = {}
     for path in sorted(folder.glob("rank-*.json")):
         with contextlib.suppress(OSError, ValueError):
@@ -138,13 +138,13 @@ def speaks() -> bool:
 
 
 def leave_folder(folder: Path) -> None:
-    """Tell processes that are started again where the run is."""
+    """Note the run folder for processes that are started again."""
     if (place := os.environ.get(LAUNCH_FOLDER)) is not None:
         write_atomic(Path(place) / "folder", str(folder).encode())
 
 
 def folder_to_resume(out: Path | None) -> Path | None:
-    """Where the run is that this process goes on with, having been started again; None at the first start.
+    """The run folder to resume after a restart; None at the first start.
 
     Args:
         out: the run folder that the command line names.

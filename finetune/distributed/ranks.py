@@ -49,7 +49,7 @@ class Ranks:
 
     @property
     def main(self) -> bool:
-        """Whether this is the one that writes."""
+        """Whether this is rank 0, the one that writes."""
         return self.rank == 0
 
     @property
@@ -124,7 +124,7 @@ class Ranks:
         return np.concatenate([part[:count].numpy() for part, count in zip(parts, counts, strict=True)])
 
     def broadcast(self, value: Any = None) -> Any:
-        """What rank 0 gives, to every rank: plain values and tensors, as a checkpoint holds them."""
+        """Send a value of rank 0 to every rank: plain values and tensors, as a checkpoint holds them."""
         if self.alone:
             return value
         buffer = io.BytesIO()
@@ -196,7 +196,7 @@ class Ranks:
 
 
 class _Forward(nn.Module):
-    """What DistributedDataParallel runs: parts of a network, with all of its parameters and buffers."""
+    """The module that DistributedDataParallel wraps: parts of a network, with all of its parameters and buffers."""
 
     def __init__(self, module: nn.Module, forward: Callable[..., torch.Tensor]) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ MOST_PREFIX_TOKENS = 8
 
 @dataclass(frozen=True)
 class Activation:
-    """What one layer group made of a picture.
+    """The output of one layer group for a picture.
 
     Attributes:
         group: its name.
@@ -67,7 +67,7 @@ class Passage:
 def pass_through(
     network: Network, pixels: np.ndarray, compute: Compute, *, name: str = "", truth: str | None = None
 ) -> Passage:
-    """Send one picture through and catch what each layer group makes of it; the network is left as it was.
+    """Run one picture through the network and keep each layer group's output; the network is left as it was.
 
     A group's output is that of the last of its modules, and of the activations, poolings and the like that follow it
     before the next group begins, as long as positions in the picture can be told apart.
@@ -109,7 +109,7 @@ def example(network: Network, images: AnyImages, evaluation: Evaluation, compute
 
 
 class _Caught:
-    """What the hooks of one pass bring in."""
+    """Outputs that the hooks of one pass have caught."""
 
     def __init__(self, groups_of: dict[str, set[str]], values: int) -> None:
         self.groups_of, self.values = groups_of, values

@@ -72,7 +72,7 @@ def explain_pixels(
     method: Method | None = None,
     name: str = "",
 ) -> Explanation | None:
-    """What in a picture speaks for a class; the network is left as it was.
+    """Explain which parts of a picture are evidence for a class; the network is left as it was.
 
     Args:
         network: with its classes.
@@ -108,7 +108,7 @@ def explain_pixels(
 
 
 def _scaled(heat: np.ndarray) -> np.ndarray:
-    """What speaks for the class, the most of it as 1."""
+    """The positive part of a heat map, scaled so that its largest value is 1."""
     positive = np.maximum(np.nan_to_num(heat), 0.0)
     top = float(positive.max())
     scaled: np.ndarray = (positive / top if top > 0 else positive).astype(np.float32)
@@ -225,6 +225,6 @@ def _side(length: int) -> int:
 
 
 def _starts(length: int) -> list[int]:
-    """Where patches begin along a side: every half patch, the last at the edge."""
+    """First pixels of the patches along a side: every half patch, the last at the edge."""
     side = _side(length)
     return sorted({*range(0, length - side, max(1, side // 2)), length - side})

@@ -63,7 +63,7 @@ def _lowest(logits: np.ndarray, labels: np.ndarray, loss: str, smoothing: float)
 
 
 def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """What a further temperature makes of probabilities that are a softmax, float64 [N, C]."""
+    """Softmax probabilities at a further temperature, float64 [N, C]."""
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(probabilities) / temperature
         powers = np.exp(logs - logs.max(axis=1, keepdims=True, initial=-np.inf))

@@ -18,7 +18,7 @@ FEWEST = 20
 
 @dataclass(frozen=True)
 class Answered:
-    """What becomes of a set of images where answers below `threshold` are withheld.
+    """Share and accuracy of the answers that are left where those below `threshold` are withheld.
 
     Attributes:
         threshold: a confidence; answers of at least this much are given.

@@ -43,7 +43,7 @@ class Encoder:
     forward: Callable[[torch.Tensor], torch.Tensor]
 
     def parts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What `forward` gave, as vectors float32 [N, features] and logits float32 [N, classes]."""
+        """The result of `forward`, split into vectors float32 [N, features] and logits float32 [N, classes]."""
         return np.ascontiguousarray(rows[:, : self.features]), rows[:, self.features :]
 
 
@@ -108,7 +108,7 @@ Split = Callable[[torch.Tensor], tuple[Values, torch.Tensor]]
 def _split(
     network: Network, module: nn.Module, layer: str | None, example: torch.Tensor, fast: Compute | None
 ) -> Split:
-    """From images to the values behind the layer, and the logits; faster where it is said on what."""
+    """A function from images to the values behind the layer and the logits; optimised for `fast` if that is given."""
     if layer == HEAD:
         return lambda images: ((logits := module(images),), logits)
     order = list(network.groups)
@@ -134,7 +134,7 @@ def _by_cut(parts: Cut) -> Split:
 
 
 def _by_hook(network: Network, module: nn.Module) -> Split:
-    """What the head is called with, where the network cannot be cut before it."""
+    """The input of the head, caught by a hook: for networks that cannot be cut before it."""
 
     def split(images: torch.Tensor) -> tuple[Values, torch.Tensor]:
         caught: list[torch.Tensor] = []

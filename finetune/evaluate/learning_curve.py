@@ -90,7 +90,7 @@ def _slopes(sizes: Sequence[int], mistakes: np.ndarray, count: int) -> np.ndarra
 
 
 def _factor(exponents: np.ndarray) -> np.ndarray:
-    """What twice the images make of the share of mistakes; never more than it was."""
+    """The factor on the share of mistakes from twice the images; at most 1."""
     factor: np.ndarray = 2.0 ** -np.maximum(exponents, 0.0)
     return factor
 

@@ -16,7 +16,7 @@ def infer(
     batches: Iterable[tuple[np.ndarray, Batch]],
     tick: Callable[[int], None] | None = None,
 ) -> np.ndarray:
-    """What `forward` makes of every batch, one row an image, in the order of the images' indices.
+    """Run `forward` over all batches without gradients; one row per image, in the order of their indices.
 
     Args:
         forward: from a batch to [B, classes], by a network that is in eval mode. A batch is pixels, uint8 [B, H, W, C],

@@ -21,7 +21,7 @@ from finetune.model.weights import State
 
 
 class Library(Protocol):
-    """What a source of architectures must offer; the modules `from_timm`, `from_torchvision` and `small` do."""
+    """A library of architectures; the modules `from_timm`, `from_torchvision` and `small` are some."""
 
     def names(self) -> tuple[str, ...]:
         """Every architecture."""
@@ -186,7 +186,7 @@ def _sized(
 
 
 def _natural_channels(values: Mapping[str, Any]) -> int:
-    """As many channels as there are means: what the weights were trained on."""
+    """The channels that the weights were trained on: as many as there are means."""
     return 1 if isinstance(values["mean"], (list, tuple)) and len(values["mean"]) == 1 else 3
 
 
@@ -221,7 +221,7 @@ def _create(
 
 
 def _try_out(module: nn.Module, architecture: str, prepare: Preprocess, classes: int) -> None:
-    """One dummy picture, so that a size or an option that cannot work is told before anything is read."""
+    """Run one dummy picture, so that an impossible size or option is reported before anything is read."""
     height, width = prepare.size
     try:
         # Not inference mode: networks that keep tables between calls would keep tensors that autograd refuses.

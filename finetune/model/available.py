@@ -31,7 +31,7 @@ PROBE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Choice:
-    """What `backbone: auto` came to.
+    """The backbone that `backbone: auto` stands for, and why.
 
     Attributes:
         backbone: a name that `build` takes.
@@ -60,7 +60,7 @@ class Model:
 
 
 def choose_backbone() -> Choice:
-    """The best network whose weights are at hand, or in reach.
+    """The best network whose weights are installed, cached or can be downloaded.
 
     EfficientNet-Lite0 out of its package; else the same from the hub's cache, or from the hub if that answers; else
     the network that the package carries.
@@ -128,7 +128,7 @@ def _cached(name: str) -> bool:
 
 
 def _fetched(name: str) -> bool:
-    """Whether the weights could be had from the hub just now; a hub that does not answer soon is given up."""
+    """Whether the weights could be downloaded from the hub; a hub that does not answer soon is given up."""
     from finetune.model.published import hub_answers, hub_weights
 
     if not hub_answers(PROBE_SECONDS):

@@ -28,7 +28,7 @@ CARRIED = carried_folder()
 
 @dataclass(frozen=True)
 class Origin:
-    """What a backbone's name stands for, before anything is built."""
+    """The architecture, card or bundle that a backbone's name stands for, before anything is built."""
 
     architecture: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Origin:
         return None
 
     def base(self, name: str) -> Base | None:
-        """Where these weights come from; None where the published ones are meant."""
+        """The lineage of these weights; None for published ones."""
         if self.card is not None and self.card.weights_path is not None:
             sha256 = self.card.sha256 or sha256_file(self.card.weights_path)
             return Base(short_path(name), self.card.source, sha256, self.card.licence or UNKNOWN)
@@ -147,7 +147,7 @@ def _require_names(classes: Sequence[str]) -> None:
 
 
 def find(backbone: str) -> Origin:
-    """What a backbone's name stands for.
+    """Look up a backbone's name.
 
     Raises:
         UsageError: nothing that is known, or a path with nothing there.
@@ -178,7 +178,7 @@ def find(backbone: str) -> Origin:
 
 
 def preprocess_of(backbone: str) -> dict[str, Any]:
-    """What the weights of a backbone expect of a picture, without reading them.
+    """The preprocessing that a backbone's weights expect, without reading the weights.
 
     Raises:
         UsageError, ArtefactError: as for `find`.

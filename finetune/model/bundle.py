@@ -33,7 +33,7 @@ _BROKEN = "the bundle is damaged: copy it again, or use another run"
 
 @dataclass(frozen=True)
 class Description:
-    """What model.json says; the weights are not read yet."""
+    """The content of model.json; the weights are not read yet."""
 
     folder: Path
     architecture: str
@@ -124,7 +124,7 @@ def find_bundle(path: Path) -> Path:
 
 
 def read_description(path: Path) -> Description:
-    """What the bundle at `path` (a bundle or a run folder) is.
+    """Read the description of the bundle at `path` (a bundle or a run folder).
 
     Raises:
         UsageError, ArtefactError: see `find_bundle`; or model.json is broken or of a newer format.

@@ -18,7 +18,7 @@ _COUNTER = "num_batches_tracked"  # absent from files older than PyTorch 0.4.1, 
 
 
 class Loaded(NamedTuple):
-    """What came of loading weights.
+    """The outcome of loading weights: notes and missing tensors.
 
     Attributes:
         notes: what was not used and what was not found, one line each.
@@ -106,7 +106,7 @@ def _candidates(module: nn.Module, state: State, wanted: State) -> Iterator[tupl
 
 
 def _prefixes(state: State, wanted: State) -> list[str]:
-    """What may stand before the names: before most of those that are wanted, else before all that there are."""
+    """Candidate prefixes of the names: before most of those that are needed, else before all that the file has."""
     counts: Counter[str] = Counter()
     for name in state:
         for dot in (at for at, letter in enumerate(name) if letter == "."):

@@ -38,7 +38,7 @@ def looks_like_safetensors(start: bytes) -> bool:
 
 
 def what_else(path: Path) -> tuple[str, str] | None:
-    """What a file is if it is neither safetensors nor PyTorch's, and what to do; None where it may be one of these."""
+    """The kind of a file that is no weights file, and what to do; None if it may be safetensors or PyTorch's."""
     with open(path, "rb") as file:
         start = file.read(LOOK)
     if not start:

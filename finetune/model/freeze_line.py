@@ -112,7 +112,7 @@ class FreezeLine:
         return _stand_in(self._trace.effects[node].value, self._other_value(node), self._trace.batch, self._other_batch)
 
     def _made_of(self, values: Sequence[fx.Node]) -> list[fx.Node]:
-        """Of the values, one that some of the others and no parameter make: keeping it would be keeping them twice."""
+        """A value that is computed from other values without a parameter: keeping both would keep it twice."""
         for node in values:
             sources = [source for source in node.all_input_nodes if source in self._trace.varying]
             plain = node.op.startswith("call") and not self._trace.parameters(node)
@@ -122,7 +122,7 @@ class FreezeLine:
         return []
 
     def _sharing(self, above: Iterable[fx.Node]) -> list[fx.Node]:
-        """Of the values that lie in the same memory, which is written to above, all but the first."""
+        """All but the first of the values that share memory which is written to above the line."""
         effects = self._trace.effects
         written = {storage for node in above for storage in effects[node].writes}
         seen_memory: set[int] = set()
@@ -149,7 +149,7 @@ class FreezeLine:
 
 
 def _stand_in(one: Any, other: Any, batch: int, other_batch: int) -> Any:
-    """What stands for a result that was `one` for `batch` images and `other` for `other_batch`."""
+    """A stand-in for a result that was `one` for `batch` images and `other` for `other_batch`."""
     if isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)) and len(one) == len(other):
         return tuple(_stand_in(a, b, batch, other_batch) for a, b in zip(one, other, strict=True))
     if isinstance(one, (bool, int, float, str, torch.dtype, torch.device, type(None))) and type(one) is type(other):
@@ -161,7 +161,7 @@ def _stand_in(one: Any, other: Any, batch: int, other_batch: int) -> Any:
 
 
 def prefix_of(line: FreezeLine, trace: Trace, module: nn.Module) -> fx.GraphModule:
-    """What is below the line: images → the values."""
+    """The module below the line: images → the values that cross."""
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for node in trace.nodes:
@@ -172,7 +172,7 @@ def prefix_of(line: FreezeLine, trace: Trace, module: nn.Module) -> fx.GraphModu
 
 
 def suffix_of(line: FreezeLine, trace: Trace, module: nn.Module, values: Sequence[int]) -> fx.GraphModule:
-    """What is above the line: the values, given by their keys and in that order → logits.
+    """The module above the line: the values, given by their keys and in that order → logits.
 
     Raises:
         Uncuttable: the line needs a value that is not among `values`.

@@ -54,7 +54,7 @@ def check_name(name: str) -> None:
 
 
 def default_preprocess(name: str) -> dict[str, Any]:
-    """What the published weights expect, or, where there are none, what the architecture is meant for."""
+    """The preprocessing of the published weights, else the one that the architecture is meant for."""
     config = _config(name)
     return {
         "size": tuple(config.input_size[1:]),

@@ -39,7 +39,7 @@ def check_name(name: str) -> None:
 
 
 def default_preprocess(name: str) -> dict[str, Any]:
-    """What the published weights (DEFAULT, torchvision's best) expect."""
+    """The preprocessing of the published weights (DEFAULT, torchvision's best)."""
     preset = torchvision.models.get_model_weights(name).DEFAULT.transforms()
     crop, resize = preset.crop_size[0], preset.resize_size[0]
     return {

@@ -139,7 +139,7 @@ def _pools(module: nn.Module) -> bool:
 
 
 def _children(names: Sequence[str]) -> dict[str, str]:
-    """Where there are no blocks: the top-level children, each a group; of a single one, its children."""
+    """Groups of a network without blocks: its top-level children; of a single one, its children."""
     for depth in (1, 2):
         children = {".".join((_parts(name)[:-1] or _parts(name))[:depth]): None for name in names}
         if len(children) > 1:

@@ -85,7 +85,7 @@ def shown(path: Path) -> str:
 
 
 def local_path(path: Path, *, fetch: bool = True) -> Path:
-    """Where a RUN lies on this machine: the bundle's folder in the cache if it is on the hub, else the path itself.
+    """The path of a RUN on this machine: the bundle's folder in the cache if it is on the hub, else the path itself.
 
     Args:
         path: of a run or bundle, or `hf://OWNER/NAME`.

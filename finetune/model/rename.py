@@ -79,7 +79,7 @@ def _new_name(name: str, rules: Rules, state: State, source: str) -> str:
 
 
 def _position_in_stages(number: int, stages: Sequence[int] | None) -> str | None:
-    """Where a block of a flat list stands: `STAGE.INDEX`, or its number where there are no stages."""
+    """The new number of a block of a flat list: `STAGE.INDEX`, or its number where there are no stages."""
     if stages is None:
         return str(number)
     for stage, length in enumerate(stages):
@@ -90,7 +90,7 @@ def _position_in_stages(number: int, stages: Sequence[int] | None) -> str | None
 
 
 def rule_problems(rules: Rules) -> Iterator[str]:
-    """What is wrong with a card's rules, a line each."""
+    """Problems of a card's rules, one line each."""
     for name, rule in rules.items():
         if isinstance(rule, str):
             continue

@@ -26,7 +26,7 @@ MOST_STAGES = 3
 
 
 class Taps:
-    """What the hooks have pooled in this thread's forward pass: group → [N, channels]."""
+    """Pooled outputs that the hooks have kept in this thread's forward pass: group → [N, channels]."""
 
     def __init__(self) -> None:
         self._local = threading.local()
@@ -36,7 +36,7 @@ class Taps:
 
     @property
     def values(self) -> dict[str, torch.Tensor]:
-        """Of this thread."""
+        """The pooled outputs of this thread."""
         if not hasattr(self._local, "values"):
             self._local.values = {}
         pooled: dict[str, torch.Tensor] = self._local.values
@@ -143,7 +143,7 @@ def reads_only_last(network: Network) -> bool:
 
 
 def feature_groups(network: Network) -> dict[str, int]:
-    """What the head reads, from left to right: layer group → width, the last output under `last`."""
+    """The inputs of the head from left to right: layer group → width, the last output under `last`."""
     head = network.module.get_submodule(network.head)
     if isinstance(head, StagesHead):
         return {**head.widths, "last": head.last}

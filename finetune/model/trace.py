@@ -24,7 +24,7 @@ MAYBE_VIEWS = {"contiguous", "reshape", "flatten", "ravel", "to", "float", "type
 
 @dataclass(frozen=True)
 class Effect:
-    """What one operation did.
+    """The effect of one operation.
 
     Attributes:
         value: its result; tensors are without content, on the meta device.

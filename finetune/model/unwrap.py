@@ -55,7 +55,7 @@ def _holds_tensors(value: Any, depth: int = 3) -> bool:
 
 
 def _of_training(key: Any) -> bool:
-    """Whether the tensors under a key are no network's, but those of what trains one."""
+    """Whether the tensors under a key belong to a trainer (an optimizer, say), not to a network."""
     return str(key).lower().startswith(("optim", "sched", "scaler", "lr_"))
 
 

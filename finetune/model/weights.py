@@ -124,7 +124,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_pickle(path: Path, also: Sequence[Any] = ()) -> Any:
-    """What ``torch.save`` wrote: tensors and plain containers, on the CPU; nothing in the file is ever called.
+    """Read what ``torch.save`` wrote: tensors and plain containers, on the CPU; nothing in the file is ever called.
 
     Args:
         path: of the file.
@@ -154,7 +154,7 @@ def read_pickle(path: Path, also: Sequence[Any] = ()) -> Any:
 
 
 def _safely(path: Path) -> Any:
-    """What PyTorch's safe reader makes of a file."""
+    """Read a file with PyTorch's safe reader."""
     # Opened here: given a path, torch would choose its reader by the suffix. Its doubts about a pickle are told by what
     # comes of it. Said explicitly, because TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD turns the default off, but not a caller's.
     with open(path, "rb") as file, warnings.catch_warnings(action="ignore"):

@@ -48,7 +48,7 @@ def _keys(prefix: str, section: Schema, schema: Schema) -> Iterator[tuple[str, S
 
 
 def _section(field: Schema, schema: Schema) -> Schema | None:
-    """What a key that holds nothing but a section refers to."""
+    """The section that a key refers to."""
     reference = field.get("$ref")
     section: Schema | None = schema["$defs"][reference.rpartition("/")[2]] if reference else None
     return section if section and "properties" in section else None
@@ -65,7 +65,7 @@ def _row(name: str, field: Schema, schema: Schema) -> str:
 
 
 def _values(field: Schema, schema: Schema) -> str:
-    """What a key takes, in words."""
+    """The values that a key takes, in words."""
     if "$ref" in field:
         return _values(schema["$defs"][field["$ref"].rpartition("/")[2]], schema)
     if "anyOf" in field or "oneOf" in field:

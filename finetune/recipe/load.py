@@ -252,7 +252,7 @@ def dump(recipe: Recipe) -> str:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What changed between two recipes' mappings, a line a key: `train.lr: 0.001 → 0.01`."""
+    """Changes between two recipes' mappings, one line a key: `train.lr: 0.001 → 0.01`."""
     return _differences(_plain(old), _plain(new), ())
 
 

@@ -17,7 +17,7 @@ EVALUATED_ON = {
 
 
 def evaluated_on(split: str) -> str:
-    """What was evaluated, in words; a name that is no split is that of a folder."""
+    """The evaluated images in words; a name that is no split is that of a folder."""
     return EVALUATED_ON.get(split, f"images of {split}")
 
 

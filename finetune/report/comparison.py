@@ -11,7 +11,7 @@ from finetune.report.tables import number, table_text
 
 
 def sentence(pair: Mapping[str, Any]) -> str:
-    """What a comparison of two comes to, in one plain sentence.
+    """The outcome of a comparison of two, in one plain sentence.
 
     Args:
         pair: as `deliver.compare.compare` gives it.

@@ -45,7 +45,7 @@ def facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _cache(cache: object) -> str:
-    """What of the work on frozen layers was done once; empty where there was nothing."""
+    """The feature cache in words; empty where nothing was cached."""
     if not isinstance(cache, Mapping) or not cache.get("computed", 0) + cache.get("hits", 0):
         return ""
     kept = f"{cache['computed']:,} feature rows computed, {cache.get('hits', 0):,} found from earlier runs"

@@ -123,7 +123,7 @@ def _tables(
 def data_summary(
     table: pd.DataFrame, folder: str = "", notes: Iterable[str] = (), bad: Iterable[tuple[str, str]] = ()
 ) -> dict[str, Any]:
-    """What the page tells of the images.
+    """The page's summary of the images.
 
     Args:
         table: as in `data.csv`, with `split` filled in.

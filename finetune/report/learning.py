@@ -72,7 +72,7 @@ def fitting(history: History, run: Mapping[str, Any]) -> str:
 
 
 def _told(starts: Sequence[tuple[int, int]], plan: Plan) -> list[dict[str, Any]]:
-    """What begins to learn at each thaw."""
+    """Sentences on which layers begin to learn at each thaw."""
     columns, rows = plan
     sentences = []
     for epoch, phase in starts:

@@ -163,7 +163,7 @@ def trained_on(run: Mapping[str, Any]) -> str:
 
 
 def next_commands(run: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What comes next, as command and reason; empty where the run folder is not known."""
+    """Next commands with their reasons; empty where the run folder is not known."""
     folder = run.get("folder")
     if not folder:
         return []

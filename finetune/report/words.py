@@ -116,7 +116,7 @@ def verdict(metrics: Mapping[str, Any], matrix: NDArray[np.int64], selected_on: 
 
 
 def largest_share(rows: Sequence[Mapping[str, Any]]) -> float:
-    """What the laziest classifier scores, the one that always answers the largest class."""
+    """The accuracy of always answering the largest class."""
     supports = [row["support"] for row in rows]
     return float(max(supports) / max(sum(supports), 1))
 

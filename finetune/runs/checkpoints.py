@@ -53,7 +53,7 @@ class Checkpoints:
 
     @property
     def best(self) -> Path:
-        """Where the best checkpoint lies, if there is one."""
+        """The path of the best checkpoint, whether or not it exists yet."""
         return self.folder / BEST
 
     def save(self, checkpoint: Mapping[str, Any], *, best: bool = False, numbered: bool = True) -> Path:
@@ -234,7 +234,7 @@ def _step(path: Path) -> int:
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    """What changes when a file does."""
+    """A stamp that changes whenever the file does: size and time."""
     stats = path.stat()
     return stats.st_size, stats.st_mtime_ns
 

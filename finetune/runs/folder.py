@@ -146,7 +146,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
-        """Inside, the run is `running`; it ends as finished, stopped or failed, and the lock is let go.
+        """Inside, the run is `running`; it ends as finished, stopped or failed, and the lock is released.
 
         `run.json` is published with the recipe, by `write_recipe`. A new run that is refused before it has learned
         anything leaves nothing behind: corrected, the same command can be given again.

@@ -70,7 +70,7 @@ class Reporter:
     started: float = field(default_factory=time.perf_counter)
 
     def hooks(self) -> dict[str, Any]:
-        """What a trainer calls, by its names for them."""
+        """The reporter's functions as keyword arguments of a trainer."""
         return {"say": self.say, "tick": self.step, "progress": self.progress, "stop": self.stop}
 
     def reading(self, what: str, doing: str) -> Callable[[int, int], None]:

@@ -78,7 +78,7 @@ class Refusal(BaseModel):
 
 @dataclass(frozen=True)
 class Served:
-    """What the routes need.
+    """The state that the routes share.
 
     Attributes:
         batcher: answers pictures.

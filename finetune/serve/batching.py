@@ -148,7 +148,7 @@ class Batcher:
                 job.answer.set_result(answer)
 
     def _next_batch(self) -> list[_Job]:
-        """What the network does next; nothing when all is done and no more will come."""
+        """The next batch for the network; empty when all is done and no more will come."""
         with self._changed:
             self._changed.wait_for(lambda: self._ready or (self._closed and not self._inside))
             until = time.monotonic() + self.max_wait

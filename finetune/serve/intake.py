@@ -36,7 +36,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """What is taken in.
+    """Limits on what a request may send.
 
     Attributes:
         body: bytes of a request.

@@ -51,7 +51,7 @@ def is_loopback(host: str) -> bool:
 
 
 def url_of(listening: socket.socket) -> str:
-    """Where a browser finds it."""
+    """The address for a browser."""
     host, port = listening.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 

@@ -37,7 +37,7 @@ def fast_step(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
 
 
 class AdamLists(NamedTuple):
-    """What Adam works on in one parameter group; each list has one tensor for each parameter that has a gradient."""
+    """Adam's tensors of one parameter group; each list has one for each parameter that has a gradient."""
 
     parameters: list[torch.Tensor]
     averages: list[torch.Tensor]

@@ -7,7 +7,15 @@ Falls back to: PyTorch's own gradient.
 oneDNN has a fast kernel for most gradients, but not for all: of a depthwise convolution with a stride or a large kernel
 it computes one tens of times slower than the convolution itself, and of kernels as large as ResNet's last, on maps of
 7 by 7, at half the rate of a matrix product. And an addition or a ReLU after a convolution costs it nothing, where
-PyTorch's own goes over all values once more. The choice depends only on shapes, so a resumed run repeats it.
+PyTorch's own goes over all values once more.
+
+Why it is the same gradient: that of a kernel is a sum over positions of (what the kernel lay on) x (gradient there),
+which is one matrix product (`_product`); that of the images does not depend on the images; and that of a ReLU or ReLU6
+follows from its result, so what went into it need not be kept.
+
+What would break it: a choice that depends on anything but shapes (a resumed run must make the same one, or its last
+bits differ), and an activation that changes the result in place after it was kept (`training_patches.py` leaves that
+out).
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def _can_fuse(module: object) -> bool:
 
 
 def _chain(conv: fx.Node, modules: dict[fx.Node, nn.Module], taken: set[fx.Node]) -> _Chain:
-    """What follows a convolution and may be done with it; nothing of it is `taken` already."""
+    """The longest run of operations after a convolution that can be fused with it; none of them is `taken`."""
     chain = _Chain([conv])
 
     def follow() -> fx.Node | None:
@@ -114,7 +114,7 @@ def _does_nothing(module: nn.Module | None) -> bool:
 
 
 def _other_operand(node: fx.Node, result: fx.Node) -> fx.Node | None:
-    """What `node` adds to the result; None if that is not what it does, or if it changes something else by it."""
+    """The other operand if `node` adds something to the result; None if it does not, or writes in place elsewhere."""
     if node.op != "call_function" or node.target not in ADDITIONS or len(node.args) != 2 or node.kwargs:
         return None
     first, second = node.args

@@ -6,6 +6,16 @@ them took 3.6 s instead of 5.5. PyTorch's own elementwise kernels go over all va
 as long as the convolution; oneDNN does both while the values are at hand (its post-ops, which torch.compile uses too).
 On a CPU only, and by itself without gradients (`training_patches.py` learns through it).
 Falls back to: one operation after the other.
+
+Why it is the same: a post-op is applied to each result of the convolution before that is written to memory, so the same
+numbers are added and cut off; in bf16 they are rounded once at the end instead of after each operation, which is why
+answers agree to rounding and not to the bit (and why `api.cache_key` names this measure).
+
+What would break it:
+- a kernel that is kept while the weights go on learning: it is kept only where they are fixed (`fixed`,
+  `constant_weights`), and is made anew at each call elsewhere, because fused optimizers change weights in place;
+- an addend in another memory format, which the operator would add in a pass of its own (`can_add` refuses it);
+- TensorFlow's uneven padding, which the operator does not know (see `_side`).
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def _product(values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | No
 
 
 class _Linear(torch.autograd.Function):
-    """What `linear` does, to learn through."""
+    """`linear` with a gradient."""
 
     @staticmethod
     def forward(

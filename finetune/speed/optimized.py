@@ -45,7 +45,7 @@ class Optimized:
         self.part, self.patches = part, Patches(patches)
 
     def __call__(self, *values: torch.Tensor) -> Any:
-        """What `part` gives."""
+        """The result of `part`, with its patches."""
         with self.patches:
             return self.part(*values)
 

@@ -3,6 +3,10 @@
 What it gains is what the patches gain (`training_patches.py`, `linear.py`); by itself it costs some microseconds a
 pass. Several threads may run one network at once, each with patches of its own or with none: a patched module has a
 dispatcher in place of its `forward`, which does what the calling thread asked for, else what the module itself does.
+
+What would break it: replacing `forward` for good or for all threads at once. A server that predicts with a network
+while another thread trains it would then run training's forward in inference. So the dispatcher is shared, the choice
+is the thread's own, and the last thread to leave takes the dispatcher out (`_PATCHED` counts them).
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ class Patch(NamedTuple):
 
 
 class Patches:
-    """To be entered for a forward pass: inside, in this thread, each module does its patch; outside, it is as it was.
+    """A context for a forward pass: inside, in this thread, each module runs its patch; outside, it is as it was.
 
     Weights, modes and hooks work as ever. May be entered by several threads at once, but not twice by one.
     """

@@ -83,7 +83,7 @@ def _fused_forward(fused: Fused, images: torch.Tensor, other: torch.Tensor | Non
 
 
 def _foldable(act: nn.Module) -> str:
-    """What oneDNN calls an activation whose gradient follows from its result, so that what came in need not be kept."""
+    """oneDNN's name of an activation whose gradient follows from its result, so that its input need not be kept."""
     if isinstance(act, nn.ReLU6) and not act.inplace:  # PyTorch keeps what came in: the result may be changed in place
         return "none"
     return ACTIVATIONS[type(act)][0] if isinstance(act, (nn.ReLU, nn.ReLU6)) else "none"

@@ -25,7 +25,7 @@ from finetune.train.table_source import TableSource, identity_of
 
 @dataclass(frozen=True)
 class TableDecision:
-    """Whether the features of one set of images are cached.
+    """The decision whether and where to cache the features of one set of images.
 
     Attributes:
         source: the images and what they go through.
@@ -48,7 +48,7 @@ class TableDecision:
 
     @property
     def bytes_per_view(self) -> int:
-        """Of one table; 0 where there are none."""
+        """Bytes of one table; 0 where there are none."""
         return len(self.source.images) * self.layout.bytes_per_row if self.layout is not None and self.cached else 0
 
     @property
@@ -63,7 +63,7 @@ class TableDecision:
 
 @dataclass(frozen=True)
 class PhaseDecision:
-    """What is cached in a phase.
+    """The decision what to cache in a phase.
 
     Attributes:
         title: of the phase, for people.
@@ -130,7 +130,7 @@ def decide_phase(
     val_in_fp32: bool = False,
     resumed_decision: Mapping[str, bool] | None = None,
 ) -> PhaseDecision:
-    """What of a phase will be cached.
+    """Decide which tables a phase will have.
 
     Args:
         network: whole.
@@ -176,7 +176,7 @@ def decide_table(
     resumed_decision: bool | None = None,
     beside: TableDecision | None = None,
 ) -> TableDecision:
-    """Whether one set of images is cached.
+    """Decide whether the features of one set of images are cached.
 
     Args:
         source: the images and what they go through.

@@ -16,7 +16,7 @@ GB = 10**9
 
 @dataclass(frozen=True)
 class CachePlan:
-    """What may be cached.
+    """Limits on the feature cache: how many views, how many bytes, where.
 
     Attributes:
         views: augmented views of each training image; None for `VIEWS`.

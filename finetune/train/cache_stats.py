@@ -50,7 +50,7 @@ class CacheStats:
 
     @property
     def seconds_saved(self) -> float:
-        """What serving every image afresh would have cost more."""
+        """Seconds that computing every served row anew would have cost more."""
         seconds_per_image = (self.seconds + self.known) / max(1, self.computed + self.found)
         return max(0, self.served - self.computed) * seconds_per_image
 

@@ -32,19 +32,19 @@ from finetune.train.store import Store, in_blocks
 from finetune.train.table_source import BLOCK
 
 PICKED = 2**19
-"""Values that are picked at once, where a batch has fewer: few enough to stay in the CPU's cache."""
+"""Values to pick at once, where a batch has fewer: few enough to stay in the CPU's cache."""
 
 ALIGNED = 64
-"""Bytes; a tensor of its own begins at a multiple of them."""
+"""Bytes at whose multiples PyTorch lets a tensor of its own begin."""
 
 Progress = Callable[[int, int], None]
-"""Told (done, total) while a table is filled; may raise to stop."""
+"""Called with (done, total) while a table is filled; may raise to stop."""
 
 
 def gather_rows(
     table: torch.Tensor, index_batches: Iterable[Sequence[int] | np.ndarray], then: Callable[[torch.Tensor], Values]
 ) -> Iterator[tuple[np.ndarray, Values]]:
-    """For each batch its indices, int64 [B], and what `then` makes of its rows of the table.
+    """For each batch its indices, int64 [B], and the values that `then` makes of its rows.
 
     Small batches are picked, and go through `then`, several at once, which is faster. Each begins where a tensor of its
     own would: products of matrices have other last bits where memory is aligned otherwise, and a resumed run picks
@@ -157,7 +157,7 @@ class CachedInputs:
         ]
 
     def _table(self, view: int) -> torch.Tensor:
-        """The table of a view: at hand already, else found in the cache folder, else computed and filed."""
+        """The table of a view: from memory, else from the cache folder, else computed and saved."""
         if view not in self._tables:
             decision, images = self.decision, self.source.images
             assert decision.layout is not None

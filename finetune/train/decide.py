@@ -44,18 +44,18 @@ def keep_statistics(train: Mapping[str, Any], images: int, pretrained: bool) -> 
 
 
 def warmup_epochs(train: Mapping[str, Any]) -> float:
-    """A twentieth of the run, at most one epoch, where nothing else is said."""
+    """The warm-up of the recipe, else a twentieth of the run, at most one epoch."""
     epochs = train["warmup_epochs"]
     return float(epochs) if epochs is not None else min(1.0, train["epochs"] / 20)
 
 
 def loss_of(train: Mapping[str, Any], architecture: str) -> str:
-    """What a perceptron learns by is hinge; anything else softmax and cross entropy, where nothing else is said."""
+    """The loss of the recipe, else hinge for a perceptron and cross entropy for anything else."""
     return train["loss"] or ("hinge" if architecture == "small/perceptron" else "cross_entropy")
 
 
 def make_cache(train: Mapping[str, Any]) -> CachePlan:
-    """What may be kept of the work on frozen layers, and where."""
+    """The limits of the feature cache, from the recipe's `train.cache`."""
     folder, cache = cache_folder() / "features", train["cache"]
     if isinstance(cache, str):
         return CachePlan(folder=folder, on=cache == "auto")

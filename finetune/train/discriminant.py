@@ -6,7 +6,12 @@ d dimensions that is far too many numbers for some hundred images; S is therefor
 class each, and of their squares. They are gathered fold by fold in blocks of rows, so memory does not grow with the
 number of images, and what is left when a fold is held out is a subtraction.
 
-All in float64: the sums of squares lose half of the digits when the means are taken off.
+Why a subtraction is enough: the moments are plain sums over rows, so those of all rows but a fold are the difference
+of two sums, and ten folds cost one pass over the rows, not ten.
+
+What would break it: single precision (the sums of squares lose half of their digits when the means are taken off, so
+everything is float64), more dimensions than rows (the covariance would have no inverse: shrinkage gives it one, and
+`Rows` works in the space that the rows span), and features on scales of their own (`Scale`).
 """
 
 from __future__ import annotations

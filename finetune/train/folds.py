@@ -1,4 +1,12 @@
-"""Folds for cross-validation: stratified, with everything that shows the same thing in one fold."""
+"""Folds for cross-validation: stratified, with everything that shows the same thing in one fold.
+
+The idea: a fold is answered by the head that the other folds give, so the answers say how good the head is on images
+it has not seen. Why that is right: what must not be on both sides (views of one image, duplicates, frames of one video)
+is one *unit*, and a unit lies in one fold only (`same_things`).
+
+What would break it: a unit in two folds (the head would recognise what it has learned by heart, and every figure would
+flatter), or a class that is missing from most folds (so the units of a class are dealt out evenly, the largest first).
+"""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def make_loss(
 
 
 class OneVersusRest(nn.Module):
-    """As many two-class problems as there are classes, their losses summed for each image.
+    """A two-class problem for each class, their losses summed for each image.
 
     Args:
         kind: bce, the loss of logistic regression; or hinge, `max(0, margin - t s)` for a target t of 1 or -1 and a

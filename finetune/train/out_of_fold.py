@@ -26,7 +26,7 @@ class OutOfFold:
 
 
 def checkpoint_entries(answers: OutOfFold | None) -> dict[str, Any]:
-    """What a checkpoint holds of them."""
+    """The entries of a checkpoint that hold these answers."""
     if answers is None:
         return {}
     content: dict[str, Any] = {"out_of_fold": torch.from_numpy(answers.logits)}

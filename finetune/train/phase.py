@@ -24,7 +24,7 @@ from finetune.train.state import Settings
 
 
 class PhaseLearner:
-    """A phase is a fresh start: its own optimizer, cut and average; nothing of another phase is mutated.
+    """One phase at work. Each is a fresh start, with an optimizer, a cut and an average of its own.
 
     Args:
         module: the network, on its device.
@@ -52,7 +52,8 @@ class PhaseLearner:
         self.cut = optimize_cut(cut(module, phase.learning, example=example), module, example, compute)
         self.kind = choose_optimizer(module, phase, settings, self.cut)
         self.solves_head = self.kind == "lbfgs"
-        # what is solved once and for all may learn from the images of validation, too
+        # a head that is solved chooses nothing by validation images (folds do that), so it may learn from them, too;
+        # but only where no later phase follows, which would choose its best epoch by them
         self.learns_from_val = self.solves_head and settings.optimizer == "auto" and len(plan.phases) == 1
         self.optimizer = make_optimizer(
             module, plan, phase, self.kind, weight_decay=settings.weight_decay, momentum=settings.momentum
@@ -101,7 +102,7 @@ class PhaseLearner:
                 is more than a weight can hold.
         """
         for parameter in self._parameters:
-            parameter.grad = None  # `zero_grad` does the same and takes a small network a thirtieth of its step
+            parameter.grad = None  # what `zero_grad` does, which takes a small network a thirtieth of its step
         total = 0.0
         for inputs, labels in batches:
             loss = self.loss(self.logits(inputs), labels)
@@ -151,7 +152,7 @@ class PhaseLearner:
                 self.ema.swap()
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of the phase, on the CPU: to be saved before anything learns on."""
+        """The phase's entries of a checkpoint, on the CPU; save them before the next step."""
         return {
             "optimizer": self.kind,
             "optimizer_state_dict": on_cpu(self.optimizer.state_dict()),

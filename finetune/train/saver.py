@@ -100,7 +100,7 @@ class Saver:
             self._best_in_memory = state()
 
     def knows_best(self, position: Position, unchanged: bool) -> bool:
-        """Whether the weights of the best epoch are at hand after a restart; see `Checkpoints.has_best`."""
+        """Whether a checkpoint holds the weights of the best epoch after a restart; see `Checkpoints.has_best`."""
         best, saved = position.best, self.checkpoints
         return best is not None and saved is not None and saved.has_best(best, position.step, unchanged)
 

@@ -21,7 +21,10 @@ def linear_layer(module: nn.Module, learning: Collection[str]) -> nn.Linear | No
 
 
 def choose_optimizer(module: nn.Module, phase: Phase, settings: Settings, cut: Cut) -> str:
-    """adamw, adam, sgd, or lbfgs: what a phase is trained by. For `auto` it is solved where it can be, else adamw.
+    """What trains a phase: adamw, adam, sgd, or lbfgs. `auto` becomes lbfgs where the phase can be solved, else adamw.
+
+    lbfgs stands for "solved, not stepped through", whichever solver then does it (see `finetune.train.solve`); the name
+    is in checkpoints, so it stays.
 
     Raises:
         UsageError: lbfgs is asked for, and cannot be.

@@ -25,7 +25,7 @@ from finetune.train.solvable import linear_layer
 
 @dataclass(frozen=True)
 class SolvedPhase:
-    """What solving the head of a phase gave, besides the weights in the head.
+    """The outcome of solving the head of a phase; the weights are in the head already.
 
     Attributes:
         train_loss: mean loss of the images that it learned from.

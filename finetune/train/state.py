@@ -72,7 +72,7 @@ class Settings:
 
     @property
     def batchnorm(self) -> str:
-        """What `keep_statistics` is called in a recipe: keep or update."""
+        """The value of the recipe's `batchnorm`: keep or update."""
         return "keep" if self.keep_statistics else "update"
 
 
@@ -124,7 +124,7 @@ class Position:
 
     @property
     def norms(self) -> dict[str, list[float]] | None:
-        """Where the next step's gradient norms go; None if they are not measured, as those of most steps are not.
+        """Where to add the next step's gradient norms; None on steps that are not sampled (most).
 
         It goes by the step of the epoch: the first is measured, so that every epoch has one.
         """
@@ -231,7 +231,7 @@ def step_batches(order: np.ndarray, batch_size: int, accumulate: int) -> list[li
 
 
 def patience_note(early_stop: int | None, select: str, phases: int) -> str:
-    """What `early_stop` will do, for the plan; empty where it is off."""
+    """A sentence on what `early_stop` will do, for the plan; empty where it is off."""
     if early_stop is None:
         return ""
     after = f"{early_stop} epoch{'s' if early_stop > 1 else ''} without a better {select}"

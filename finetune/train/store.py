@@ -51,7 +51,7 @@ class Layout:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the rows: that of the values, or float32, which holds all of them exactly."""
+        """The dtype of the rows: that of the values, or float32, which holds all of them exactly."""
         return self.dtypes[0] if len(set(self.dtypes)) == 1 else torch.float32
 
     @property
@@ -61,7 +61,7 @@ class Layout:
 
     @property
     def bytes_per_row(self) -> int:
-        """What an image costs."""
+        """Bytes of one row, that is of one image."""
         return self.width * self.dtype.itemsize
 
     def pack(self, values: tuple[torch.Tensor, ...]) -> torch.Tensor:
@@ -110,7 +110,7 @@ class Store:
         return f"nothing is kept for the next run: {self.folder} cannot be written to (FINETUNE_CACHE names another)"
 
     def path(self, key: str) -> Path | None:
-        """Where the table `key` is, or would be."""
+        """The path of the table `key`, whether or not it exists; None without a folder."""
         return None if self.folder is None else self.folder / f"{key}{SUFFIX}"
 
     def load(self, key: str, rows: int, layout: Layout) -> tuple[torch.Tensor, float] | None:

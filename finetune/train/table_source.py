@@ -1,4 +1,9 @@
-"""One set of images on its way through the frozen layers: everything that a cached table's content depends on."""
+"""One set of images on its way through the frozen layers: everything that a cached table's content depends on.
+
+The key of the feature cache is made here (`TableSource.key`). Whoever adds something that changes features (a
+preprocessing step, a faster kernel, a new option of the network) must make it part of the key: a table that is found is
+used without another look, so what the key forgets is a silent fault.
+"""
 
 from __future__ import annotations
 
@@ -61,10 +66,7 @@ class TableSource:
             return Layout.of(self.cut.prefix(self.images.preprocess.example().to(self.compute.device)))
 
     def key(self, view: int) -> str:
-        """The name of a view's table: a hash over everything that its content depends on.
-
-        What is missing here would be a silent fault: a table found under a key is used without another look.
-        """
+        """The name of a view's table: a hash over everything that its content depends on."""
         random = self.augment is not None and self.augment.random
         content = {
             "identity": self.identity,
@@ -76,7 +78,7 @@ class TableSource:
             "device": self.compute.device.type,
             "precision": self.compute.precision,
             "channels_last": self.compute.channels_last,
-            "threads": torch.get_num_threads(),
+            "threads": torch.get_num_threads(),  # sums are split among threads: the last bits differ
             "versions": versions(),
             "images": self.images.hashes,
         }

@@ -27,7 +27,7 @@ AHEAD = 2
 
 @dataclass
 class Embedded:
-    """What `embed` did.
+    """Counts of what `embed` did.
 
     Attributes:
         images: in the store now.
@@ -64,7 +64,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Read:
-    """What came of a file: its hash, and its pixels if the store does not have them yet."""
+    """A file that was read: its hash, and its pixels if the store does not have them yet."""
 
     listed: Listed
     sha256: str = ""

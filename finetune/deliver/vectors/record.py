@@ -22,7 +22,7 @@ DATABASES = ("lancedb", "parquet")
 
 @dataclass(frozen=True)
 class Identity:
-    """What vectors must have in common to be compared.
+    """The network and layer that made vectors; only vectors with equal identity can be compared.
 
     Attributes:
         weights_sha256: of the network; of a backbone without its head.
@@ -41,7 +41,7 @@ class Identity:
     features: int
 
     def differences(self, other: Identity) -> list[str]:
-        """Where another one differs, a line each."""
+        """Differences from another identity, one line each."""
         mine, theirs = asdict(self), asdict(other)
         return [f"{key}: {_short(mine[key])}, not {_short(theirs[key])}" for key in mine if mine[key] != theirs[key]]
 
@@ -58,7 +58,7 @@ def write_record(folder: Path, identity: Identity, model: str, database: str, co
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What store.json says, checked.
+    """The content of store.json, checked.
 
     Raises:
         UsageError: there is nothing at `folder`. ArtefactError: no store, a broken one, or one of a newer version.

@@ -40,7 +40,7 @@ class Source:
         return choose(device, "fp32", convolutional=self.network.convolutional, light=self.network.light)
 
     def identity(self, encoder: Encoder) -> Identity:
-        """What its vectors must have in common with others; of a backbone, the new head does not count."""
+        """The identity of its vectors; for a backbone the new head does not count."""
         network = self.network
         state = plain_state(network.module.state_dict())
         if not self.trained:

@@ -85,4 +85,4 @@ class Table(Protocol):
         """
 
     def settle(self) -> None:
-        """After many changes: make reading fast, and let go of what is no longer needed."""
+        """Compact the table after many changes, and remove what is no longer needed."""
