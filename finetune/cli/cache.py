@@ -1,4 +1,4 @@
-"""`finetune cache`: what is kept of the work on frozen layers, and how to let go of it."""
+"""`finetune cache`: the cached features of frozen layers, listed or cleared."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from finetune.cli.options import json_flag, print_json
 
 @click.group()
 def cache() -> None:
-    """Show or clear what is kept of the work on frozen layers.
+    """Show or clear the cached features of frozen layers.
 
-    Tables of features lie in the cache folder ($FINETUNE_CACHE, else $XDG_CACHE_HOME/finetune, else
+    They are tables in the cache folder ($FINETUNE_CACHE, else $XDG_CACHE_HOME/finetune, else
     ~/.cache/finetune), filed by content; the longest unused go first when train.cache's disk_gb is reached.
     """
 

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("what", metavar="RECIPE|FOLDER", type=click.Path(path_type=Path))
-@click.option("-o", "overrides", metavar="KEY=VALUE", multiple=True, help="Replace the value of a recipe's key.")
-@click.option("--strict", is_flag=True, help="Any finding but a note ends with exit code 3.")
-@click.option("--deep", is_flag=True, help="Look at the pictures: near-duplicates, groups, wrong labels, outliers.")
 @click.option(
-    "--fix", type=click.Path(path_type=Path), metavar="DIR", help="With --deep: write proposal.csv, check.html."
+    "-o", "overrides", metavar="KEY=VALUE", multiple=True, help="Set a recipe key, for example -o data.on_bad=skip."
+)
+@click.option("--strict", is_flag=True, help="Exit code 3 on any finding except notes.")
+@click.option("--deep", is_flag=True, help="Also look at the images: near-duplicates, groups, wrong labels, outliers.")
+@click.option(
+    "--fix", type=click.Path(path_type=Path), metavar="DIR", help="With --deep: write proposal.csv and check.html."
 )
 @json_flag
 def check(what: Path, overrides: tuple[str, ...], strict: bool, deep: bool, fix: Path | None, as_json: bool) -> None:
@@ -72,7 +74,7 @@ def check(what: Path, overrides: tuple[str, ...], strict: bool, deep: bool, fix:
 
 
 def _deep(scanned: Scan, recipe: Recipe, reporter: Reporter) -> list[Finding]:
-    """What the pictures themselves tell, by the features of the recipe's network, or of the best that is at hand."""
+    """Findings on the pictures themselves, by features of the recipe's network, or of the best available one."""
     from finetune.data.decode import Decoding
     from finetune.deliver.audit import deep_audit
     from finetune.device import choose

@@ -14,8 +14,8 @@ from finetune.errors import FinetuneError, UsageError
 @click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--intersection", is_flag=True, help="Compare on the test images that all runs share.")
 @click.option("--group", is_flag=True, help="Pool the runs of each folder: several seeds of one recipe.")
-@click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
-@click.option("--out", type=click.Path(path_type=Path), help="The page [LAST RUN/report/compare.html].")
+@click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where to write the page [LAST RUN/report/compare.html].")
 @json_flag
 def compare(
     runs: tuple[Path, ...], intersection: bool, group: bool, seed: int, out: Path | None, as_json: bool

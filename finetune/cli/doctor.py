@@ -1,4 +1,4 @@
-"""`finetune doctor`: whether this machine is fit."""
+"""`finetune doctor`: checks whether this machine is ready to train."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from finetune.errors import ResourceError
 @click.command()
 @json_flag
 def doctor(as_json: bool) -> None:
-    """Check that this machine is fit: versions, processor, GPU, room, what our work-arounds gain, and a toy run that is
+    """Check this machine: versions, processor, GPU, disk space, the gain of our speed-ups, and a toy run that is
     stopped and resumed.
     """
     from finetune.deliver.doctor import Finding, examine, finding

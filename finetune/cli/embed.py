@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 @click.argument("model", metavar="RUN|BACKBONE")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--to", "store", metavar="STORE", required=True, type=click.Path(path_type=Path), help="Store folder.")
-@click.option("--layer", metavar="GROUP", help="Layer group whose output is kept [the last one before the head].")
-@click.option("--prune", is_flag=True, help="Drop images that are no longer in FOLDER from the store.")
-@click.option("--database", type=click.Choice(["lancedb", "parquet"]), help="Of a new store [lancedb if installed].")
+@click.option("--layer", metavar="GROUP", help="Layer group to take vectors from [the last one before the head].")
+@click.option("--prune", is_flag=True, help="Remove images from the store that are no longer in FOLDER.")
+@click.option(
+    "--database", type=click.Choice(["lancedb", "parquet"]), help="Database of a new store [lancedb if installed]."
+)
 @click.option("--strict", is_flag=True, help="Exit code 3 if a file could not be read.")
 @device
 @json_flag
@@ -39,7 +41,7 @@ def embed(
     device: str | None,
     as_json: bool,
 ) -> None:
-    """Keep what RUN (or a BACKBONE) makes of every image below FOLDER as a vector in STORE.
+    """Store a feature vector of every image below FOLDER in STORE, computed by RUN (or a BACKBONE).
 
     Only new and changed images are computed, so the same command goes on after an interruption. With class folders,
     each vector carries its class; with a run, the run's split, prediction and confidence too.

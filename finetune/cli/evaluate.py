@@ -16,7 +16,9 @@ from finetune.model.hub import shown
 @click.command()
 @run_argument
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
-@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Of the run's own images [test, else val].")
+@click.option(
+    "--split", type=click.Choice(["train", "val", "test"]), help="Which of the run's own images [test, else val]."
+)
 @device
 @precision
 @json_flag

@@ -1,4 +1,4 @@
-"""`finetune explain`: what in an image speaks for a class."""
+"""`finetune explain`: which parts of an image speak for a class."""
 
 from __future__ import annotations
 
@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 @run_argument
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @click.option("--class", "label", metavar="NAME", help="The class to explain [the predicted one].")
-@click.option("--method", type=click.Choice(["gradcam", "occlusion"]), help="[gradcam, where the network has maps]")
-@click.option("--out", type=click.Path(path_type=Path), default="explain", show_default=True, help="Folder, or a PNG.")
-@click.option("--force", is_flag=True, help="Replace pictures that are there.")
+@click.option(
+    "--method", type=click.Choice(["gradcam", "occlusion"]), help="Method [gradcam, where the network has maps]."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="explain", show_default=True, help="Output folder, or a PNG."
+)
+@click.option("--force", is_flag=True, help="Replace existing pictures.")
 @device
 @json_flag
 def explain(
@@ -34,10 +38,10 @@ def explain(
     device: str | None,
     as_json: bool,
 ) -> None:
-    """Draw what in each IMAGE speaks for its predicted class (or for --class), by the network of RUN.
+    """Draw which parts of each IMAGE speak for its predicted class (or for --class), by the network of RUN.
 
-    Grad-CAM on the last layer that tells places apart; occlusion for networks without one, such as small/mlp. A hot
-    place made the network more sure of the class. It says nothing of whether the network is right.
+    Grad-CAM on the last layer that keeps positions apart; occlusion for networks without one, such as small/mlp. A hot
+    spot made the network more sure of the class; it does not say that the network is right.
     """
     say_first(f"explaining with {visible(str(run))}")
     from finetune.classifier import load

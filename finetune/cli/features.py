@@ -1,4 +1,4 @@
-"""`finetune features`: what each layer makes of an image."""
+"""`finetune features`: the output of each layer for an image."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from finetune.model.hub import shown
 @run_argument
 @click.argument("image", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), default="features.png", show_default=True, help="PNG to write.")
-@click.option("--force", is_flag=True, help="Replace the PNG if it is there.")
+@click.option("--force", is_flag=True, help="Replace the PNG if it exists.")
 @device
 @json_flag
 def features(run: Path, image: Path, out: Path, force: bool, device: str | None, as_json: bool) -> None:
-    """Draw what each layer group of RUN makes of IMAGE: its channels as pictures, its values as bars.
+    """Draw the output of each layer group of RUN for IMAGE: channels as pictures, vectors as bars.
 
-    The shapes are the true ones. Nothing that is there is overwritten without --force.
+    Existing files are overwritten only with --force.
     """
     from finetune.deliver.features import check_out, summary, write_features
     from finetune.deliver.features import features as do

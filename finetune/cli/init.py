@@ -13,9 +13,9 @@ from finetune.files import visible, write_text
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="The recipe to write [NAME.yaml, after the folder].")
-@click.option("--backbone", default="auto", show_default=True, help="What to start from; auto: the best at hand.")
+@click.option("--backbone", default="auto", show_default=True, help="Network to start from; auto: the best available.")
 def init(folder: Path, out: Path | None, backbone: str) -> None:
-    """Write the recipe that `finetune run FOLDER` goes by, with comments; FOLDER has one folder of images per class."""
+    """Write the recipe that `finetune run FOLDER` would use, with comments. FOLDER has one folder per class."""
     from finetune.data.listing import list_folder
     from finetune.data.output_paths import is_inside, require_outside
     from finetune.data.scan import no_images

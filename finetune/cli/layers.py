@@ -9,7 +9,9 @@ from finetune.cli.options import json_flag, print_json
 
 @click.command()
 @click.argument("backbone")
-@click.option("--classes", default=2, show_default=True, type=click.IntRange(2), help="Size of the new head.")
+@click.option(
+    "--classes", default=2, show_default=True, type=click.IntRange(2), help="Number of classes of the new head."
+)
 @json_flag
 def layers(backbone: str, classes: int, as_json: bool) -> None:
     """List the layer groups of BACKBONE, in forward order, with their parameters.

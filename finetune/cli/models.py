@@ -15,7 +15,7 @@ from finetune.files import visible
 @click.argument("pattern", default="")
 @json_flag
 def models(pattern: str, as_json: bool) -> None:
-    """List what model.backbone can be: the models at hand, and with PATTERN the architectures that match it.
+    """List the values of model.backbone: the models on this machine, and with PATTERN the architectures that match it.
 
     PATTERN is a glob, or a part of a name: 'resnet50', 'timm/convnext*', 'resnet50.' (timm's tagged weights).
     """

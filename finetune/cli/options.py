@@ -31,9 +31,7 @@ precision = click.option(
     show_default=True,
     help="bf16 is faster where the CPU has AMX, on AMD with AVX-512, and on GPUs.",
 )
-processes = click.option(
-    "--nproc", type=click.IntRange(1), metavar="N", help="Start N processes that train together, on one machine."
-)
+processes = click.option("--nproc", type=click.IntRange(1), metavar="N", help="Train with N processes on this machine.")
 run_argument = click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
 
 
@@ -41,10 +39,23 @@ def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """RECIPE, or FOLDER of images, and everything that changes it."""
     options: list[Decorator] = [
         click.argument("recipe", metavar="RECIPE|FOLDER", type=click.Path(path_type=Path)),
-        click.option("-o", "overrides", metavar="KEY=VALUE", multiple=True, help="Replace the value of a key, whole."),
-        click.option("--unfreeze", metavar="PATTERN[@EPOCH]", multiple=True, help="Let these layers learn, too."),
-        click.option("--freeze", metavar="PATTERN", multiple=True, help="Keep these layers frozen throughout; wins."),
-        click.option("--backbone", metavar="NAME", help="What to start from; same as -o model.backbone=NAME."),
+        click.option(
+            "-o",
+            "overrides",
+            metavar="KEY=VALUE",
+            multiple=True,
+            help="Set a recipe key, for example -o train.epochs=5.",
+        ),
+        click.option(
+            "--unfreeze", metavar="PATTERN[@EPOCH]", multiple=True, help="Also train these layers (from EPOCH on)."
+        ),
+        click.option(
+            "--freeze",
+            metavar="PATTERN",
+            multiple=True,
+            help="Keep these layers frozen for the whole run; overrides --unfreeze.",
+        ),
+        click.option("--backbone", metavar="NAME", help="Network to start from; same as -o model.backbone=NAME."),
         click.option("--epochs", type=int, metavar="N", help="Same as -o train.epochs=N."),
         click.option("--seed", type=int, metavar="N", help="Same as -o seed=N."),
         device,

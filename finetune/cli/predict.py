@@ -53,7 +53,7 @@ def _threshold(ctx: click.Context, param: click.Parameter, value: str | None) ->
 )
 @click.option("--csv", "as_csv", is_flag=True, help="CSV on stdout, with the probability of every class.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write to FILE.csv, .jsonl or .parquet.")
-@click.option("--resume", is_flag=True, help="Add to --out what it has no row of yet.")
+@click.option("--resume", is_flag=True, help="Continue --out: predict only images that it has no row for.")
 @click.option("--knn", metavar="STORE", type=click.Path(path_type=Path), help="Label by the neighbours in STORE.")
 @click.option(
     "--copy-to", type=click.Path(path_type=Path), metavar="DIR", help="Copy files to DIR/LABEL (see --apply)."
@@ -61,7 +61,7 @@ def _threshold(ctx: click.Context, param: click.Parameter, value: str | None) ->
 @click.option(
     "--move-to", type=click.Path(path_type=Path), metavar="DIR", help="Move files to DIR/LABEL (see --apply)."
 )
-@click.option("--apply", is_flag=True, help="Really copy or move; without it, only say what would be done.")
+@click.option("--apply", is_flag=True, help="Copy or move for real; without it, only print what would be done.")
 @click.option("--strict", is_flag=True, help="Exit code 3 if a file could not be read.")
 @device
 @precision

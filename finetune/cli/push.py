@@ -14,13 +14,13 @@ from finetune.model.hub import Repository, shown
 @click.command()
 @run_argument
 @click.argument("repo", metavar="OWNER/NAME")
-@click.option("--private", is_flag=True, help="Of a repository that is new: only its owner sees it.")
+@click.option("--private", is_flag=True, help="Make a new repository private.")
 @json_flag
 def push(run: Path, repo: str, private: bool, as_json: bool) -> None:
     """Put the model of RUN on the Hugging Face hub, with its card and its exports, in one commit.
 
-    The repository is made if it is not there. Others then name it as hf://OWNER/NAME wherever they would name a run or
-    a backbone. It needs a token that may write: `hf auth login`, or HF_TOKEN.
+    The repository is made if it does not exist. Others can then use it as hf://OWNER/NAME wherever they would name a
+    run or a backbone. It needs a token that may write: `hf auth login`, or HF_TOKEN.
     """
     say_first(f"pushing {visible(shown(run))} to {Repository.of(repo)}")
     from finetune.deliver.hub import push as do

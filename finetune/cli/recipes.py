@@ -1,4 +1,4 @@
-"""`finetune recipes`: the recipes at hand."""
+"""`finetune recipes`: lists the recipes to start from."""
 
 from __future__ import annotations
 

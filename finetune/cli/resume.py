@@ -14,15 +14,17 @@ from finetune.files import visible
 
 @click.command()
 @run_argument
-@click.option("--from", "checkpoint", type=click.Path(path_type=Path), help="Go on from this checkpoint.")
-@click.option("--data", type=click.Path(path_type=Path), help="Where the images are now; they must be the same.")
-@click.option("--accept-changes", is_flag=True, help="Go on although the recipe or the images have changed.")
+@click.option("--from", "checkpoint", type=click.Path(path_type=Path), help="Resume from this checkpoint.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="New place of the images, if they moved; they must be the same."
+)
+@click.option("--accept-changes", is_flag=True, help="Resume although the recipe or the images have changed.")
 @processes
 @json_flag
 def resume(
     run: Path, checkpoint: Path | None, data: Path | None, accept_changes: bool, nproc: int | None, as_json: bool
 ) -> None:
-    """Go on with RUN where it stopped, to the same bits as if it had never stopped."""
+    """Continue RUN where it stopped, to the same bits as if it had never stopped."""
     if nproc is not None:
         return start_processes(nproc)
     with stop_on_signals() as stop:

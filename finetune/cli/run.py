@@ -41,12 +41,12 @@ def run(
     freeze: tuple[str, ...],
     **flags: Any,
 ) -> None:
-    """Do the whole job that RECIPE describes, or for a FOLDER of images: read, freeze, train, compute_metrics, report.
+    """Do the whole job that RECIPE describes, or for a FOLDER of images: read, freeze, train, evaluate, report.
 
-    A folder needs no recipe: the best network at hand is taken, and its head is solved for your classes. The complete
+    A folder needs no recipe: the best network available gets a head for your classes. The complete
     recipe is in the run folder.
 
-    Ctrl-C saves and says how to go on.
+    Ctrl-C saves and prints the command that continues.
     """
     say_first(f"finetune run {visible(str(recipe))}")
     resolved = read_recipe(recipe, **flags)

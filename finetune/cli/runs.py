@@ -13,9 +13,13 @@ from finetune.cli.options import json_flag, print_json
 @click.command()
 @click.argument("folder", default="runs", type=click.Path(path_type=Path))
 @click.option(
-    "--sort", default="run", show_default=True, metavar="COLUMN", help="Such as accuracy, macro_f1, finished."
+    "--sort",
+    default="run",
+    show_default=True,
+    metavar="COLUMN",
+    help="Sort by this column, e.g. accuracy, macro_f1, finished.",
 )
-@click.option("--csv", "as_csv", is_flag=True, help="A table in full precision on stdout.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV in full precision on stdout.")
 @json_flag
 def runs(folder: Path, sort: str, as_csv: bool, as_json: bool) -> None:
     """List the runs in FOLDER [runs] with their figures."""

@@ -10,9 +10,9 @@ import click
 @click.command()
 @click.argument("name", type=click.Choice(["vehicles", "digits"]))
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--per-class", type=click.IntRange(1, 100_000), help="Vehicles a class [120].")
-@click.option("--size", type=click.IntRange(16, 1024), help="Pixels a side of the vehicles [128].")
-@click.option("--seed", type=click.IntRange(0), help="Another seed, other vehicles [0].")
+@click.option("--per-class", type=click.IntRange(1, 100_000), help="Vehicles per class [120].")
+@click.option("--size", type=click.IntRange(16, 1024), help="Side length of the vehicles in pixels [128].")
+@click.option("--seed", type=click.IntRange(0), help="Seed of the drawing [0].")
 def sample(name: str, folder: Path, per_class: int | None, size: int | None, seed: int | None) -> None:
     """Write the built-in sample NAME into DIR, which must be absent or empty, one folder per class.
 

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @click.option("-k", "k", default=10, show_default=True, type=click.IntRange(1), help="How many neighbours.")
-@click.option("--where", metavar="COLUMN=VALUE", multiple=True, help="Only such images, e.g. class=ship, split!=test.")
+@click.option(
+    "--where", metavar="COLUMN=VALUE", multiple=True, help="Only matching images, e.g. class=ship, split!=test."
+)
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page of thumbnails to this file.")
-@click.option("--force", is_flag=True, help="Replace the page if it is there.")
+@click.option("--force", is_flag=True, help="Replace the page if it exists.")
 @click.option("--model", metavar="RUN|BACKBONE", help="The store's network, if it has moved.")
 @device
 @json_flag

@@ -18,16 +18,20 @@ NEAREST = 4
 
 @click.command()
 @run_argument
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free one.")
-@click.option("--token", metavar="TOKEN", help="Ask for this bearer token; or set FINETUNE_TOKEN.")
-@click.option("--max-batch", default=32, show_default=True, type=click.IntRange(1, 1024), help="Images a forward pass.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes any free one."
+)
+@click.option("--token", metavar="TOKEN", help="Require this bearer token; or set FINETUNE_TOKEN.")
+@click.option(
+    "--max-batch", default=32, show_default=True, type=click.IntRange(1, 1024), help="Most images per forward pass."
+)
 @click.option(
     "--max-wait-ms",
     default=5.0,
     show_default=True,
     type=click.FloatRange(0, 10_000),
-    help="How long decoded images wait for others being decoded.",
+    help="How long a decoded image waits for others, to share a batch.",
 )
 @click.option("--store", type=click.Path(path_type=Path), help="Show the nearest images of this store, too.")
 @device
@@ -43,7 +47,7 @@ def serve(
     device: str | None,
     precision: str,
 ) -> None:
-    """Serve the network of RUN: a page at /, POST /predict, and GET /health /ready /model /metrics /docs."""
+    """Serve the network of RUN over HTTP: a page at /, POST /predict, and GET /health /ready /model /metrics /docs."""
     _require_extra()
     from finetune.serve.ports import is_loopback, listen, url_of
 

@@ -16,7 +16,7 @@ from finetune.model.hub import shown
 @run_argument
 @json_flag
 def verify(run: Path, as_json: bool) -> None:
-    """Check that every checkpoint, bundle and table that RUN published is whole."""
+    """Check that every checkpoint, bundle and table of RUN is complete and undamaged."""
     from finetune.deliver.verify import verify as do
 
     found = do(run)
