@@ -211,15 +211,7 @@ def make_trainer(
 
 
 def restore(trainer: Trainer, folder: RunFolder, state: Mapping[str, Any], changed: bool, reporter: Reporter) -> None:
-    """Put the trainer where the checkpoint `state` stopped.
-
-    Args:
-        trainer: at its start; changed in place.
-        folder: of the run; its record says where the weights once came from.
-        state: the checkpoint.
-        changed: the recipe or the images are no longer those that the run began with.
-        reporter: told where it goes on.
-    """
+    """Put the trainer where the checkpoint `state` stopped; `changed`: recipe or images are not as the run began."""
     trainer.network.source = folder.record.source or trainer.network.source
     trainer.network.base = Base.of((folder.record.network or {}).get("base"))
     trainer.restore(state, unchanged=not changed)
