@@ -126,13 +126,14 @@ def crop_box(
     after `TRIES` the last is shrunk to fit, so that a very narrow picture, too, is seen at random places. Uses
     2 x TRIES + 2 draws.
     """
+    # shapes are drawn on a logarithmic scale, so that twice as wide is as likely as half as wide
     low, high = (math.log(ratio * aspect) for ratio in strength.ratio)
     box_width = box_height = 0.0
     fits = False
     for _ in range(TRIES):
         share, shape = next(draws), next(draws)
         if fits:
-            continue
+            continue  # the draws are used up all the same: what follows must not depend on how soon a box fits
         area = width * height * (strength.scale[0] + share * (strength.scale[1] - strength.scale[0]))
         ratio = math.exp(low + shape * (high - low))
         box_width, box_height = math.sqrt(area * ratio), math.sqrt(area / ratio)
@@ -150,7 +151,7 @@ def _draws(seed: int, view: int, sha256: str) -> Iterator[float]:
     distributions: a run resumed after an upgrade sees the same views.
     """
     key = np.random.SeedSequence(seed, spawn_key=(STREAM, view, int(sha256, 16)))
-    bits = np.random.Philox(key).random_raw(DRAWS)
+    bits = np.random.Philox(key).random_raw(DRAWS)  # 64 bits each, of which a float64 holds the upper 53
     return iter(((bits >> np.uint64(11)) * 2.0**-53).tolist())
 
 
@@ -158,7 +159,7 @@ def _jitter(image: Image.Image, jitter: float, draws: Iterator[float]) -> Image.
     enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
     for enhancer in enhancers:
         factor = 1 + jitter * (2 * next(draws) - 1)
-        if enhancer is not ImageEnhance.Color or image.mode == "RGB":
+        if enhancer is not ImageEnhance.Color or image.mode == "RGB":  # grey has no colour; its draw is used up
             image = enhancer(image).enhance(factor)
     return image
 
@@ -178,6 +179,6 @@ def _erase(view: np.ndarray, probability: float, fill: tuple[int, ...], draws: I
     box_width = min(width, max(1, round(math.sqrt(area * ratio))))
     box_height = min(height, max(1, round(math.sqrt(area / ratio))))
     left, upper = int(across * (width - box_width + 1)), int(down * (height - box_height + 1))
-    erased = view.copy()
+    erased = view.copy()  # Pillow's own pixels are read-only
     erased[upper : upper + box_height, left : left + box_width] = fill
     return erased

@@ -106,8 +106,8 @@ def read(path: Path) -> bytes:
         # O_NONBLOCK: should a FIFO take the file's place between the two calls, opening it must not hang.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with open(descriptor, "rb") as file:
-            _require_regular(os.fstat(descriptor))
-            data = file.read(MAX_BYTES + 1)
+            _require_regular(os.fstat(descriptor))  # what was opened, which need not be what was looked at
+            data = file.read(MAX_BYTES + 1)  # one more than is allowed: a file that grows meanwhile is noticed
     if not data:
         raise BadImage("empty file (0 bytes)")
     if len(data) > MAX_BYTES:
@@ -282,6 +282,7 @@ def _plain(image: Image.Image, mode: str, black_white: Range) -> Image.Image:
         image = Image.fromarray(eight_bits(np.asarray(image), kind, black_white))
     if image.has_transparency_data:
         image = image.convert("RGBA")
+        # else `convert` would show the colour that editors leave under transparent pixels, which is often black
         image = Image.alpha_composite(Image.new("RGBA", image.size, BACKGROUND), image)
     image = image.convert(mode)
     image.info.clear()

@@ -48,6 +48,7 @@ def quantiles(image: Image.Image) -> tuple[float, ...]:
     """
     if not is_deep(image.mode):
         counts = np.cumsum(image.convert("L").histogram()[:256])
+        # a histogram tells the quantiles of 8-bit levels exactly, without sorting the pixels
         ranks = np.array(QUANTILES) * (counts[-1] - 1) + 1
         return tuple(float(level) for level in np.searchsorted(counts, ranks))
     numbers = np.asarray(image).ravel()
@@ -76,6 +77,7 @@ def find_range(pictures: Sequence[tuple[float, ...]], floats: bool) -> tuple[flo
     least, most = float(table[:, 0].min()), float(table[:, 5].max())
     span = high - low
     if span > 0:
+        # the ends are taken as they are unless they lie farther out than all the rest is wide: hot or dead pixels
         low = least if low - least <= span else low
         high = most if most - high <= span else high
     else:
@@ -83,7 +85,7 @@ def find_range(pictures: Sequence[tuple[float, ...]], floats: bool) -> tuple[flo
     for white in FLOAT_WHITES if floats else INTEGER_WHITES:
         if low >= 0 and high <= white and high - low >= white / 2:
             return 0.0, white
-    return (low, high) if high > low else (low, low + 1.0)
+    return (low, high) if high > low else (low, low + 1.0)  # pictures of one number: nothing is divided by 0
 
 
 def grey_levels(found: tuple[float, ...], deep: bool, black_white: Range, mode: str) -> float:

@@ -76,9 +76,11 @@ def near_duplicates(grey: Array, features: Array, sizes: list[tuple[int, int]], 
     for start in range(0, len(pairs), 64):
         chunk = pairs[start : start + 64]
         first, second = images[[a for a, _ in chunk]], images[[b for _, b in chunk]]
+        # the cheap question first: pictures that do not agree at all as they lie are no crops of each other either
         as_it_lies = torch.tensor([best.score for best in _agreement(first, second, BOXES[:1])])
         near = (as_it_lies >= WORTH).nonzero().flatten().tolist()
         if near:
+            # either may be the crop of the other
             forth = _search(first[near], second[near])
             back = _search(second[near], first[near])
             for position, one, other in zip(near, forth, back, strict=True):
@@ -93,6 +95,7 @@ def _candidates(grey: Array, features: Array) -> set[tuple[int, int]]:
     flat, mirrored = (_unit(image.flatten(1)) for image in (coarse, coarse.flip(2)))
     vectors = _unit(torch.from_numpy(features))
     pairs: set[tuple[int, int]] = set()
+    # by looks, by looks mirrored, and by what the network sees, which finds crops that look different pixel by pixel
     for side, other, least in ((flat, flat, ALIKE), (flat, mirrored, ALIKE), (vectors, vectors, 0.5)):
         k = min(NEIGHBOURS + 1, len(side))
         for start in range(0, len(side), 1024):
@@ -155,6 +158,7 @@ def _crop(images: torch.Tensor, share: float, x: float, y: float) -> torch.Tenso
 def _structure(images: torch.Tensor) -> torch.Tensor:
     """Images as unit vectors [N, SIDE * SIDE], slightly blurred and without their broad brightness."""
     blurred = avg_pool2d(images[:, None], 3, 1, 1, count_include_pad=False)
+    # left in, the broad brightness would make two skies correlate, whatever stands below them
     broad = avg_pool2d(blurred, 13, 1, 6, count_include_pad=False)
     return _unit((blurred - broad)[:, 0, 3:-3, 3:-3].flatten(1))
 

@@ -92,7 +92,7 @@ def scan(
     images = {path: result for path, result in results.items() if not isinstance(result, str)}
     if not images:
         raise no_images(root, listing, bad)
-    black_white = _range(images, wanted)
+    black_white = _range(images, wanted)  # one for the whole set: see `finetune.data.levels`
     return Scan(
         root,
         _table(listing, images),
@@ -158,6 +158,7 @@ def _inspect_all(
             return _inspect(root / path, known, decoding)
 
     try:
+        # in the order of the paths, however the threads run: notes and errors name the same files each time
         for path, result in zip(paths, pool.map(look, paths), strict=True):
             results[path] = result
             if tick is not None:

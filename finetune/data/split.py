@@ -48,6 +48,7 @@ def split(
         what = "a single image" if units is None else "a single group of images (data.group)"
         raise _cannot(f"{_named(name)} has {what}: it cannot be split" for name in too_few)
     places: dict[str, str] = {}
+    # class after class, in the order of their names: a unit that several classes share goes where the first one puts it
     for name in sorted(contents):
         _deal(contents[name], places, val, test, seed)
     where = {name: {places[content] for content in contents[name]} for name in sorted(contents)}
@@ -97,12 +98,14 @@ def _deal(units: dict[str, int], places: dict[str, str], val: float, test: float
     """
     missing = dict(zip(("test", "val"), _counts(sum(units.values()), val, test), strict=True))
     needed = ("train", "val", "test") if missing["test"] and len(units) > 2 else ("train", "val")
-    missing["test"] *= "test" in needed
+    missing["test"] *= "test" in needed  # two units are for train and val: nothing is left to test on
     for unit in units.keys() & places.keys():
         if places[unit] in missing:
             missing[places[unit]] -= units[unit]
+    # by a hash, not by a shuffle: an image that is added or removed moves few of the others
     ranked = sorted(units.keys() - places.keys(), key=lambda unit: _rank(unit, seed))
     for unit in ranked:
+        # a unit may overshoot what a split still needs by as much as it falls short without it, and no more
         chosen_split = next((name for name, left in missing.items() if left > 0 and 2 * left >= units[unit]), "train")
         places[unit] = chosen_split
         if chosen_split in missing:

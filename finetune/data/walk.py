@@ -123,7 +123,7 @@ class Walk:
             with os.scandir(self.root / path) as scan:
                 return sorted((entry.name, _kind(entry)) for entry in scan if not is_hidden(entry.name))
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
+            if error.errno in (errno.EMFILE, errno.ENFILE):  # too many open files: the folder is not to blame
                 raise from_os_error(error, visible(str(self.root / path)), "list") from error
             code = errno.errorcode.get(error.errno or 0, "OSError")
             problem = (path or ".", f"folder cannot be listed: {error.strerror or error} [{code}]")
@@ -150,7 +150,7 @@ class Walk:
             (here / "run.json").is_file() and (here / ".lock").is_file()
         ):
             return True
-        if depth == 0 or here.is_symlink():
+        if depth == 0 or here.is_symlink():  # a link may lead in a circle
             return False
         folders = []
         with suppress(OSError), os.scandir(here) as scan:
@@ -192,7 +192,7 @@ class Walk:
 
     def linked(self) -> Iterator[tuple[str, str, str]]:
         """(path, class, split) of what the links that wait lead to."""
-        while self.links:
+        while self.links:  # what a link leads to may hold further links
             waiting, self.links = sorted(self.links), []
             for path, label, split in waiting:
                 yield from ((found, label, split) for found in self._follow(path, label, split))
@@ -257,6 +257,7 @@ class Walk:
         inside = real == self.real_root or real.startswith(os.path.join(self.real_root, ""))
         if self.rules.links == "refuse" and real != os.path.join(self.real_root, *path.split("/")):
             return _Target(real, is_folder, f"link (to {visible(real)}); data.links is refuse", not inside)
+        # a link planted in a shared folder could otherwise bring another user's private pictures into a data set
         if not inside and status.st_uid not in self.owners:
             return _Target(real, is_folder, f"link out of the folder, to another owner's {visible(real)}", True)
         return _Target(real, is_folder, "", not inside)

@@ -129,6 +129,7 @@ class Predictor:
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Class probabilities, float64 [N, classes], for pixels uint8 [N, H, W, C]."""
+        # two passes at once would share the cores and both take twice as long; callers decode meanwhile
         with self._one_at_a_time, self.compute.own_threads():
             if self._vote is not None:
                 return self._vote(pixels)

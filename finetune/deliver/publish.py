@@ -105,12 +105,14 @@ def publish_model(folder: RunFolder, trainer: Trainer) -> None:
     network.module.load_state_dict(state)
     trainer.position.put_into(network)
     network.threshold = _threshold(folder, network)
+    # the solver chose the last output alone: the head is given the plain shape, so that it loads anywhere
     if network.choose_features and reads_only_last(network):
         read_last(network)
         state = trainer.state()
     proof = freeze_proof(trainer.extra["freeze_before"], freeze_hashes(state, trainer.plan.frozen_tensors()))
     broken = [group for group, pair in proof.items() if pair["sha256_before"] != pair["sha256_after"]]
     if broken:
+        # a bug of ours, whatever the recipe says: a network that breaks the promise is not published
         raise AssertionError(f"frozen layers changed during training: {broken}")
     folder.update(
         weights_sha256=tensors_sha256(state),

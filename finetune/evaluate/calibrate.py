@@ -43,6 +43,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, loss: str = "cross_e
         return 1.0
     every = math.ceil(logits.size / MOST_LOGITS)
     logits, labels = logits[::every], labels[::every]
+    # The middle of the three: softening is taken as it is, sharpening only as far as the cautious fit allows. On a few
+    # images that are all answered rightly, the plain fit would sharpen without end.
     best = _lowest(logits, labels, loss, 0.0)
     cautious = _lowest(logits, labels, loss, 1 / (len(labels) + 1))
     return round(sorted((best, 1.0, cautious))[1], 4)
@@ -53,6 +55,7 @@ def _lowest(logits: np.ndarray, labels: np.ndarray, loss: str, smoothing: float)
     images = np.arange(len(labels))
     tiny = np.finfo(np.float64).tiny
 
+    # on a logarithmic scale, so that halving and doubling are steps of the same size for the search
     def mean_loss(log_temperature: float) -> float:
         logs = np.log(np.maximum(probabilities(logits, loss, math.exp(log_temperature)), tiny))
         return -float((1 - smoothing) * logs[images, labels].mean() + smoothing * logs.mean())

@@ -71,6 +71,7 @@ def holm(values: Sequence[float]) -> list[float]:
     order = np.argsort(values, kind="stable")
     corrected, highest = np.empty(len(values)), 0.0
     for rank, position in enumerate(order):
+        # corrected values never fall, so that a larger p is never called the surer one
         highest = max(highest, min(1.0, (len(values) - rank) * values[position]))
         corrected[position] = highest
     return corrected.tolist()
@@ -95,6 +96,7 @@ def compare_answers(
     lost, won = int((gain < 0).sum()), int((gain > 0).sum())
     change, f1_change = float(gain.mean()), float(scores[1].mean() - scores[0].mean())
     if len(first) == len(second) == 1:
+        # answers are drawn in pairs, because both sides were asked about the same images
         drawn = _bootstrap(labels, first[0], second[0], classes, seed, draws)
         accuracy, f1 = (_quantiles(values) for values in drawn)
         return Difference(change, accuracy, f1_change, f1, mcnemar(lost, won), lost, won, False)
@@ -140,7 +142,7 @@ def _bootstrap(
     """
     random = np.random.default_rng(np.random.SeedSequence(seed))
     support = np.bincount(labels, minlength=classes)
-    step = max(1, CHUNK // (4 * classes))
+    step = max(1, CHUNK // (4 * classes))  # two sides, named and hits: four numbers a class and draw
     change, f1_change = [], []
     for size in (min(step, draws - start) for start in range(0, draws, step)):
         named, hits = np.zeros((2, size, classes)), np.zeros((2, size, classes))
@@ -202,6 +204,7 @@ def pooled(labels: np.ndarray, answers: np.ndarray, classes: int) -> dict[str, d
     for name, values, variance in [("accuracy", hits.mean(axis=1), float(images)), ("macro_f1", scores, spread)]:
         seeds = float(values.var(ddof=1)) / len(values)
         whole = variance + seeds
+        # Welch and Satterthwaite: the degrees of freedom of a sum of two variances, few where seeds dominate
         freedom = whole**2 / (variance**2 / max(len(labels) - 1, 1) + seeds**2 / (len(values) - 1))
         half, mean = float(stats.t.ppf(1 - ALPHA / 2, freedom)) * math.sqrt(whole), float(values.mean())
         ends = {"lowest": float(values.min()), "highest": float(values.max())}

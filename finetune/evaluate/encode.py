@@ -140,7 +140,7 @@ def _by_hook(network: Network, module: nn.Module) -> Split:
         caught: list[torch.Tensor] = []
 
         def take(_: nn.Module, inputs: Values) -> None:
-            caught.append(inputs[0].clone())
+            caught.append(inputs[0].clone())  # the head may work in place
 
         handles = [module.get_submodule(name).register_forward_pre_hook(take) for name in network.heads]
         try:

@@ -58,6 +58,9 @@ def f1_intervals(confusion: np.ndarray, support: np.ndarray, level: float = LEVE
     hits = np.diag(confusion).astype(np.float64)
     trials = confusion.sum(axis=0) + support - hits  # TP + FP + FN
     tail = (1 - level) / 2
+    # F1 = 2J / (1 + J) for J = TP / (TP + FP + FN), which is a plain proportion: its interval is carried over.
+    # Jeffreys' prior adds half a hit and half a miss; where all or none are hits, the exact bound, which is wider, is
+    # taken.
     with np.errstate(invalid="ignore", divide="ignore"):
         low = betaincinv(hits + 0.5, trials - hits + 0.5, tail)
         high = betaincinv(hits + 0.5, trials - hits + 0.5, 1 - tail)
@@ -80,6 +83,7 @@ def macro_f1_interval(confusion: np.ndarray, support: np.ndarray, level: float =
     hits, named = np.diag(confusion), confusion.sum(axis=0)
     f1 = (2 * hits[present] / (named + support)[present]).mean()
     n = _effective_images(confusion, support)
+    # Clopper and Pearson's interval for so many trials, which need not be a whole number
     right, wrong, tail = f1 * n, (1 - f1) * n, (1 - level) / 2
     low = 0.0 if f1 == 0 else float(betaincinv(right, wrong + 1, tail))
     high = 1.0 if f1 == 1 else float(betaincinv(right + 1, wrong, 1 - tail))
@@ -102,6 +106,7 @@ def _effective_images(confusion: np.ndarray, support: np.ndarray) -> float:
         named = np.where(present, -2 * hits / total**2, 0.0)  # what one more answer of this name does to its F1
         right = np.where(present, 2 / total, 0.0)  # and what it adds if it is right
     effect = np.tile(named, (classes, 1)) + np.diag(right)
+    # the delta method: macro F1 is linear in the counts for small changes, and the answers to a class are multinomial
     spread = (shares * effect**2).sum(axis=1) - (shares * effect).sum(axis=1) ** 2
     mean, count = rates.sum() / present.sum(), present.sum()
     variance = float((support * spread).sum()) / count**2

@@ -114,8 +114,10 @@ def probabilities(logits: np.ndarray, loss: str = "cross_entropy", temperature: 
         if loss == "bce":
             # The normalised sigmoids are the softmax of the log-sigmoids, in which nothing underflows to 0 / 0.
             scores = -np.logaddexp(0.0, -scores)
+        # less the largest, so that no exponential overflows; the quotient below is the same
         scores = np.exp(scores - scores.max(axis=1, keepdims=True, initial=-np.inf))
         result: np.ndarray = scores / scores.sum(axis=1, keepdims=True)
+    # an infinite logit would give a confident answer: it is a failure of the network, and is counted as one
     result[~np.isfinite(logits).all(axis=1) | ~np.isfinite(result).all(axis=1)] = np.nan
     return result
 
@@ -167,6 +169,7 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int =
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels
     inside = confidence_bins(confidence, bins)
+    # sums instead of means: each bin's gap is weighted by its images, whose number cancels
     gaps = np.bincount(inside, weights=correct, minlength=bins) - np.bincount(inside, confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(labels))
 
@@ -184,7 +187,7 @@ def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
     """
     if len(labels) == 0 or not np.isfinite(probabilities).all():
         return None
-    own = probabilities[np.arange(len(labels)), labels]
+    own = probabilities[np.arange(len(labels)), labels]  # the squares of (p - 1) and p differ by 1 - 2p
     return float(((probabilities**2).sum(axis=1) - 2 * own + 1).mean())
 
 

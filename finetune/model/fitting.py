@@ -52,6 +52,7 @@ def load_backbone(module: nn.Module, state: State, head: str | Sequence[str], so
     fitted = {name: _adapted(given[name], tensor) for name, tensor in backbone.items() if name in given}
     _require_fit(fitted, backbone, given, source)
     module.load_state_dict(fitted, strict=False)
+    # BatchNorm's counter of batches changes no answer, and old files lack it
     missing = [name for name in backbone if name not in fitted and not name.endswith(_COUNTER)]
     unused = [name for name in given if name not in fitted and not within(name, heads)]
     old_head = [name for name in given if within(name, heads)]
@@ -91,7 +92,7 @@ def _best_names(module: nn.Module, state: State, wanted: State) -> tuple[State, 
         if (count := _fits(candidate, wanted)) > most:
             best, prefix_taken_off, most = candidate, prefix, count
         if most >= needed:
-            break
+            break  # the plainest way that fits is taken, and timm's conversion is not run in vain
     return best, prefix_taken_off
 
 

@@ -99,8 +99,8 @@ def _search(module: nn.Module, prefix: str, heads: Sequence[str], groups: dict[s
     for name, child in children:
         path = f"{prefix}{name}"
         if any(_within(head, [path]) for head in heads):
-            continue
-        if name in siblings and len(siblings) > 1:
+            continue  # the head is a group of its own, and so is what holds nothing but the head
+        if name in siblings and len(siblings) > 1:  # layer1, layer2, …: one alone is no row of stages
             groups[path] = path
         elif _is_list(name, child):
             groups.update(_listed(child, path))

@@ -82,6 +82,7 @@ class FreezePlan:
             group_learns = any(name in learning for name in names)
             for name in names:
                 owner = name.rpartition(".")[0]
+                # statistics change where their own module learns, and only there (see `model.freeze.set_modes`)
                 buffer_learns = owner in owners if owner in with_parameters else group_learns
                 learns = name in learning if name in self.parameters else buffer_learns
                 if not learns:
@@ -91,7 +92,7 @@ class FreezePlan:
     def as_unfreeze(self) -> dict[str, int]:
         """The plan as an `unfreeze` map: layer group (or parameter, where a group is split) → epoch."""
         thaw: dict[str, int] = {}
-        for phase in reversed(self.phases):
+        for phase in reversed(self.phases):  # the earliest phase has the last word
             thaw.update(dict.fromkeys(phase.learning, phase.start))
         unfreeze: dict[str, int] = {}
         for group, names in self.groups.items():
@@ -165,6 +166,7 @@ def make_plan(
         if epoch >= epochs:
             warnings.append(f"model.unfreeze: {pattern} thaws at epoch {epoch}, but the last epoch is {epochs - 1}")
     _require_learning(thaw, epochs)
+    # a phase begins wherever something thaws; what thaws after the last epoch never learns
     starts = sorted({epoch for epoch in thaw.values() if epoch < epochs})
     phases = tuple(
         Phase(index, start, stop, frozenset(name for name, epoch in thaw.items() if epoch <= start))

@@ -122,6 +122,7 @@ def _fetch(url: str, path: Path, what: str, expected: str = "") -> Path:
 
     with response:
         write_atomic(path, write)
+    # after the file, and what `cached_hub_weights` asks for: a kill in between costs a download and nothing else
     write_text(_sidecar(path), digest.hexdigest() + "\n")
     return path
 
@@ -140,7 +141,7 @@ def _open(url: str, what: str, seconds: float | None = None) -> Any:
         except Exception as error:  # handed over to the caller, who tells network errors from others
             answers.put(error)
 
-    threading.Thread(target=ask, daemon=True).start()
+    threading.Thread(target=ask, daemon=True).start()  # a daemon: one that hangs does not keep the program alive
     try:
         answer = answers.get(timeout=seconds)
     except queue.Empty:

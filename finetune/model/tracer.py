@@ -79,7 +79,7 @@ def _defaults(module: nn.Module) -> dict[str, Any]:
 
 def _drop_checks(graph: fx.Graph) -> None:
     """Take out assertions, and the arguments that only assertions look at."""
-    for node in reversed(list(graph.nodes)):
+    for node in reversed(list(graph.nodes)):  # from the end, so that a node is free when its turn comes
         name = getattr(node.target, "__name__", "")
         if node.op == "call_function" and name in ("_assert", "_assert_is_none"):
             graph.erase_node(node)

@@ -170,7 +170,7 @@ def _check_zip(path: Path) -> None:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:  # damaged, a bad name, an unknown version
         raise ArtefactError(f"{path}: not a whole PyTorch file: {_line(error)}", _BROKEN) from error
-    if unpacked > path.stat().st_size:
+    if unpacked > path.stat().st_size:  # torch.save stores without compressing: more than the file is a bomb
         raise ArtefactError(f"{path}: unpacks to {unpacked:,} bytes, more than the file has", _BROKEN)
 
 
@@ -186,6 +186,7 @@ def _checked(tensor: Tensor, name: str, path: Path) -> Tensor:
     tensor = tensor.detach()
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_complex() or tensor.is_quantized:
         raise ArtefactError(f"{name}: not a plain tensor", "save the weights as plain float tensors")
+    # strides of 0 make a few bytes look like a huge tensor, which the next copy would allocate
     if tensor.numel() * tensor.element_size() > path.stat().st_size:
         raise ArtefactError(f"{name}: claims more values than the file has", _BROKEN)
     if not tensor.is_floating_point():
@@ -214,6 +215,7 @@ def tensors_sha256(state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
+        # names and shapes go in as JSON, so that no two states give the same bytes by running into each other
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode() + b"\n")
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -78,9 +78,10 @@ class Checkpoints:
         moment = {key: checkpoint[key] for key in ("epoch", "step")}
         name = f"epoch-{checkpoint['epoch']:04d}-step-{checkpoint['step']:07d}.pth"
         paths = [self.best] * best + [self.folder / name] * numbered
-        with ThreadPoolExecutor(1) as beside:
+        with ThreadPoolExecutor(1) as beside:  # hashing and writing each take long, and wait for different things
             sha256 = beside.submit(lambda: hashlib.sha256(content).hexdigest())
             for path in paths:
+                # inside, the file is on disk under a temporary name: its manifest is published before its own name is
                 with written(path, content, forget=True):
                     self._announce(path, {"format": FORMAT, **moment, "bytes": len(content), "sha256": sha256.result()})
                 self._known[path] = _stamp(path)
@@ -208,6 +209,7 @@ class Checkpoints:
                 path.unlink()
 
     def _orphans(self) -> list[Path]:
+        # a kill between the manifest and the name of its checkpoint leaves a manifest alone
         return [path for path in self.folder.glob("*.json") if not path.with_suffix(".pth").exists()]
 
     def _retain(self, step: int) -> None:
@@ -216,6 +218,7 @@ class Checkpoints:
         What is not whole counts for nothing and is left alone.
         """
         whole = [path for path in self.listed() if self._is_whole(path)]
+        # after --from an earlier checkpoint the run goes over those steps anew: the later files belong to the old way
         beyond = [path for path in whole if _step(path) > step]
         for path in [*beyond, *whole[len(beyond) + self.keep :]]:
             try:
@@ -254,6 +257,7 @@ def _whole_hash(path: Path, manifest: Mapping[str, Any]) -> str:
 def _require_finite(checkpoint: Mapping[str, Any]) -> None:
     state = checkpoint["model_state_dict"].items()
     floats = {name: value.float() for name, value in state if value.is_floating_point() and value.numel()}
+    # the largest absolute value of each tensor, all in one call: not finite if any value is not
     for name, norm in zip(floats, torch._foreach_norm(list(floats.values()), math.inf), strict=True):
         if not math.isfinite(norm):
             groups = checkpoint.get("optimizer_state_dict", {}).get("param_groups", [])

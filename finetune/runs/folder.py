@@ -59,7 +59,7 @@ class RunFolder:
             require_outside(out, data)
             if out.exists() and (not out.is_dir() or not all(map(_left_over, out.iterdir()))):
                 if RunNames(out).lock.is_file():
-                    cls(out).lock(hold=False)
+                    cls(out).lock(hold=False)  # says which process is at work, where one is; that is the better error
                 raise UsageError(
                     f"{out} is not empty; a run is never overwritten",
                     f"give another --out, or go on with it: finetune resume {out}",
@@ -163,6 +163,7 @@ class RunFolder:
             raise
         except (Exception, KeyboardInterrupt) as error:
             problems = error.problems if isinstance(error, FinetuneError) else [f"{type(error).__name__}: {error}"]
+            # a mistake found before the first step: what is left would only stand in the way of the corrected command
             if self._fresh and isinstance(error, FinetuneError) and not self.names.checkpoints.exists():
                 self._clear()
             else:
@@ -235,7 +236,7 @@ def next_numbered(base: Path) -> Path:
     while True:
         number += 1
         path = base / f"{number:03d}"
-        with contextlib.suppress(FileExistsError):
+        with contextlib.suppress(FileExistsError):  # another process may take the number between looking and making
             path.mkdir(parents=True)
             return path
 

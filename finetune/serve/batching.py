@@ -12,7 +12,6 @@ sent again, and what was accepted is always answered.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
@@ -25,6 +24,7 @@ import numpy as np
 from finetune.data.load import MOST_WORKERS
 from finetune.deliver.predict import Prediction
 from finetune.deliver.predictor import Predictor
+from finetune.device import cores
 from finetune.errors import BadImage
 
 
@@ -69,7 +69,7 @@ class Batcher:
         self._ready: deque[_Job] = deque()
         self._inside = self._decoding = 0
         self._closed = False
-        workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if workers is None else workers
+        workers = min(cores(), MOST_WORKERS) if workers is None else workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._thread = threading.Thread(target=self._run, name="network", daemon=True)
         self._thread.start()
@@ -116,7 +116,7 @@ class Batcher:
                 job.pixels = found
         except BaseException as error:  # of no memory, say: whoever asked is told
             answer = error
-        job.data = b""
+        job.data = b""  # the pixels are smaller than many a photograph's bytes, and a queue may hold hundreds
         with self._changed:
             self._decoding -= 1
             if answer is None:
@@ -154,4 +154,5 @@ class Batcher:
             until = time.monotonic() + self.max_wait
             while len(self._ready) < self.max_batch and self._decoding and (left := until - time.monotonic()) > 0:
                 self._changed.wait(left)
+            # nobody waits for what is not coming: with nothing being decoded, a single picture is answered at once
             return [self._ready.popleft() for _ in range(min(len(self._ready), self.max_batch))]

@@ -147,7 +147,7 @@ def decide_phase(
     settings, phase, store = learner.settings, learner.phase, plan.store()
     augment, epochs = settings.augment, phase.epochs
     random = augment is not None and augment.random
-    views = plan.views_for(epochs) if random else 1
+    views = plan.views_for(epochs) if random else 1  # without augmentation every epoch sees the same picture
     # fewer views than epochs are a fixed set of pictures, the same for every seed, so that the next run finds them
     seed = 0 if random and views < epochs else settings.seed
     # what is solved sees each view once, and yet the next run may want them
@@ -160,6 +160,7 @@ def decide_phase(
     in_fp32 = learner.compute.in_fp32() if val_in_fp32 else learner.compute
     source = replace(source, images=val, compute=in_fp32, augment=None, seed=0, views=1)
     val_decision = decide_table(source, plan, store, passes, resumed.get("val"), beside=train_decision)
+    # validation that is computed batch by batch is computed as training is: in fp32 it would cost more each epoch
     if not val_decision.cached:
         val_decision = replace(val_decision, source=replace(source, compute=learner.compute))
     problem = store.problem if plan.on and not learner.cut.no_prefix else ""
@@ -222,6 +223,7 @@ def _find_room(
         return replace(wanted, reason=reason, impossible=True)
     taken = beside.size if beside is not None else 0
     promised = beside.size if beside is not None and not beside.in_memory else 0
+    # half of what is free: decoded pictures, the optimizer and other programs need memory, too
     in_memory = taken + wanted.size <= min(plan.ram_gb * GB, free_memory() / 2)
     on_disk = (once or not in_memory) and store.fits(wanted.keys(), wanted.bytes_per_view, beside=promised)
     if once and not (in_memory and on_disk):

@@ -106,7 +106,7 @@ def solve_head(
         group_widths = widths[len(widths) - groups :]
         columns = features[:, features.shape[1] - sum(group_widths) :]
         candidate = _solve(columns, labels, units, folds, group_widths, weights, tick)
-        if best is None or candidate[0] < best[0]:
+        if best is None or candidate[0] < best[0]:  # of equals the first, which reads less
             best = candidate
     assert best is not None
     return best[1]
@@ -144,7 +144,7 @@ def _solve(
     moments = [Moments.of(rows, own_rows, labels, weights) for own_rows in fold_rows]
     all_moments = _sum(moments)
     few, alone = _rare(labels, units, classes)
-    known = ~np.isin(labels, alone)  # what cannot be validated has no say in the choice
+    known = ~np.isin(labels, alone)  # a class with one image is never both learned and held out: it has no say
     heads = [Discriminant(all_moments.without(fold_moments)) for fold_moments in moments]
     held_out = list(zip(heads, fold_rows, strict=True))
     tick()

@@ -38,6 +38,7 @@ def make_optimizer(
     buckets: dict[tuple[float, float], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in module.named_parameters():
         if name in phase.learning:
+            # decay pulls towards 0, which for a norm's scale or a bias is no simpler function, only another one
             decays = parameter.ndim > 1 and name not in exempt
             key = (plan.rates[group_of[name]], weight_decay if decays else 0.0)
             buckets.setdefault(key, []).append((name, parameter))
@@ -46,7 +47,7 @@ def make_optimizer(
         for (rate, decay), named in buckets.items()
     ]
     devices = {parameter.device.type for named in buckets.values() for _, parameter in named}
-    fused = devices <= FUSED
+    fused = devices <= FUSED  # the same numbers, a few kernels instead of some for every tensor
     if kind == "lbfgs":  # the phase is solved, not stepped through: what a checkpoint holds of an optimizer is empty
         optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, lr=0.0)
     elif kind == "sgd":
@@ -203,6 +204,7 @@ class Ema:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after step number `step` (from 1); early steps count for more."""
+        # the average begins at the first weights, which are no better than the last: they are soon forgotten
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.average.values()), list(self.live.values()), 1 - decay)
 

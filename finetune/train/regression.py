@@ -73,6 +73,7 @@ def solve_regression(
     require_finite(features)
     require_finite(val_features)
     scale = Scale.of(features, widths)
+    # one strength of regularisation for all features needs them on one scale
     scaled = scale.apply(torch.from_numpy(features).double()).float().numpy()
     best: Regression | None = None
     iterations = 0

@@ -33,6 +33,7 @@ def checkpoint_of(
         position: how far the run has come.
         extra: further plain values.
     """
+    # people read `epoch`: the one in progress, or the last that is complete; `position` is what a resume goes by
     finished = position.history[-1]["epoch"] if position.history else 0
     return {
         "format": FORMAT,
@@ -66,6 +67,7 @@ class Saver:
     def is_due(self, step: int) -> bool:
         """Whether it is time to save, in the middle of an epoch."""
         settings = self.settings
+        # when a checkpoint is written changes nothing in the run, so the clock may decide it
         by_time = time.monotonic() - self._time >= 60 * (settings.every_minutes or math.inf)
         return by_time or (settings.every_steps is not None and step % settings.every_steps == 0)
 

@@ -146,6 +146,7 @@ class Position:
 
     def update_best(self, record: Mapping[str, Any], select: str, thaws: bool) -> bool:
         """Whether the epoch of `record` is the best so far, which is noted; after a thaw, patience starts anew."""
+        # strictly better, so that ties go to the earliest epoch and a resumed run chooses the same one
         value = float(record[select])
         finite = math.isfinite(record["val_loss"])  # else some answer was no number, and the rates say nothing
         improved = finite and better(select, value, self.best["value"] if self.best else None)

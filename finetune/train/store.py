@@ -126,6 +126,7 @@ class Store:
             return None
         if table.shape != (rows, layout.width) or table.dtype != layout.dtype:
             return None
+        # reading every byte costs less than computing it, and a damaged row would train on noise without a word
         if hashlib.sha256(_bytes(table)).hexdigest() != metadata.get("sha256"):
             return None
         with contextlib.suppress(OSError):
@@ -192,7 +193,7 @@ class Store:
             write_atomic(path, _writer(rows, layout, blocks, seconds))
         except FinetuneError as error:
             if not isinstance(error.__cause__, OSError):
-                raise
+                raise  # the blocks are computed while they are written: an error may be of an image, not of the disk
             return False
         self._keep(path, size)
         return True
