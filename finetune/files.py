@@ -14,8 +14,6 @@ import mmap
 import os
 import secrets
 import shutil
-import site
-import sysconfig
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -285,16 +283,3 @@ def cache_folder() -> Path:
         return Path(explicit).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path(os.path.expanduser("~")) / ".cache") / "finetune"
-
-
-def carried_folder() -> Path:
-    """The folder with `models/` and `recipes/` that comes with the package.
-
-    A checkout's own, else where an installed wheel puts it (`share/finetune-toolkit` of the environment or the user).
-    """
-    checkout = Path(__file__).resolve().parents[1]
-    if (checkout / "pyproject.toml").is_file():
-        return checkout
-    homes = [sysconfig.get_path("data"), site.USER_BASE or ""]
-    places = [Path(home) / "share" / "finetune-toolkit" for home in homes if home]
-    return next((place for place in places if place.is_dir()), places[0])

@@ -15,8 +15,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "finetune"
 # In import order: a module imports from its own room and from those to the left of it.
 ORDER = (
-    "errors < files < append < device < distributed < recipe < data < model < speed < runs < evaluate < train < "
-    "report < deliver < classifier < story < serve < cli"
+    "errors < files < carried < append < device < distributed < recipe < data < model < speed < runs < evaluate < "
+    "train < report < deliver < classifier < story < serve < cli"
 )
 ROOMS = ORDER.split(" < ")
 KNOW_RECIPES = {"recipe", "classifier", "story", "cli"}

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune.carried import carried_folder
 from finetune.errors import ArtefactError, FinetuneError, ResourceError, UsageError
-from finetune.files import cache_folder, carried_folder, first_comment
+from finetune.files import cache_folder, first_comment
 from finetune.model.card import Card, read_card
 from finetune.model.installed import is_installed, is_packaged
 

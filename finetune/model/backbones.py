@@ -9,8 +9,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from finetune.carried import CARD_SUFFIXES, card_of
 from finetune.errors import UsageError
-from finetune.files import carried_folder, sha256_file
+from finetune.files import sha256_file
 from finetune.model import from_timm, from_torchvision
 from finetune.model.architectures import LIBRARIES, assemble, split_name
 from finetune.model.available import AUTO, choose_backbone
@@ -21,9 +22,6 @@ from finetune.model.hub import local_path
 from finetune.model.lineage import UNKNOWN, Base, licence_of, short_path
 from finetune.model.network import HeadSpec, Network
 from finetune.model.weights import State, read_noted
-
-CARRIED = carried_folder()
-"""What the package carries: `models/` lies here."""
 
 
 @dataclass(frozen=True)
@@ -158,14 +156,12 @@ def find(backbone: str) -> Origin:
         architecture, notes = _current(backbone)
         return Origin(architecture, notes=notes)
     path = local_path(Path(backbone).expanduser())
-    if path.suffix in (".yaml", ".yml"):
-        return _from_card(path)
+    card = card_of(backbone, Path())
+    if card or path.suffix in CARD_SUFFIXES:
+        return _from_card(card or path)
     if path.is_dir():
         bundle = read_description(path)
         return Origin(bundle.architecture, bundle.options, bundle.preprocess, bundle=bundle)
-    for card in (path.with_name(f"{path.name}.yaml"), CARRIED / f"{backbone}.yaml"):
-        if backbone.startswith("models/") and card.is_file():
-            return _from_card(card)
     if path.suffix in (".safetensors", ".pth", ".pt", ".bin"):
         raise UsageError(
             f"model.backbone: {backbone}: a weights file does not say which network it belongs to",

@@ -13,8 +13,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from finetune.carried import CARD_SUFFIXES, card_of, carried_folder
 from finetune.errors import UsageError, did_you_mean
-from finetune.files import carried_folder, visible, write_json
+from finetune.files import visible, write_json
 from finetune.recipe import problems as words
 from finetune.recipe import yaml
 from finetune.recipe.keys import is_text, nearest, place_of
@@ -213,21 +214,24 @@ def _is_word(weights: str) -> bool:
 def _backbone(text: str, folder: Path) -> str:
     if text == AUTO or text.startswith((*ARCHITECTURES, HUB)):
         return text
-    card = f"{text}.yaml" if text.startswith("models/") else text
-    for home in (folder, CARRIED) if text.startswith("models/") else ():
-        if (home / card).is_file():
-            return _absolute(card, home)
+    if card := card_of(text, folder, CARRIED):
+        return _absolute(str(card), folder)
     path = _absolute(text, folder)
-    if text.endswith((".yaml", ".yml")) or os.path.isdir(path):
+    if text.endswith(CARD_SUFFIXES) or os.path.isdir(path):
         return path
-    near = _near_backbone(text, folder)
-    if text.endswith((".safetensors", ".pth", ".pt")):
-        near = " (a weights file does not say its architecture: it goes into model.weights)"
+    near = _near_weights(path) if text.endswith((".safetensors", ".pth", ".pt")) else _near_backbone(text, folder)
     raise UsageError(
         f"model.backbone: {visible(text)!r} is no name of a network, no card, bundle or run folder{visible(near)}",
         "write auto, timm/NAME, torchvision/NAME, small/NAME, models/NAME, a card (FILE.yaml), a bundle or run folder, "
         "hf://OWNER/NAME",
     )
+
+
+def _near_weights(path: str) -> str:
+    """What to say of a weights file: its card if one of its name lies beside it."""
+    if card := card_of(os.path.splitext(path)[0], Path()):
+        return f" (a weights file does not say its architecture; its card does: {card})"
+    return " (a weights file does not say its architecture: it goes into model.weights)"
 
 
 def _near_backbone(text: str, folder: Path) -> str:

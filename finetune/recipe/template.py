@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from finetune.files import carried_folder, visible
+from finetune.carried import carried_folder
+from finetune.files import visible
 from finetune.recipe.yaml import inline
 
 

@@ -334,6 +334,15 @@ def test_models_is_a_short_name_for_a_card(tmp_path: Path, monkeypatch: pytest.M
     assert build("models/net", NAMES, preprocess=SMALL).architecture == "timm/test_resnet"
 
 
+def test_a_card_is_found_by_every_spelling_of_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models").mkdir()
+    card(tmp_path / "models")
+    monkeypatch.chdir(tmp_path)
+    for name in ("models/net", "./models/net", "../{}/models/net", str(tmp_path / "models" / "net")):
+        for ending in ("", ".yaml", "/"):
+            assert find(name.format(tmp_path.name) + ending).architecture == "timm/test_resnet", name + ending
+
+
 def test_backbones_can_be_listed() -> None:
     assert list_backbones("torchvision/resnet*") == [f"torchvision/resnet{n}" for n in (101, 152, 18, 34, 50)]
     assert "timm/mobilenetv2_035" in list_backbones("mobilenetv2")

@@ -360,6 +360,34 @@ def test_a_models_name_is_the_card_here_else_the_one_beside_the_package(
         _resolved(here, "models/shisp")
 
 
+@pytest.mark.parametrize("spelling", ["models/ships", "./models/ships", "../{0}/models/ships", "{1}/models/ships"])
+@pytest.mark.parametrize("ending", ["", ".yaml", "/"])
+def test_a_card_may_be_written_in_any_way_that_a_path_can(tmp_path: Path, spelling: str, ending: str) -> None:
+    card = tmp_path / "models" / "ships.yaml"
+    card.parent.mkdir()
+    card.touch()
+    text = spelling.format(tmp_path.name, tmp_path) + ending
+    assert _resolved(tmp_path, text).model.backbone == str(card)
+
+
+def test_a_cards_name_may_have_dots_and_the_other_ending(tmp_path: Path) -> None:
+    (tmp_path / "net.in1k.yml").touch()
+    assert _resolved(tmp_path, "net.in1k").model.backbone == str(tmp_path / "net.in1k.yml")
+    (tmp_path / "net.in1k").mkdir()
+    assert _resolved(tmp_path, "net.in1k").model.backbone == str(tmp_path / "net.in1k")
+
+
+def test_a_card_that_the_package_carries_may_be_named_with_its_ending(tmp_path: Path) -> None:
+    carried = str(recipes.CARRIED / "models" / "small-resnet.yaml")
+    assert _resolved(tmp_path, "models/small-resnet.yaml").model.backbone == carried
+
+
+def test_weights_named_as_a_backbone_are_told_their_card(tmp_path: Path) -> None:
+    (tmp_path / "net.yaml").touch()
+    with pytest.raises(UsageError, match=r"its card does: .*net\.yaml"):
+        _resolved(tmp_path, "net.safetensors")
+
+
 def test_a_folder_may_be_a_backbone(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     assert _resolved(tmp_path, "run").model.backbone == str(tmp_path / "run")

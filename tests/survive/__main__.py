@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tests.survive import disks, kills, ranks, signals, surroundings, tools
+from tests.survive import disks, kills, ranks, signals, surroundings, tools, vectors
 from tests.survive.tools import Job
 from tests.survive.warm import preload
 
@@ -51,6 +51,8 @@ ROWS: dict[str, Row] = {
     "E05": (surroundings.e05_ascii_terminal, ()),
     "E06": (surroundings.e06_home, ()),
     "E07": (surroundings.e07_import_api, ()),
+    "V01-lancedb": (partial(vectors.killed_embedding, database="lancedb"), ()),
+    "V01-parquet": (partial(vectors.killed_embedding, database="parquet"), ()),
 }
 QUICK: dict[str, Row] = {
     "C01-cache": (partial(kills.random_kills, cache="{views: 4}", kills=3, seed=2), ()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune.carried import card_of
 from finetune.deliver.open_network import open_network, run_of
 from finetune.deliver.vectors.record import Identity
 from finetune.deliver.vectors.store import VectorStore
@@ -66,8 +67,8 @@ def open_source(name: str) -> Source:
         return Source(str(repository), open_network(path), True, run_of(path))
     if path.is_dir() or path.suffix == ".pth":
         return Source(str(path.resolve()), open_network(path), True, run_of(path))
-    card = path.suffix in (".yaml", ".yml")
-    return Source(str(path.resolve()) if card else name, build(name, ["0", "1"]), False)
+    card = card_of(name, Path())
+    return Source(str(card.resolve()) if card else name, build(name, ["0", "1"]), False)
 
 
 def encoder_of(store: VectorStore, model: str | None = None, device: str = "auto") -> tuple[Source, Encoder]:
