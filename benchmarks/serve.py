@@ -207,14 +207,43 @@ def soak(run: str, pictures: list[bytes], seconds: float, clients: int = 64) -> 
                     wrong += row["error"] is None
             pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
             sizes.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
-        process.send_signal(signal.SIGTERM)
+        lost, last = asyncio.run(stopped(process, port, requests, clients))
         code = process.wait(60)
     after = sizes[min(4, len(sizes) - 1) :]
     print(
         f"{sum(statuses.values()):,} requests by {clients} clients in {seconds:g} s:"
         f" {dict(statuses)}, {wrong} wrong answers"
     )
-    print(f"resident after 20 s: {after[0]:.0f} MB, then {min(after):.0f} to {max(after):.0f} MB; ended with {code}")
+    print(f"resident after 20 s: {after[0]:.0f} MB, then {min(after):.0f} to {max(after):.0f} MB")
+    print(
+        f"SIGTERM with {clients} clients at work: {last} more answers, {lost} requests without one; ended with {code}"
+    )
+
+
+async def stopped(process: subprocess.Popen[bytes], port: int, requests: list[bytes], clients: int) -> tuple[int, int]:
+    """SIGTERM while clients ask without a pause: requests that were sent and not answered, and those answered."""
+    asking = [asyncio.create_task(ask_to_the_end(port, requests, number)) for number in range(clients)]
+    await asyncio.sleep(5)
+    process.send_signal(signal.SIGTERM)
+    ends = await asyncio.gather(*asking)
+    return sum(lost for lost, _ in ends), sum(answered for _, answered in ends)
+
+
+async def ask_to_the_end(port: int, requests: list[bytes], number: int) -> tuple[int, int]:
+    """Asks until the server says that it closes, or is gone: 1 if a request had no answer then, and the answers."""
+    answered = 0
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    while True:
+        try:
+            writer.write(requests[(number + answered) % len(requests)])
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return 1, answered
+        answered += 1
+        if b"connection: close" in head:
+            writer.close()
+            return 0, answered
 
 
 def free_port() -> int:

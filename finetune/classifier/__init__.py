@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from finetune.classifier.classifier import Classifier, load
+from finetune.classifier.classifier import Classifier
+from finetune.classifier.open_classifier import load
 
 __all__ = ["Classifier", "load"]

@@ -255,17 +255,28 @@ class Classifier:
         """
         return evaluate_images(self.network, labelled_images(images), self.compute.in_fp32())
 
-    def predict(self, source: Picture | Sequence[Picture]) -> Prediction | list[Prediction]:
-        """The label and confidence of one picture, or a list of them; see `finetune.deliver.predictor.Predictor`."""
+    def predict(
+        self, source: Picture | Sequence[Picture], *, threshold: float | str | None = "bundle"
+    ) -> Prediction | list[Prediction]:
+        """The label and confidence of one picture, or a list of them, as `finetune predict` and the server give them.
+
+        Args:
+            source: see `finetune.deliver.predictor.Predictor.predict`.
+            threshold: the confidence below which a label is None; by default the network's own (`report.threshold`),
+                which most have not; auto for the one found on validation; None for a label whatever the confidence.
+        """
         from finetune.deliver.predict import pictures_of
 
         pictures = pictures_of(source)
-        return self.predictor(len(pictures) if isinstance(pictures, list) else 1).predict(pictures)
+        images = len(pictures) if isinstance(pictures, list) else 1
+        return self.predictor(images, threshold=threshold).predict(pictures)
 
-    def predictor(self, images: int = 1_000, *, threshold: float | None = None) -> Predictor:
+    def predictor(self, images: int = 1_000, *, threshold: float | str | None = "bundle") -> Predictor:
         """A predictor for many calls (about `images` pictures in all), from any thread, with the present weights."""
+        from finetune.deliver.predict import threshold_of
         from finetune.deliver.predictor import Predictor
 
+        threshold = threshold_of(self.network, threshold)
         return Predictor(self.network, self.compute.in_fp32(), threshold=threshold, images=images)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
@@ -287,14 +298,3 @@ class Classifier:
         names = ", ".join(visible(name) for name in self.classes[:4]) + (", …" if len(self.classes) > 4 else "")
         learns = ", ".join(f"{pattern} from epoch {epoch}" for pattern, epoch in self.unfreeze.items())
         return f"<Classifier {self.network.architecture}: {len(self.classes)} classes ({names}), learns: {learns}>"
-
-
-def load(folder: str | os.PathLike[str]) -> Classifier:
-    """The classifier of a model bundle, a run (the best checkpoint of one that was stopped), or a run's checkpoint.
-
-    Raises:
-        UsageError: there is none. ArtefactError: it is broken or of a newer version.
-    """
-    from finetune.deliver.open_network import open_network
-
-    return Classifier.of(open_network(accept.path_of(folder, "folder")))

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from finetune.deliver.predict import Prediction
     from finetune.deliver.predictor import Predictor
     from finetune.deliver.sort import Sorter
-    from finetune.model.network import Network
 
 
 def _threshold(ctx: click.Context, param: click.Parameter, value: str | None) -> float | str | None:
@@ -185,6 +184,7 @@ def _predictor(
     knn: Path | None,
     files: Iterable[Path],
 ) -> Predictor:
+    from finetune.deliver.predict import BUNDLE, threshold_of
     from finetune.deliver.predictor import Predictor
     from finetune.device import choose
     from finetune.evaluate.evaluation import MANY
@@ -198,17 +198,8 @@ def _predictor(
 
         vote = NeighbourVote(network, knn, compute)
     if threshold is None and vote is None:
-        threshold = network.threshold  # that of the head's confidence, which a vote has not
-    return Predictor(network, compute, threshold=_number(threshold, network, run), images=images, vote=vote)
-
-
-def _number(threshold: float | str | None, network: Network, run: Path) -> float | None:
-    if threshold == "auto" and network.auto_threshold is None:
-        why = "on validation, too few answers were right at any confidence, or none was looked for"
-        raise UsageError(
-            f"--threshold auto: {shown(run)} has none ({why})", "give a number, for example --threshold 0.8"
-        )
-    return network.auto_threshold if isinstance(threshold, str) else threshold
+        threshold = BUNDLE  # that of the head's confidence, which a vote has not
+    return Predictor(network, compute, threshold=threshold_of(network, threshold), images=images, vote=vote)
 
 
 def _to_file(

@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING
 from finetune.data.find import find_images
 from finetune.data.picture_input import Picture, as_list
 from finetune.data.walk import USUAL, Rules
+from finetune.errors import UsageError
 from finetune.files import read_json, visible
 from finetune.runs.names import RunNames
 
 if TYPE_CHECKING:
     from finetune.deliver.vectors.store import Neighbour
+    from finetune.model.network import Network
+
+BUNDLE, AUTO = "bundle", "auto"
+"""Thresholds that a network brings along."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,28 @@ def pictures_of(source: Picture | Iterable[Picture]) -> Picture | list[Picture]:
     if all(isinstance(picture, str | Path) for picture in several):
         return list(find_images(several))
     return several
+
+
+def threshold_of(network: Network, asked: float | str | None) -> float | None:
+    """The confidence below which an answer is "not sure"; None where every answer is given.
+
+    Args:
+        network: with the thresholds that its bundle names.
+        asked: a confidence; `BUNDLE`, the network's own, which is that of the recipe's `report.threshold`; `AUTO`, the
+            lowest at which 95 % of the answers on validation were right; None for no threshold.
+
+    Raises:
+        UsageError: something else, or auto for a network that has none.
+    """
+    if asked is None or asked == BUNDLE:
+        return None if asked is None else network.threshold
+    if asked == AUTO and network.auto_threshold is None:
+        why = "on validation, too few answers were right at any confidence, or none was looked for"
+        raise UsageError(f"threshold: auto: this network has none ({why})", "give a number, for example 0.8")
+    value = network.auto_threshold if asked == AUTO else asked
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise UsageError(f"threshold: {value!r} is no confidence", "give a number from 0 to 1, bundle, auto or None")
+    return float(value)
 
 
 def rules_of(run: Path) -> Rules:

@@ -1,12 +1,15 @@
 """The evaluated images on a plane, as the network sees them: near together is alike. Hover shows the picture.
 
-The plane is the one that the vectors, brought to length one, spread over most (the first two principal components).
+The plane is that of UMAP where `umap-learn` is installed, else the one that the vectors, brought to length one, spread
+over most (the first two principal components); the map says which.
 No script: a picture lies hidden beside its point, and shows while the pointer or the focus is on it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WIDTH, HEIGHT, PANEL, MARGIN = 640.0, 400.0, 150.0, 14.0
+NEIGHBOURS = 15
+"""That UMAP looks at, its authors' default."""
 NAMED = 24
 """Classes that the legend names at most."""
 
@@ -27,6 +32,21 @@ STYLE = Markup(
     ".spot circle{{stroke:var(--paper,#fff);stroke-width:.6}}.spot.miss circle{{stroke:currentColor;stroke-width:1.8}}"
     ".spot text,.legend text{{font-size:11px;fill:currentColor}}</style>"
 )
+
+
+def laid_out(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float64], str]:
+    """Vectors on a plane: points float64 [N, 2] for vectors [N, D], and how they were laid out, in words.
+
+    UMAP (McInnes et al. 2018) keeps neighbours together, with the settings of its authors and a fixed seed, by the
+    angle between vectors; it needs more points than the 15 neighbours that it looks at.
+    """
+    if len(vectors) > NEIGHBOURS and find_spec("umap") is not None:
+        umap = import_module("umap")
+        layout = umap.UMAP(n_neighbors=NEIGHBOURS, metric="cosine", random_state=0, n_jobs=1)
+        points = np.asarray(layout.fit_transform(vectors), dtype=np.float64)
+        return points, "laid out by UMAP, which keeps neighbours together"
+    points, share = plane(vectors)
+    return points, f"on their first two principal components ({100 * share:.0f} % of the variance)"
 
 
 def plane(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
@@ -57,7 +77,7 @@ def embedding_map(
     classes: Sequence[str],
     pictures: Mapping[int, str],
 ) -> Markup:
-    """The map as inline SVG, with its legend: a point an image in the colour of its class, mistakes with a dark ring.
+    """The map as inline SVG, with its legend and caption: a point an image in its class's colour, mistakes ringed.
 
     Args:
         vectors: [N, D].
@@ -67,7 +87,7 @@ def embedding_map(
         classes: their names.
         pictures: place in `names` → `data:` address.
     """
-    points, share = plane(vectors)
+    points, how = laid_out(vectors)
     low, spread = points.min(axis=0), np.maximum(np.ptp(points, axis=0), 1e-12)
     room = np.array([WIDTH - PANEL - 2 * MARGIN, HEIGHT - 2 * MARGIN])
     placed = MARGIN + (points - low) / spread * room
@@ -84,9 +104,9 @@ def embedding_map(
         for line, place in enumerate(sorted(set(labels))[: min(NAMED, int((HEIGHT - 160) / 15))])
     )
     return Markup(
-        '<svg viewBox="0 0 {w:.0f} {h:.0f}" role="img" aria-label="Map of the images, {s:.0f} % of the variance">'
-        '{style}<g class="legend">{legend}</g>{spots}</svg>'
-    ).format(w=WIDTH, h=HEIGHT, s=100 * share, style=STYLE.format(), legend=legend, spots=spots)
+        '<svg viewBox="0 0 {w:.0f} {h:.0f}" role="img" aria-label="Map of the images {how}">'
+        '{style}<g class="legend">{legend}</g>{spots}</svg><figcaption>The points are {how}.</figcaption>'
+    ).format(w=WIDTH, h=HEIGHT, how=how, style=STYLE.format(), legend=legend, spots=spots)
 
 
 def _spot(at: NDArray[np.float64], colour: str, name: str, said: str, miss: bool, picture: str) -> Markup:

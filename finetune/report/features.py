@@ -15,7 +15,8 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from finetune.files import visible
-from finetune.report.plots import BLUE, GREY, INK, RUST, drawing, png_bytes
+from finetune.report.dark import darken
+from finetune.report.plots import BLUE, GREY, INK, RUST, SOFT, drawing, png_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,19 +37,18 @@ ANSWERS = 5
 WIDTH, MARGIN, TEXT, GAP, TILE = 9.6, 0.25, 1.75, 0.07, 0.86
 LABEL, BETWEEN, HEADER, FOOTER = 0.15, 0.11, 2.0, 0.42
 LEFT, RIGHT = MARGIN + TEXT, TILES * TILE + (TILES - 1) * GAP
-SOFT = "#686e74"
-"""Of small print: darker than the grey of lines."""
 
 SIGNED = LinearSegmentedColormap.from_list("signed", [RUST, "#f6f5f1", BLUE])
 UNSIGNED = colormaps["magma"]
 
 
-def features_png(passage: Passage, most: int | None = None) -> bytes:
+def features_png(passage: Passage, most: int | None = None, *, dark: bool = False) -> bytes:
     """A row for each layer group: its most varied channels as pictures, or its values as bars; PNG bytes.
 
     Args:
         passage: at least one activation in it.
         most: groups shown at most, evenly spread from the first to the last; None for all of them.
+        dark: light writing on the dark paper of the report's page.
     """
     shown = [_finite(activation) for activation in _spread(passage.activations, most)]
     heights = [_height(activation, passage) for activation in shown]
@@ -64,6 +64,8 @@ def features_png(passage: Passage, most: int | None = None) -> bytes:
             _row(canvas, activation, passage, top, height)
             top -= height + BETWEEN
         _footer(canvas, shown, len(passage.activations))
+        if dark:
+            darken(figure, canvas)
         return _in_few_colours(png_bytes(figure))
 
 

@@ -170,6 +170,7 @@ def _pictures(
     draw["calibration.png"] = calibration
     if passage is not None and passage.activations:
         draw["features.png"] = lambda: features_png(passage, GROUPS)
+        draw["features-dark.png"] = lambda: features_png(passage, GROUPS, dark=True)
     pictures: dict[str, bytes] = {}
     for name, make in draw.items():
         with faults.tolerate(name):

@@ -105,6 +105,7 @@ def render(context: Context, faults: Faults | None = None) -> str:
         classes=context.classes,
         picture=_data_uri(context.pictures.get("confusion.png")),
         features=_data_uri(context.pictures.get("features.png")),
+        features_dark=_data_uri(context.pictures.get("features-dark.png")),
         map_of_images=context.map_of_images,
         **parts,
     )

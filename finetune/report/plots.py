@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from finetune.report.charts import Bin
 
 BLUE, RUST, GREY, INK = "#2f6690", "#b5532a", "#9aa0a6", "#25282c"
+SOFT = "#686e74"
+"""Of small print: darker than the grey of lines."""
 COUNTS_UP_TO = 30
 """Classes up to which a cell of the confusion matrix is wide enough for its number."""
 NAMES_UP_TO = 60
@@ -45,7 +47,6 @@ STYLE: Any = {
     "font.size": 9,
     "legend.frameon": False,
     "figure.facecolor": "white",
-    "savefig.facecolor": "white",
 }
 
 

@@ -89,9 +89,11 @@ class Run(os.PathLike[str]):
 
         return load(self.path)
 
-    def predict(self, source: str | Path | Sequence[str | Path]) -> Prediction | list[Prediction]:
+    def predict(
+        self, source: str | Path | Sequence[str | Path], *, threshold: float | str | None = "bundle"
+    ) -> Prediction | list[Prediction]:
         """The label and confidence of one image file, or a list of them for several; see `Classifier.predict`."""
-        predictions: Prediction | list[Prediction] = self.classifier().predict(source)
+        predictions: Prediction | list[Prediction] = self.classifier().predict(source, threshold=threshold)
         return predictions
 
     @property

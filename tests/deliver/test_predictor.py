@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import threading
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune import Classifier
+from finetune import Classifier, load
+from finetune.cli.main import cli as commands
 from finetune.deliver.predictor import Predictor
 from finetune.errors import DataError, UsageError
 
@@ -142,6 +144,31 @@ def test_below_the_threshold_there_is_no_label(classifier: Classifier, folder: P
     assert (unsure.label, unsure.abstained, unsure.error) == (None, True, None)
     assert unsure.confidence == pytest.approx(sure.confidence, abs=1e-6)
     assert not classifier.predictor(threshold=sure.confidence - 1e-4).predict(folder / "plain.jpg").abstained
+
+
+def test_the_networks_own_threshold_counts_in_scripts_as_it_does_in_the_command(
+    tmp_path: Path, classifier: Classifier, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture, bundle = folder / "plain.jpg", classifier.save(tmp_path / "model")
+    sure = classifier.predict(picture).confidence
+    described = json.loads((bundle / "model.json").read_text())
+    own = {"threshold": sure + 1e-3, "auto_threshold": sure - 1e-3}
+    (bundle / "model.json").write_text(json.dumps({**described, **own}))
+    clf = load(bundle)
+    flags = {"bundle": [], "auto": ["--threshold", "auto"], None: ["--threshold", "0"], 1.0: ["--threshold", "1"]}
+    for asked, abstains in (("bundle", True), ("auto", False), (None, False), (1.0, True)):
+        assert clf.predict(picture, threshold=asked).abstained is abstains, asked
+        commands.main(["predict", str(bundle), str(picture), "--json", *flags[asked]], standalone_mode=False)
+        (row,) = json.loads(capsys.readouterr().out)["predictions"]
+        assert (row["abstained"], row["label"] is None) == (abstains, abstains), asked
+    assert clf.predict(picture).abstained, "what the recipe asked for is the default"
+    assert not classifier.predict(picture).abstained, "and most networks have none"
+
+
+@pytest.mark.parametrize("asked", ["auto", "own", -0.1, 1.5, True, [0.5]])
+def test_a_threshold_that_is_none_is_refused(classifier: Classifier, folder: Path, asked: object) -> None:
+    with pytest.raises(UsageError, match="threshold: "):
+        classifier.predict(folder / "plain.jpg", threshold=asked)  # type: ignore[arg-type]
 
 
 def test_threads_share_a_predictor(predictor: Predictor, folder: Path) -> None:

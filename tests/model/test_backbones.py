@@ -16,7 +16,7 @@ from torch import nn
 
 from finetune.errors import ArtefactError, ResourceError, UsageError
 from finetune.model import from_timm, from_torchvision
-from finetune.model.backbones import build, list_backbones
+from finetune.model.backbones import build, find, list_backbones
 from finetune.model.lineage import Base
 from finetune.model.weights import tensors_sha256
 

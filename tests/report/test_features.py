@@ -6,6 +6,7 @@ import io
 import math
 import re
 from dataclasses import replace
+from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,19 @@ def test_every_kind_of_layer_is_drawn_and_adds_its_height() -> None:
 def test_the_same_passage_gives_the_same_bytes() -> None:
     one = passage(MAPS, BARS, HEAD)
     assert features_png(one) == features_png(one)
+
+
+def test_on_a_dark_page_paper_and_writing_are_the_pages_own_and_pictures_stay() -> None:
+    one = passage(MAPS, PATCHES, TOKENS, LONG, BARS, HEAD)
+    light, dark = (np.asarray(opened(features_png(one, dark=dark))).astype(int) for dark in (False, True))
+    assert light.shape == dark.shape
+    assert light[2, 2].tolist() == [255, 255, 255]
+    css = resources.files("finetune.report").joinpath("page.css").read_text("utf-8")
+    assert "#{:02x}{:02x}{:02x}".format(*dark[2, 2].tolist()) in css.partition("prefers-color-scheme: dark")[2]
+    assert dark.mean() < 0.6 * light.mean()
+    photograph = np.s_[45:250, 45:250]  # inside the picture in the upper left corner
+    assert np.abs(light[photograph] - dark[photograph]).mean() < 12, "in 256 colours each"
+    assert dark[:, 300:].max() > 200, "writing is light"
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf, 0.0])

@@ -127,7 +127,7 @@ def test_on_a_phone_in_the_dark_and_not_sure(browser: Any, bundle: Path, start: 
     from finetune import load
 
     phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "color_scheme": "dark"}
-    with start(load(bundle).predictor(threshold=1.01)) as client, Page(browser, client.url, **phone) as page:
+    with start(load(bundle).predictor(threshold=1.0)) as client, Page(browser, client.url, **phone) as page:
         page.page.locator("#about").wait_for()
         assert page.page.locator("#photograph").is_visible()
         assert page.page.locator("#camera").get_attribute("capture") == "environment"

@@ -13,7 +13,10 @@ REPEATS = 20
 """Times that each is measured; the median is told."""
 
 SECONDS = 1.0
-"""Time after which a measurement ends early, with three repeats at least."""
+"""Time after which a measurement ends early: on a busy machine, 20 repeats of 32 pictures would take minutes."""
+
+FEW = 5
+"""Repeats below which a median says little."""
 
 BATCHES, THREADS = (1, 32), (1, 2)
 
@@ -44,7 +47,7 @@ def measure(runners: Mapping[str, Runner], example: np.ndarray) -> list[dict[str
 def _median(run: Callable[[np.ndarray], object], pixels: np.ndarray) -> tuple[float, int]:
     run(pixels)  # the first call prepares
     seconds: list[float] = []
-    while len(seconds) < REPEATS and (len(seconds) < 3 or sum(seconds) < SECONDS):
+    while not seconds or (len(seconds) < REPEATS and sum(seconds) < SECONDS):
         start = time.perf_counter()
         run(pixels)
         seconds.append(time.perf_counter() - start)
@@ -52,11 +55,20 @@ def _median(run: Callable[[np.ndarray], object], pixels: np.ndarray) -> tuple[fl
 
 
 def latency_text(rows: list[dict[str, Any]]) -> str:
-    """A small table for people: a line a program, a column for each batch size and number of threads."""
+    """A small table for people: a line a program, a column for each batch size and number of threads.
+
+    Figures that are the median of fewer than `FEW` repeats have a tilde.
+    """
     columns = list(dict.fromkeys((row["batch"], row["threads"]) for row in rows))
     programs = list(dict.fromkeys(row["program"] for row in rows))
-    milliseconds = {(row["program"], row["batch"], row["threads"]): row["ms"] for row in rows}
+    figures = {(row["program"], row["batch"], row["threads"]): _figure(row) for row in rows}
     head = ["ms (median)", *(f"batch {batch}, {threads} thread{'s' * (threads > 1)}" for batch, threads in columns)]
-    lines = [head, *([name, *(f"{milliseconds[name, *column]:.1f}" for column in columns)] for name in programs)]
+    lines = [head, *([name, *(figures[name, *column] for column in columns)] for name in programs)]
     widths = [max(len(line[at]) for line in lines) for at in range(len(head))]
-    return "\n".join("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)) for line in lines)
+    table = ["  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)) for line in lines]
+    rough = [f"~ measured fewer than {FEW} times: the machine is slow or busy"]
+    return "\n".join(table + (rough if any(row["repeats"] < FEW for row in rows) else []))
+
+
+def _figure(row: Mapping[str, Any]) -> str:
+    return f"{'~' if row['repeats'] < FEW else ''}{row['ms']:.1f}"

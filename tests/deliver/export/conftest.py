@@ -22,7 +22,7 @@ CLASSES = ["ant", "bee", "cat"]
 
 @pytest.fixture(scope="session", autouse=True)
 def _few_repeats() -> Iterator[None]:
-    """Three repeats show that latency is measured; how long it takes is no test's question."""
+    """One repeat shows that latency is measured; how long it takes is no test's question."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(latency, "SECONDS", 0.0)
         yield
