@@ -115,5 +115,5 @@ def from_os_error(error: OSError, path: object, doing: str = "use") -> ResourceE
         errno.EIO: "the disk reports an error: check it, then go on with `finetune resume`",
     }
     name = errno.errorcode.get(error.errno or 0, "OSError")
-    remedy = remedies.get(error.errno or 0, "mend that and try again")
+    remedy = remedies.get(error.errno or 0, "fix that and try again")
     return ResourceError(f"{path}: cannot {doing}: {error.strerror or error} [{name}]", remedy)

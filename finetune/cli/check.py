@@ -52,7 +52,7 @@ def check(what: Path, overrides: tuple[str, ...], strict: bool, deep: bool, fix:
             if not deep:
                 raise UsageError("--fix: proposes what --deep finds", "add --deep")
         if section.sample and not folder.exists():
-            click.echo(f"{what}: in order; {folder} will be drawn when it is run", err=True)
+            click.echo(f"{what}: recipe OK; the sample {folder} will be written when it is run", err=True)
             return
         with reporting(stop) as reporter:
             scanned, findings = audit_folder(folder, wanted, reporter.reading("reading images", "reading the images"))
@@ -70,7 +70,7 @@ def check(what: Path, overrides: tuple[str, ...], strict: bool, deep: bool, fix:
         click.echo(f"{write_proposal(fix, findings, str(folder))}: the findings with their pictures", err=True)
     _show_findings(findings, summary_of(scanned.root, scanned.table, scanned.classes, scanned.notes), as_json)
     if graves := blocking(findings, strict=strict, skip_unreadable=section.on_bad == "skip"):
-        raise DataError([finding.message for finding in graves], "mend the folder, or see data.on_bad and data.classes")
+        raise DataError([finding.message for finding in graves], "fix the folder, or see data.on_bad and data.classes")
 
 
 def _deep(scanned: Scan, recipe: Recipe, reporter: Reporter) -> list[Finding]:

@@ -39,4 +39,4 @@ def doctor(as_json: bool) -> None:
     if as_json:
         print_json({"fit": not failed, "findings": [vars(item) for item in findings]})
     if failed:
-        raise ResourceError([f"{item.name}: {item.told}" for item in failed], "mend that, then ask the doctor again")
+        raise ResourceError([f"{item.name}: {item.told}" for item in failed], "fix that, then run it again")

@@ -30,7 +30,7 @@ def init(folder: Path, out: Path | None, backbone: str) -> None:
     target = out or (real.parent if inside else Path()) / f"{real.name}.yaml"
     require_outside(target, folder)
     if target.exists():
-        raise UsageError(f"{visible(str(target))}: is there already", "give another name with --out")
+        raise UsageError(f"{visible(str(target))}: already exists", "choose another name with --out")
     write_text(
         target, commented(str(real if inside else folder), real.name, listing.classes, len(listing.samples), backbone)
     )

@@ -80,7 +80,7 @@ def read_recipe(
     from finetune.runs.names import RunNames
 
     if RunNames(recipe).run_json.is_file():
-        raise UsageError(f"{visible(str(recipe))}: is a run already", f"go on with it: finetune resume {recipe}")
+        raise UsageError(f"{visible(str(recipe))}: is a run already", f"continue it: finetune resume {recipe}")
     loaded = load(recipe, overrides_of(epochs, seed, device, backbone, overrides))
     return resolve(with_unfreeze(loaded, unfreeze), Path.cwd())
 

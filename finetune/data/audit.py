@@ -96,7 +96,7 @@ def require_usable(findings: Iterable[Finding]) -> None:
     """
     problems = [finding.message for finding in findings if finding.severity == "error"]
     if problems:
-        raise DataError(problems, "mend the folder, or name the classes to use with data.classes")
+        raise DataError(problems, "fix the folder, or name the classes to use with data.classes")
 
 
 def _names(scan: Scan) -> Iterator[Finding]:

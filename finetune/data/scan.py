@@ -210,7 +210,7 @@ def _unreadable(root: Path, bad: list[tuple[str, str]]) -> DataError:
     for reason in NEEDS.values():
         if lacking := [path for path, why in bad if why == reason]:
             lines.append(f"{visible(str(root))}: {count(len(lacking), 'image')} ({named(lacking)}): {reason}")
-    return DataError(lines, "mend or remove these files, or go on without them: -o data.on_bad=skip")
+    return DataError(lines, "fix or remove these files, or leave them out with -o data.on_bad=skip")
 
 
 def no_images(root: Path, listing: Listing, bad: list[tuple[str, str]]) -> DataError:

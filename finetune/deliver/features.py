@@ -36,7 +36,7 @@ def check_out(out: Path, force: bool = False) -> None:
     if out.suffix.lower() != ".png":
         raise UsageError(f"{out}: the picture is a PNG file", "give --out a name that ends in .png")
     if out.is_dir() or (out.exists() and not force):
-        raise UsageError(f"{out}: is there already", "give another --out, or replace the file with --force")
+        raise UsageError(f"{out}: already exists", "choose another name with --out, or replace the file with --force")
 
 
 def write_features(out: Path, passage: Passage) -> None:

@@ -43,5 +43,5 @@ def advice(curve: Mapping[str, Any]) -> str:
     return (
         f"Twice the images would bring about {then} (95% interval {100 * low:.1f}% to {100 * high:.1f}%) instead of "
         f"{now}, if mistakes go on falling as they did. {most}, so that images of this class would help most: "
-        f"{helped['images']:,} more of them would mend about {helped['mended']:.0f} of these mistakes."
+        f"{helped['images']:,} more of them would fix about {helped['mended']:.0f} of these mistakes."
     )

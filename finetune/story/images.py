@@ -23,7 +23,7 @@ def read_images(recipe: Recipe, reporter: Reporter, draw: bool = True) -> Datase
     """
     section, folder = recipe.data, None if recipe.data.folder is None else Path(recipe.data.folder)
     if draw and section.sample is not None and folder is not None and not folder.exists():
-        reporter.say(f"{folder} is not there: writing the sample '{section.sample}' into it. {ABOUT[section.sample]}")
+        reporter.say(f"{folder} does not exist: writing the sample '{section.sample}' into it. {ABOUT[section.sample]}")
         reporter.say("For your own photographs: one folder per class, -o data.folder=FOLDER")
         write_sample(section.sample, folder)
     data = read_source(

@@ -25,7 +25,7 @@ def prepare(recipe: Recipe | Mapping[str, Any] | str | os.PathLike[str], overrid
     elif isinstance(recipe, Mapping):
         loaded = from_mapping(recipe, "recipe", overrides)
     elif not isinstance(recipe, Recipe):
-        raise UsageError(f"recipe: {recipe!r} is no recipe", "give the path of a YAML file, or a mapping of its keys")
+        raise UsageError(f"recipe: {recipe!r} is not a recipe", "give the path of a YAML file, or a mapping of keys")
     else:
         loaded = from_mapping(recipe.model_dump(), "recipe", overrides) if overrides else recipe
     return resolve(loaded, Path.cwd())

@@ -79,7 +79,7 @@ def resume(
         folder.unlock()
         raise
     if state is None:
-        reporter.say("no checkpoint yet: starting over")
+        reporter.say("no checkpoint yet: starting from the beginning")
     with folder.recording():
         save_recipe(folder, recipe)
         carry_out(folder, recipe, reporter, state, accept_changes)

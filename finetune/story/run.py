@@ -215,7 +215,7 @@ def restore(trainer: Trainer, folder: RunFolder, state: Mapping[str, Any], chang
     trainer.network.source = folder.record.source or trainer.network.source
     trainer.network.base = Base.of((folder.record.network or {}).get("base"))
     trainer.restore(state, unchanged=not changed)
-    reporter.say(f"going on from step {state['step']} (epoch {trainer.position.epoch})")
+    reporter.say(f"resuming at step {state['step']} (epoch {trainer.position.epoch + 1}/{trainer.plan.epochs})")
     reporter.notes([*filter(None, [rate_jump(trainer, state) if changed else ""])])
     usual = choose(
         str(trainer.compute.device), convolutional=trainer.network.convolutional, light=trainer.network.light

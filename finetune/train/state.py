@@ -140,7 +140,7 @@ class Position:
         """The error that says what went wrong in the step that would have been next, at a learning rate of `rate`."""
         last = f"{self.loss:.4g}" if math.isfinite(self.loss) else "none"
         return DivergedError(
-            f"train.lr: {problem} at step {self.step} (epoch {self.epoch}), lr {rate:.3g}; last finite loss {last}",
+            f"train.lr: {problem} at step {self.step} (epoch {self.epoch + 1}), lr {rate:.3g}; last finite loss {last}",
             "lower train.lr, set train.clip_norm: 1, or use train.precision: fp32; what was saved before is whole",
         )
 

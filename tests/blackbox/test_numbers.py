@@ -45,7 +45,7 @@ def test_N01_divergence_stops_at_its_step_and_what_was_saved_is_whole(job: Path,
     saving = ("-o", "train.checkpoint={every_steps: 1, keep: 9}", "--epochs", "2")
     result = cli("run", "job.yaml", "--out", "o", *STEADY, *saving, "-o", "train.backbone_lr=1e30", cwd=job)
     no_traceback(
-        result, 5, "error: train.lr: ", "not finite at step 4 (epoch 1), lr 1e+30; last finite loss 1.", "remedy: "
+        result, 5, "error: train.lr: ", "not finite at step 4 (epoch 2), lr 1e+30; last finite loss 1.", "remedy: "
     )
     assert record(job / "o")["status"] == "failed"
     saved = sorted((job / "o" / "checkpoints").glob("*.pth"))

@@ -60,7 +60,7 @@ def test_one_is_killed_and_all_start_again_then_one_is_asked_to_stop(tmp_path: P
     os.kill(again[1], signal.SIGTERM)
     _, said = running.communicate(timeout=120)
     assert running.returncode == 143, said
-    assert "going on from step" in said
+    assert "resuming at step" in said
     assert f"remedy: Continue with: finetune resume {out}" in said
     assert "Traceback" not in said
     assert json.loads((out / "run.json").read_text())["status"] == "stopped"

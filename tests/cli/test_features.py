@@ -68,7 +68,7 @@ def test_nothing_is_overwritten_unless_asked(place: Place) -> None:
     target = makers.put(place.folder / "features.png", b"mine")
     code, _, err = place.call("features", "o", "bee.jpg")
     assert code == 2
-    assert "features.png: is there already" in err
+    assert "features.png: already exists" in err
     assert "--force" in err
     assert target.read_bytes() == b"mine"
     assert place.call("features", "o", "bee.jpg", "--force")[0] == 0

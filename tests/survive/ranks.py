@@ -55,7 +55,7 @@ def r02_one_is_killed(folder: Path) -> str:
         os.kill(_at_work(job, process)[rank], signal.SIGKILL)
         done = job.end(process)
         assert done.rc == 0, done.said
-        assert "going on from step" in done.said
+        assert "resuming at step" in done.said
         job.require_same(reference)
     return f"rank 0 and rank {RANKS - 1} of {RANKS}: all started again and came to the reference"
 

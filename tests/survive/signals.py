@@ -138,5 +138,5 @@ def c32_clock(folder: Path) -> str:
     for path in (newest, newest.with_suffix(".json")):
         os.utime(path, (1e9, 1e9))
     done = job.resume_to(reference)
-    assert f"going on from step {int(newest.stem[-7:])} " in done.said, done.said
+    assert f"resuming at step {int(newest.stem[-7:])} " in done.said, done.said
     return "the highest step wins, whatever its time"
