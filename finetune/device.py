@@ -105,9 +105,8 @@ def _device(name: str) -> torch.device:
         raise UsageError(f"train.device: no such device: {name}", "use auto, cpu, cuda, cuda:N or mps") from error
     counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if (device.index or 0) >= counts.get(device.type, 0):
-        raise ResourceError(
-            f"train.device: {name}: no such device on this machine", "use --device cpu, or auto for the best available"
-        )
+        problem = "no CUDA GPU found" if device.type == "cuda" and not counts["cuda"] else "no such device here"
+        raise ResourceError(f"train.device: {name}: {problem}", "use --device cpu, or auto for the best available")
     return device
 
 
