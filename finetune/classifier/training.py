@@ -123,6 +123,7 @@ def make_trainer(
     require_split(data, network.classes)
     values = train.model_dump()
     settings = make_settings(values, data.train, augment, class_weights, seed, network)
+    # both travel with the weights: how logits become probabilities, and which numbers were black and white in training
     network.loss, network.preprocess = settings.loss, network.preprocess.read_as(data.decoding)
     cache = make_cache(values)
     train_images, val_images = (

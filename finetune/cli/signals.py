@@ -28,6 +28,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
 
     def handle(signum: int, frame: FrameType | None) -> None:
         flag.signum = signum
+        # whoever asks twice means it: the second signal ends the process, whatever it is doing
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         name = signal.Signals(signum).name

@@ -126,6 +126,7 @@ class MemoryImages:
             indices int64 [B] and pixels uint8 [B, H, W, C], in the order given.
         """
         motion = MOTIONS[augment.name] if augment is not None and augment.random else None
+        # for all images at once: some thousand calls of a generator would take longer than the epoch
         chances = draws(seed, view, self._contents) if motion else None
         for given in index_batches:
             indices = np.asarray(given, dtype=np.int64)
@@ -163,6 +164,7 @@ def draws(seed: int, view: int, contents: np.ndarray) -> torch.Tensor:
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     bits ^= bits >> np.uint64(31)
+    # the upper 24 bits, which a float32 holds exactly
     return torch.from_numpy(((bits >> np.uint64(40)) * 2.0**-24).astype(np.float32))
 
 

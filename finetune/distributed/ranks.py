@@ -66,6 +66,7 @@ class Ranks:
         """
         if self.alone or min(len(batch) for batch in step) < self.world * least:
             return list(step), 1.0
+        # the wrapper averages the gradients of ranks that saw a part each: times their number that is the sum
         return [np.array_split(batch, self.world)[self.rank] for batch in step], float(self.world)
 
     def shard(self, images: int) -> np.ndarray:
@@ -81,11 +82,17 @@ class Ranks:
             return DistributedDataParallel(
                 _Forward(module, forward),
                 device_ids=[device.index or 0] if device.type == "cuda" else None,
-                find_unused_parameters=True,
+                find_unused_parameters=True,  # those below the cut: without it, their gradients would be waited for
             )
 
     def decide_on_main(self, make: Callable[[Any], T], to_plain: Callable[[T], Any], resumed: Any) -> T:
-        """What rank 0 makes of `before` and `told` tells of it: the others make the same of what they are told."""
+        """Let rank 0 decide something that only it can know, such as what fits into memory; all get the same decision.
+
+        Args:
+            make: the decision, from what was decided before (None for nothing).
+            to_plain: the decision in plain values, from which `make` gives the same decision on the other ranks.
+            resumed: what was decided before the run was stopped, on rank 0.
+        """
         if not self.main:
             return make(self.broadcast())
         decision = make(resumed)
@@ -115,7 +122,7 @@ class Ranks:
         if self.alone:
             return rows
         counts = [len(part) for part in np.array_split(np.arange(images), self.world)]
-        own = torch.zeros(max(counts), columns)
+        own = torch.zeros(max(counts), columns)  # `all_gather` wants tensors of one size: the rest is cut off below
         if counts[self.rank]:
             own[: counts[self.rank]] = torch.from_numpy(rows)
         parts = [torch.empty_like(own) for _ in counts]
@@ -132,7 +139,7 @@ class Ranks:
             torch.save(value, buffer)
         size = torch.tensor([len(buffer.getvalue())])
         with self.waiting_for("news of rank 0"):
-            dist.broadcast(size, 0, group=CONTROL.group)
+            dist.broadcast(size, 0, group=CONTROL.group)  # first, as the others do not know how much will come
             data = torch.frombuffer(bytearray(buffer.getvalue() or bytes(int(size))), dtype=torch.uint8)
             dist.broadcast(data, 0, group=CONTROL.group)
         if self.main:
@@ -153,7 +160,7 @@ class Ranks:
 
     @contextlib.contextmanager
     def local_main_first(self) -> Iterator[None]:
-        """Inside, the first rank of each machine works while the others wait: they find what it has kept."""
+        """Inside, the first rank of each machine works while the others wait; they then find its files in the cache."""
         if self.alone:
             yield
             return
@@ -175,6 +182,7 @@ class Ranks:
         """
         if self.alone:
             return
+        # hashes, as all ranks must send the same number of bytes
         own = b"".join(hashlib.sha256(text.encode()).digest() for text in facts.values())
         tables = [torch.empty(len(own), dtype=torch.uint8) for _ in range(self.world)]
         with self.waiting_for("comparison"):

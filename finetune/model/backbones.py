@@ -97,6 +97,8 @@ def build(
     choice = choose_backbone() if backbone == AUTO else None
     origin = find(choice.backbone if choice else backbone)
     weights = _without_names_of_torchvision(weights, origin.architecture)
+    # a card may describe a network that has learned nothing, and nobody publishes weights of our small ones: `default`
+    # is then from scratch, without a complaint
     described = origin.card is not None and origin.card.weights == "none"
     if weights == "default" and not origin.has_weights and (described or origin.architecture.startswith("small/")):
         weights = "none"
@@ -162,6 +164,7 @@ def find(backbone: str) -> Origin:
     if path.is_dir():
         bundle = read_description(path)
         return Origin(bundle.architecture, bundle.options, bundle.preprocess, bundle=bundle)
+    # state dicts do not say which network they belong to, and guessing by shapes would be wrong sometimes
     if path.suffix in (".safetensors", ".pth", ".pt", ".bin"):
         raise UsageError(
             f"model.backbone: {backbone}: a weights file does not say which network it belongs to",

@@ -49,6 +49,7 @@ class FreezeLine:
         self.values: list[fx.Node] = []
         self.carried: dict[fx.Node, Any] = {}
         self.learning = self._above()
+        # each move may push further operations over the line; it ends, as an operation moves once at most
         while moved := self._to_move():
             for node in moved:
                 self._move(node)

@@ -100,12 +100,14 @@ def read_stages(network: Network, proven: bool = False) -> str:
     taps = Taps()
     wide = StagesHead(widths, head.in_features, head.out_features, taps).to(head.weight.device)
     with torch.no_grad():
+        # zeros for the stages: it answers as before, until it learns
         wide.weight.zero_()
         wide.weight[:, -head.in_features :] = head.weight
         wide.bias.copy_(head.bias)
     handles = [
         module.get_submodule(modules[group]).register_forward_hook(Tap(taps, group, axes[group])) for group in widths
     ]
+    # tried before it is kept: a network that cannot be cut here would compute its frozen layers in every epoch
     module.set_submodule(network.head, wide)
     problem = "" if proven else _untraceable(network)
     if problem:

@@ -121,6 +121,7 @@ def trace_and_run(module: nn.Module, images: torch.Tensor, table: KeyTable) -> T
     Raises:
         Exception: whatever a network raises that cannot be traced, e.g. `torch.fx.proxy.TraceError`.
     """
+    # PyTorch counts the writes to each tensor; the count is private, but nothing else tells of a write in place
     buffers = [(buffer, buffer._version) for buffer in module.buffers()]
     graph = trace(module)
     if any(buffer._version != version for buffer, version in buffers):
@@ -174,7 +175,7 @@ class _Observer(fx.Interpreter):
         own = [*module.parameters(), *module.buffers()] if isinstance(module, nn.Module) else []
         before = [(tensor, tensor._version) for tensor in inputs]
         own_before = [(tensor, tensor._version) for tensor in own]
-        random = self._random_state()
+        random = self._random_state()  # what draws random numbers moves the generator, whatever it is called
         result = super().run_node(n)
         changed = [tensor for tensor, version in before if tensor._version != version]
         writes = self._storages(changed)

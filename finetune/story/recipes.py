@@ -61,6 +61,7 @@ def with_decisions(recipe: Recipe, classifier: Classifier, data: Dataset, traine
     images |= {"range": data.decoding.range or recipe.data.range}
     unfreeze = plan.as_unfreeze() if classifier.freeze else classifier.unfreeze
     model = {"backbone": classifier.network.backbone or recipe.model.backbone, "unfreeze": unfreeze}
+    # the rates of the groups fall from the last one down, so the largest is what `backbone_lr` was decided to be
     rates = [rate for group, rate in plan.rates.items() if group != "head"]
     train = {
         "backbone_lr": max(rates, default=recipe.train.lr),

@@ -71,7 +71,8 @@ def validate(
         return out_of_fold.logits, np.concatenate([data.train.source.images.labels, val.labels])
     module = network.module.eval()
     ranks, images = this_rank(), len(val)
-    ranks.copy_from_main(list(module.buffers()))  # statistics of BatchNorm differ between ranks where they learn
+    # each rank's BatchNorm has seen its own images: the statistics of rank 0 are those that are saved
+    ranks.copy_from_main(list(module.buffers()))
     fill_cache(data.val)
     with constant_weights(learner.cut.eval_suffix):
         own_logits = infer(learner.eval_logits, data.val_batches(ranks.shard(images)), tick)

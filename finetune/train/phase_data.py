@@ -64,6 +64,7 @@ class PhaseData:
         augment = self.settings.augment
         if augment is None or not augment.random:
             return 0
+        # uncached, every epoch may have a view of its own; cached, the views that were kept take turns
         cached = self.decision.train.cached
         return self.plan.view_of(epoch, self.phase.start, self.phase.epochs) if cached else epoch
 
