@@ -88,7 +88,7 @@ def find_range(pictures: Sequence[tuple[float, ...]], floats: bool) -> tuple[flo
     return (low, high) if high > low else (low, low + 1.0)  # pictures of one number: nothing is divided by 0
 
 
-def grey_levels(found: tuple[float, ...], deep: bool, black_white: Range, mode: str) -> float:
+def grey_levels(quantiles_of_picture: tuple[float, ...], deep: bool, black_white: Range, mode: str) -> float:
     """How many of the 255 grey levels nearly all pixels of a picture span once it is scaled.
 
     Args:
@@ -98,11 +98,13 @@ def grey_levels(found: tuple[float, ...], deep: bool, black_white: Range, mode: 
         mode: of the file, as Pillow names it.
     """
     if not deep:
-        return found[4] - found[1]
+        return quantiles_of_picture[4] - quantiles_of_picture[1]
     low, white = (
-        black_white if isinstance(black_white, tuple) else range_of_picture(found[0], found[5], mode, black_white)
+        black_white
+        if isinstance(black_white, tuple)
+        else range_of_picture(quantiles_of_picture[0], quantiles_of_picture[5], mode, black_white)
     )
-    low_end, high_end = (min(max(value, low), white) for value in (found[1], found[4]))
+    low_end, high_end = (min(max(value, low), white) for value in (quantiles_of_picture[1], quantiles_of_picture[4]))
     return (high_end - low_end) * 255.0 / max(white - low, 1e-300)
 
 

@@ -103,6 +103,7 @@ def look_at_all(
     tick: Callable[[int, int], None],
 ) -> tuple[np.ndarray, Looks]:
     """Features, float32 [N, features], and looks of all images, each read once, whole and squeezed to a square."""
+    # whole and squeezed: a crop would hide the border, which is what frames and watermarks are found by
     preprocess = replace(network.preprocess.read_as(decoding), crop=1.0, crop_mode="squash")
     hashes: list[str] = table["sha256"].tolist()
     cache = AuditCache(network, preprocess)
@@ -187,17 +188,19 @@ def _giveaways(rows: Rows, looks: Looks, labels: np.ndarray, classes: list[str])
         return
     answers = unseen_answers(looks.border, labels, rows.hashes).argmax(axis=1)
     for label, name in enumerate(classes):
-        own, said = labels == label, answers == label
-        right = (own & said).sum()
-        if own.sum() < FEW or not said.any() or own.mean() > 0.75:
+        of_class, answered = labels == label, answers == label
+        right = (of_class & answered).sum()
+        if of_class.sum() < FEW or not answered.any() or of_class.mean() > 0.75:
             continue
-        recall, precision = right / own.sum(), right / said.sum()
+        recall, precision = right / of_class.sum(), right / answered.sum()
         if min(recall, precision) >= GIVEN_AWAY:
             message = (
                 f"class {visible(name)}: its border alone (colour, frame, watermark) finds {recall:.0%} of its images, "
                 f"{precision:.0%} of those named are right; a network may learn the border instead of the thing"
             )
-            yield Finding("giveaway", "warning", message, rows.absolute(*np.flatnonzero(own & said)[:20].tolist()))
+            yield Finding(
+                "giveaway", "warning", message, rows.absolute(*np.flatnonzero(of_class & answered)[:20].tolist())
+            )
 
 
 def write_proposal(folder: Path, findings: list[Finding], title: str) -> Path:

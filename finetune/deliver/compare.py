@@ -67,6 +67,7 @@ def compare(
     sides = [read_side(value) for value in runs]
     images = _common(sides, intersection)
     pairs = [_pair(first, second, images, seed) for first, second in combinations(sides, 2)]
+    # of many pairs some differ by chance alone
     corrected = holm([pair["mcnemar"]["p"] for pair in pairs])
     for pair, p in zip(pairs, corrected, strict=True):
         pair["mcnemar"]["p_holm"] = p
@@ -121,6 +122,7 @@ def _answers(run: Path) -> pd.DataFrame:
     seen: Counter[tuple[str, str]] = Counter()
     keys = []
     for path, name in zip(table["path"], table["class"], strict=True):
+        # by content, not by path: the folder may have moved or been renamed between two runs
         key = (content.get(path, path), name)
         keys.append((*key, seen[key]))
         seen[key] += 1
@@ -145,7 +147,7 @@ def _figures(name: str, folders: Sequence[Path]) -> dict[str, Any]:
         "seeds": len(folders),
         "split": metrics[0].get("split"),
         "backbone": records[0].recipe.get("model", {}).get("backbone"),
-        **{key: mean([one.get(key) for one in metrics]) for key in keys},
+        **{key: mean([figures.get(key) for figures in metrics]) for key in keys},
         "temperature": mean([record.temperature for record in records]),
         "train_seconds": mean(seconds),
         "model_bytes": mean(sizes),
@@ -272,10 +274,10 @@ def _flipped(tables: Sequence[Sequence[pd.DataFrame]], hits: Sequence[np.ndarray
     first, second = tables[0][0], tables[1][0]
     rows = zip(first["path"], first["class"], first["predicted"], second["predicted"], hits[0], hits[1], strict=True)
     flipped: dict[str, list[dict[str, str]]] = {"only_first": [], "only_second": []}
-    for path, truth, one, other, right_first, right_second in rows:
+    for path, truth, first_answer, second_answer, right_first, right_second in rows:
         if right_first != right_second:
             side = "only_first" if right_first > right_second else "only_second"
-            flipped[side].append({"path": path, "class": truth, "first": one, "second": other})
+            flipped[side].append({"path": path, "class": truth, "first": first_answer, "second": second_answer})
     return flipped
 
 
@@ -287,4 +289,4 @@ def image_files(side: Side) -> dict[str, Path]:
         return {}
     real = read_manifest(names.data_csv, root, [])["path"]
     shown = pd.read_csv(names.data_csv, dtype=str, usecols=["path"], keep_default_na=False)["path"]
-    return {told: root / path for told, path in zip(shown, real, strict=True)}
+    return {shown_path: root / path for shown_path, path in zip(shown, real, strict=True)}

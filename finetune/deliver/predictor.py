@@ -114,17 +114,17 @@ class Predictor:
 
     def answers(self, names: Sequence[str], pixels: Sequence[np.ndarray | BadImage]) -> list[Prediction]:
         """The predictions for what `prepare` gave, in one forward pass."""
-        good = [place for place, value in enumerate(pixels) if not isinstance(value, BadImage)]
+        good = [index for index, value in enumerate(pixels) if not isinstance(value, BadImage)]
         rows: dict[int, np.ndarray] = {}
         near: dict[int, list[Neighbour]] = {}
         if good:
-            batch = np.stack([np.asarray(pixels[place]) for place in good])
+            batch = np.stack([np.asarray(pixels[index]) for index in good])
             rows = dict(zip(good, self.probabilities(batch), strict=True))
             if self._near is not None:
                 with self._one_at_a_time, self.compute.own_threads():
                     near = dict(zip(good, self._near.near(batch), strict=True))
         return [
-            self._answer(name, rows.get(place), pixels[place], near.get(place, ())) for place, name in enumerate(names)
+            self._answer(name, rows.get(index), pixels[index], near.get(index, ())) for index, name in enumerate(names)
         ]
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:

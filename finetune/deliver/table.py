@@ -53,6 +53,7 @@ class PredictionTable:
         self.kind = path.suffix.lower()
         self._rows = path.with_name(f"{path.name}.rows") if self.kind == ".parquet" else path
         self._columns = [*FIRST, *(f"p:{name}" for name in classes)]
+        # eight bytes a path instead of the path: a table of a million rows is looked up in 8 MB
         keys = np.fromiter((_key(text) for text in self._written()), dtype=np.uint64)
         self._done = np.sort(keys)
 
@@ -63,8 +64,8 @@ class PredictionTable:
     def has(self, path: Path) -> bool:
         """Whether the file had a row before."""
         key = np.uint64(_key(self._name(str(path))))
-        place = int(np.searchsorted(self._done, key))
-        return place < len(self._done) and bool(self._done[place] == key)
+        index = int(np.searchsorted(self._done, key))
+        return index < len(self._done) and bool(self._done[index] == key)
 
     @contextmanager
     def opened(self) -> Iterator[_Rows]:
@@ -114,7 +115,7 @@ class PredictionTable:
 
     def _written_csv(self) -> Iterator[str]:
         with open(self.path, encoding="utf-8", newline="") as file:
-            whole = (line for line in file if line.endswith("\n"))
+            whole = (line for line in file if line.endswith("\n"))  # a kill may have cut the last one short
             rows = csv.reader(whole)
             heading = next(rows, None)
             if heading is not None and heading != [str(cell(name)) for name in self._columns]:

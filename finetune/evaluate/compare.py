@@ -149,8 +149,8 @@ def _bootstrap(
         for truth, pairs, shares in _flips(labels, first, second, support):
             drawn = random.multinomial(support[truth], shares, size=size)
             for side in (0, 1):
-                some = pairs[:, side] >= 0
-                np.add.at(named[side].T, pairs[some, side], drawn[:, some].T)
+                answered = pairs[:, side] >= 0
+                np.add.at(named[side].T, pairs[answered, side], drawn[:, answered].T)
                 hits[side, :, truth] = drawn[:, pairs[:, side] == truth].sum(axis=1)
         present = support > 0
         f1 = (2 * hits[:, :, present] / (named + support)[:, :, present]).mean(axis=2)
@@ -200,7 +200,7 @@ def pooled(labels: np.ndarray, answers: np.ndarray, classes: int) -> dict[str, d
     support, z = np.bincount(labels, minlength=classes), NormalDist().inv_cdf(1 - ALPHA / 2)
     bounds = [macro_f1_interval(confusion_matrix(labels, row, classes), support) or (0.0, 1.0) for row in answers]
     spread = float(np.mean([((high - low) / (2 * z)) ** 2 for low, high in bounds]))
-    told = {}
+    figures = {}
     for name, values, variance in [("accuracy", hits.mean(axis=1), float(images)), ("macro_f1", scores, spread)]:
         seeds = float(values.var(ddof=1)) / len(values)
         whole = variance + seeds
@@ -209,8 +209,8 @@ def pooled(labels: np.ndarray, answers: np.ndarray, classes: int) -> dict[str, d
         half, mean = float(stats.t.ppf(1 - ALPHA / 2, freedom)) * math.sqrt(whole), float(values.mean())
         ends = {"lowest": float(values.min()), "highest": float(values.max())}
         interval = [max(0.0, mean - half), min(1.0, mean + half)]
-        told[name] = {"mean": mean, "sd": float(values.std(ddof=1)), **ends, "ci95": interval}
-    return told
+        figures[name] = {"mean": mean, "sd": float(values.std(ddof=1)), **ends, "ci95": interval}
+    return figures
 
 
 def _over_seeds(change: float, images: float, n: int, first: np.ndarray, second: np.ndarray) -> tuple[float, Interval]:
@@ -233,4 +233,4 @@ def _over_seeds(change: float, images: float, n: int, first: np.ndarray, second:
 
 def _seeds(side: np.ndarray, count: int) -> list[np.ndarray]:
     """The answers of each seed, gone through again where the other side has more of them."""
-    return [side[place % len(side)] for place in range(max(len(side), count))]
+    return [side[number % len(side)] for number in range(max(len(side), count))]

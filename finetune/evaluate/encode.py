@@ -114,12 +114,12 @@ def _split(
     order = list(network.groups)
     behind = order[order.index(layer) + 1 :] if layer else [HEAD]
     learning = {name for group in behind for name in network.groups[group]} & network.parameters.keys()
-    found = cut(module, learning, example=example)
-    if not found.no_prefix:
-        return _by_cut(optimize_cut(found, module, example, fast) if fast else found)
+    parts = cut(module, learning, example=example)
+    if not parts.no_prefix:
+        return _by_cut(optimize_cut(parts, module, example, fast) if fast else parts)
     if behind != [HEAD]:
         raise UsageError(
-            f"layer: {layer}: cannot be taken out of {network.architecture} ({found.where})",
+            f"layer: {layer}: cannot be taken out of {network.architecture} ({parts.where})",
             "leave out layer: what enters the head can be taken out of every network",
         )
     return _by_hook(network, module)

@@ -62,7 +62,7 @@ def forward_of(network: Network, compute: Compute, images: int = 0) -> Callable[
         images: about how many there are; for many the network is made faster first, with equal answers to rounding.
     """
     module = compute.place(network.module).eval()
-    worth_tracing = images >= MANY and network.convolutional
+    worth_tracing = images >= MANY and network.convolutional  # what folding saves is in convolutions
     example = network.preprocess.example().to(compute.device) if worth_tracing else None
     run = optimize_for_inference(module, example, compute)
 
@@ -101,10 +101,10 @@ def evaluate_images(
         batches = [np.arange(start, min(start + BATCH, len(images))) for start in range(0, len(images), BATCH)]
         run = forward_of(network, compute, len(images))
         keep = len(images) <= KEPT and not network.more_heads
-        with compute.own_threads(), keep_head_inputs(network, keep) as found:
+        with compute.own_threads(), keep_head_inputs(network, keep) as head_inputs:
             logits = infer(run, images.batches(batches), tick)
-        if sum(map(len, found)) == len(images):
-            vectors = np.concatenate(found)
+        if sum(map(len, head_inputs)) == len(images):
+            vectors = np.concatenate(head_inputs)
     return replace(evaluate_logits(network, images.names, images.labels, logits, loss=loss), vectors=vectors)
 
 
@@ -120,5 +120,5 @@ def evaluate_logits(
         logits: float32 [N, classes].
         loss: what the network was trained with.
     """
-    chances = probabilities(logits, loss, network.temperature)
-    return Evaluation(paths, labels, chances, compute_metrics(labels, chances, network.classes))
+    class_probabilities = probabilities(logits, loss, network.temperature)
+    return Evaluation(paths, labels, class_probabilities, compute_metrics(labels, class_probabilities, network.classes))

@@ -40,6 +40,7 @@ def learning_curve(
     """
     right = answers == labels
     slope = _slopes(sizes, (~right).sum(axis=1)[None, :], len(labels))
+    # images are drawn with their answers at all sizes together: the same image is easy or hard at each
     drawn = _drawn(right)
     slopes, exponent = _slopes(sizes, drawn, len(labels)), float(slope[0])
     doubled = 1 - drawn[:, -1] / len(labels) * _factor(slopes)
@@ -85,8 +86,8 @@ def _slopes(sizes: Sequence[int], mistakes: np.ndarray, count: int) -> np.ndarra
     number, so that none at all has a logarithm. Below 0 where mistakes rise."""
     across = np.log(np.asarray(sizes, dtype=np.float64))
     across -= across.mean()
-    found: np.ndarray = -np.log((mistakes + 0.5) / (count + 1)) @ across / (across @ across)
-    return found
+    exponents: np.ndarray = -np.log((mistakes + 0.5) / (count + 1)) @ across / (across @ across)
+    return exponents
 
 
 def _factor(exponents: np.ndarray) -> np.ndarray:

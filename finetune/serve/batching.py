@@ -109,11 +109,11 @@ class Batcher:
     def _decode(self, job: _Job) -> None:
         answer: Prediction | BaseException | None = None
         try:
-            found = self.predictor.prepare(job.data)
-            if isinstance(found, BadImage):
-                answer = self.predictor.answers([""], [found])[0]
+            prepared = self.predictor.prepare(job.data)
+            if isinstance(prepared, BadImage):
+                answer = self.predictor.answers([""], [prepared])[0]
             else:
-                job.pixels = found
+                job.pixels = prepared
         except BaseException as error:  # of no memory, say: whoever asked is told
             answer = error
         job.data = b""  # the pixels are smaller than many a photograph's bytes, and a queue may hold hundreds

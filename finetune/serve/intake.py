@@ -89,6 +89,7 @@ class Intake:
         stream, begin = request.stream(), loop.time()
         while True:
             try:
+                # time grows with what has come: a slow but steady sender is served, one that drips bytes is not
                 async with asyncio.timeout_at(begin + limits.seconds + taken[0] / limits.pace):
                     chunk = await anext(stream)
             except StopAsyncIteration:
@@ -101,7 +102,7 @@ class Intake:
             self.held += len(chunk)
             if taken[0] > limits.body:
                 raise Refused(413, f"the body is larger than {limits.body:,} bytes")
-            if self.held > limits.bodies:
+            if self.held > limits.bodies:  # many bodies at once, each within its limit, could still fill the memory
                 raise Refused(503, "too much is being received at once; try again")
             yield chunk
 

@@ -52,6 +52,7 @@ class Folded(nn.Module):
         assert norm.running_var is not None
         scale = torch.rsqrt(norm.running_var + norm.eps)
         scale = scale if norm.weight is None else scale * norm.weight
+        # norm(conv(x)) = (w x + b - mean) scale + shift = (w scale) x + (b - mean) scale + shift
         mean = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
         shift = -mean * scale
         return conv.weight * scale.view(-1, 1, 1, 1), shift if norm.bias is None else shift + norm.bias
@@ -68,6 +69,7 @@ def fold(traced: fx.GraphModule, join: Callable[[Any, Any], nn.Module] = fuse_co
         A module that gives the same to rounding; `traced` itself where there is nothing to fold.
     """
     modules = {node: fetch(traced, str(node.target)) for node in traced.graph.nodes if node.op == "call_module"}
+    # a convolution that runs twice, or whose result goes elsewhere too, must stay without the BatchNorm
     uses: dict[Any, int] = {}
     for node in modules:
         uses[node.target] = uses.get(node.target, 0) + 1
@@ -82,18 +84,18 @@ def fold(traced: fx.GraphModule, join: Callable[[Any, Any], nn.Module] = fuse_co
         return traced
     root: dict[str, Any] = {str(node.target): module for node, module in modules.items()}
     root |= {str(n.target): fetch(traced, str(n.target)) for n in traced.graph.nodes if n.op == "get_attr"}
-    graph, made = fx.Graph(), dict[fx.Node, fx.Node]()
+    graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     for node in traced.graph.nodes:
         if node not in pairs:
-            made[node] = graph.node_copy(node, made.__getitem__)
+            copies[node] = graph.node_copy(node, copies.__getitem__)
             continue
         source = pairs[node]
         conv, norm = modules[source], modules[node]
         root[str(source.target)] = join(conv, norm)
-        made[node] = made[source]
+        copies[node] = copies[source]
         if isinstance(norm, BatchNormAct2d) and not isinstance(norm.act, nn.Identity):
             root[str(node.target)] = norm.act
-            made[node] = graph.call_module(str(node.target), (made[source],))
+            copies[node] = graph.call_module(str(node.target), (copies[source],))
     return fx.GraphModule(root, graph)
 
 

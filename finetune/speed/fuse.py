@@ -61,17 +61,17 @@ def fuse(graph: fx.GraphModule, *, fixed: bool) -> fx.GraphModule:
     root: dict[str, Any] = {str(node.target): module for node, module in modules.items()}
     root |= {str(n.target): fetch(graph, str(n.target)) for n in graph.graph.nodes if n.op == "get_attr"}
     start_of_chain = {chain.addition or chain.nodes[0]: (number, chain) for number, chain in enumerate(chains)}
-    fused, made = fx.Graph(), dict[fx.Node, fx.Node]()
+    fused, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     for node in graph.graph.nodes:
         if node in start_of_chain:
             number, chain = start_of_chain[node]
             name = f"fused_{number}"
             root[name] = Fused(modules[chain.nodes[0]], chain.act, fixed=fixed)
             inputs = [source for source in (chain.nodes[0].args[0], chain.other) if isinstance(source, fx.Node)]
-            result = fused.call_module(name, tuple(made[source] for source in inputs))
-            made.update(dict.fromkeys(chain.nodes, result))
+            result = fused.call_module(name, tuple(copies[source] for source in inputs))
+            copies.update(dict.fromkeys(chain.nodes, result))
         elif node not in taken:
-            made[node] = fused.node_copy(node, made.__getitem__)
+            copies[node] = fused.node_copy(node, copies.__getitem__)
     return fx.GraphModule(root, fused)
 
 
@@ -96,6 +96,7 @@ def _chain(conv: fx.Node, modules: dict[fx.Node, nn.Module], taken: set[fx.Node]
             chain.nodes.append(users[0])
 
     user = follow()
+    # the fused operation runs where the addition was, as the other operand may be computed after the convolution
     if user is not None and (other := _other_operand(user, chain.nodes[-1])) is not None and _can_delay(conv, user):
         chain.addition, chain.other = user, other
         chain.nodes.append(user)
@@ -119,7 +120,7 @@ def _other_operand(node: fx.Node, result: fx.Node) -> fx.Node | None:
         return None
     first, second = node.args
     if node.target is operator.iadd and first is not result:
-        return None
+        return None  # it writes into the other operand, which may be used again
     other = second if first is result else first
     return other if isinstance(other, fx.Node) and other is not result else None
 

@@ -128,6 +128,7 @@ class VectorStore:
             raise UsageError(f"k: {k} is not 1 or more", "ask for at least one neighbour")
         if not len(rows):
             return []
+        # the database may answer approximately, and in its own arithmetic: distances are computed again, exactly
         candidates = self.table.candidates(rows, k, conditions)
         return [
             [
@@ -140,12 +141,12 @@ class VectorStore:
     def conditions(self, where: Sequence[str | Condition]) -> list[Condition]:
         """Conditions as people write them, checked against what the store has; ready ones as they are."""
         ready = [one for one in where if isinstance(one, Condition)]
-        found = parse([one for one in where if isinstance(one, str)])
+        parsed = parse([one for one in where if isinstance(one, str)])
         columns = ["class", "split", "prediction"]
-        if any(condition.column in columns for condition in found):
+        if any(condition.column in columns for condition in parsed):
             schema = pa.schema([pa.field(name, pa.string()) for name in columns])
-            require_known(found, pa.Table.from_batches(list(self.table.read(columns)), schema))
-        return ready + found
+            require_known(parsed, pa.Table.from_batches(list(self.table.read(columns)), schema))
+        return ready + parsed
 
     def vectors(self, where: str | Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
         """All rows with all columns, a bounded number at a time, as Arrow record batches.
@@ -177,7 +178,7 @@ class VectorStore:
     def writing(self) -> Iterator[None]:
         """Inside, no other process may write; the store counts as incomplete until this ends without error."""
         with locked(self.path):
-            self._mark(False)
+            self._mark(False)  # until the end: a kill leaves a store that says that it lacks something
             self.table = self._table()
             yield
             self.table.settle()
@@ -203,11 +204,11 @@ def _known(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in ("sha256", "split", "prediction", "confidence")}
 
 
-def _exactly(query: np.ndarray, found: Candidates, k: int) -> Iterator[tuple[dict[str, Any], float]]:
+def _exactly(query: np.ndarray, candidates: Candidates, k: int) -> Iterator[tuple[dict[str, Any], float]]:
     """The `k` nearest of the candidates with their exact distances."""
-    distances = cosine_distance(query, found.vectors)
-    for place in nearest(distances, [row["path"] for row in found.rows], k):
-        yield found.rows[place], distances[place]
+    distances = cosine_distance(query, candidates.vectors)
+    for place in nearest(distances, [row["path"] for row in candidates.rows], k):
+        yield candidates.rows[place], distances[place]
 
 
 def _has_lancedb() -> bool:
