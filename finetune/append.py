@@ -1,4 +1,4 @@
-"""What is written otherwise than in one step: a file that grows by lines, and files that are given another place."""
+"""Files that are not written in one step: one that grows line by line, and ones that are copied or moved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What scripts may give as arguments: the usual forms of each are understood, and anything else is said by name."""
+"""Arguments of scripts in their usual forms (paths, numbers, lists), checked; errors name the argument."""
 
 from __future__ import annotations
 

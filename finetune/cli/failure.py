@@ -1,4 +1,4 @@
-"""How an error is told: a line a problem and the remedy on stderr, and with --json one object on stdout."""
+"""Prints an error: one line a problem and the remedy on stderr, and with --json one object on stdout."""
 
 from __future__ import annotations
 

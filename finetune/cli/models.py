@@ -1,4 +1,4 @@
-"""`finetune models`: what a recipe can name as its backbone."""
+"""`finetune models`: lists the backbones that a recipe can name."""
 
 from __future__ import annotations
 

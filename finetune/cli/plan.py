@@ -1,4 +1,4 @@
-"""`finetune plan`: what learns when and how fast, and what the feature cache will hold."""
+"""`finetune plan`: which layers learn from which epoch and at what rate, and what the feature cache will hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the process of the command line asks of the C library, of OpenMP and of Python; a script decides for itself.
+"""Settings of the C library, OpenMP and Python for the command line's own process; scripts decide for themselves.
 
 Large buffers are kept: by default glibc gives each back to the system, and faults its pages in again at every step.
 Threads that wait let others work: by default those of libgomp turn in circles 300,000 times, on the very cores

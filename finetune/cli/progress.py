@@ -1,4 +1,4 @@
-"""What a person sees while they wait: a bar on a terminal, a plain line an epoch in a pipe."""
+"""Progress for people: a bar on a terminal, a plain line an epoch in a pipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`finetune runs`: what was run, with its figures."""
+"""`finetune runs`: lists runs with their results."""
 
 from __future__ import annotations
 

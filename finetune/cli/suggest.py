@@ -1,4 +1,4 @@
-"""The nearest thing there is to what was typed: commands of other tools, misspelled ones, keys given as options."""
+"""Suggestions for what was typed: commands of other tools, misspelled ones, keys given as options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`finetune verify`: whether what a run published is whole."""
+"""`finetune verify`: checks that a run's files are complete and undamaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong, or worth knowing, about a scanned folder before anything is trained on it."""
+"""Checks of a scanned folder before anything is trained on it: errors, warnings and notes."""
 
 from __future__ import annotations
 

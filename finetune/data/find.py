@@ -1,4 +1,4 @@
-"""The image files that are meant by paths: files, folders and globs. `predict` finds what a scan would find."""
+"""Image files from paths: files, folders and globs. `predict` finds what a scan would find."""
 
 from __future__ import annotations
 

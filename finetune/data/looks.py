@@ -1,4 +1,4 @@
-"""What the pixels of whole pictures say before any network has seen them: thumbnails, sharpness, borders."""
+"""Measures of whole pictures without a network: thumbnails, sharpness, borders."""
 
 from __future__ import annotations
 

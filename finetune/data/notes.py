@@ -1,4 +1,4 @@
-"""What is worth knowing about a folder or its images, as lines for people."""
+"""Notes on a folder and its images, as lines for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where our own files may go: never among the images, which would be scanned, and trained on, the next time."""
+"""Paths for our own files: never among the images, where the next scan would find and train on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Pillow warns about while it decodes: caught, counted by kind, and said with a file's name.
+"""Pillow's warnings while it decodes: caught, counted by kind, and reported with a file's name.
 
 Pillow warns through Python's `warnings`, which print a line of Pillow's own source and no file name. A warning is
 shown by whoever decodes many images, once a kind; a single picture is decoded in silence.

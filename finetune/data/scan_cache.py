@@ -1,4 +1,4 @@
-"""Which contents have been decoded to the end before: the next scan of a folder reads and hashes, and decodes the new.
+"""A cache of scans: contents that were decoded before are only read and hashed again.
 
 What is kept is filed under the content's sha256 and the version of the decoder, so that a file that changes in any way
 is decoded again; unreadable files always are. Losing it costs a second's work.

@@ -1,4 +1,4 @@
-"""Which image learns, which one chooses, which one is tested on."""
+"""Splits images into train, val and test: stratified, by content, with groups kept together."""
 
 from __future__ import annotations
 

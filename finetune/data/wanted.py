@@ -1,4 +1,4 @@
-"""Which images are wanted, and how they are found, read and split: the arguments that every source takes."""
+"""The arguments that every source takes: which images, and how they are found, read and split."""
 
 from __future__ import annotations
 

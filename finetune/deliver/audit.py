@@ -1,4 +1,4 @@
-"""The deep audit of a data set: what is wrong with images and labels that no list of files tells."""
+"""The deep audit of a data set: faults of images and labels that only the pixels show."""
 
 from __future__ import annotations
 

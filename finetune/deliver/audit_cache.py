@@ -1,4 +1,4 @@
-"""What the deep audit has seen of images before, by their content: a second audit of a folder takes seconds.
+"""A cache of the deep audit's features by content: a second audit of a folder takes seconds.
 
 Kept in the cache folder, one file for a network with its preprocessing; losing it costs the time to look again.
 """

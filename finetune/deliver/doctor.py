@@ -1,4 +1,4 @@
-"""Whether this machine is fit: what is installed, what there is to compute with, where there is room."""
+"""Checks of this machine: installed packages, devices, disk space."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What in an image file speaks for a class, as a picture beside it."""
+"""Explanations of image files: the parts that speak for a class, drawn beside the image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the layers of a trained network make of one image file."""
+"""The outputs of a trained network's layers for one image file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What spoke for the answers that a report shows: a small picture of the heat for each, where the network has any."""
+"""Small heat maps for the answers that a report shows, where the network has any."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network of whatever is named as a RUN: a model bundle, a finished run, one that was stopped, or a checkpoint."""
+"""Opens the network of a RUN: a model bundle, a finished run, one that was stopped, or a checkpoint."""
 
 from __future__ import annotations
 

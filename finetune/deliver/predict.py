@@ -1,4 +1,4 @@
-"""What is said of an image file, and which files are meant."""
+"""The prediction for one image, and the files that a source names."""
 
 from __future__ import annotations
 

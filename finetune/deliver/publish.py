@@ -1,4 +1,4 @@
-"""What a run leaves behind: its images' table, its decisions, its model and what stayed frozen, its report."""
+"""Publishes the files of a run: the table of images, the decisions, the model with the freeze proof, the report."""
 
 from __future__ import annotations
 

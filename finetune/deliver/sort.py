@@ -1,4 +1,4 @@
-"""Files sorted into a folder for each class, by what a network takes them for."""
+"""Sorts files into one folder per predicted class."""
 
 from __future__ import annotations
 

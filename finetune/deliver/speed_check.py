@@ -1,4 +1,4 @@
-"""What the work-arounds of `finetune.speed` gain on this machine, and what they change: a question of the doctor."""
+"""The doctor's check of `finetune.speed`: its gain on this machine, and the difference it makes."""
 
 from __future__ import annotations
 

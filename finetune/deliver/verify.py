@@ -1,4 +1,4 @@
-"""Whether what a run published is whole."""
+"""Checks that the files of a run are complete and undamaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the ranks of this process talk, besides the gradients, and which of them is missing when one does not answer."""
+"""The connection between ranks besides the gradients, and which rank is missing when one does not answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Meeting the other ranks that a launcher has started."""
+"""Joins the process group of the ranks that a launcher has started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starting several processes with PyTorch's elastic launcher, and what they leave for the one that started them.
+"""Starts several processes with PyTorch's elastic launcher, and passes their errors to the one that started them.
 
 The launcher is that of `torchrun`: it gives every process its rank, ends all when one dies, and starts all again, up to
 three times; they go on from the last checkpoint. An error that would only come again (a wrong recipe, a signal that

@@ -1,4 +1,4 @@
-"""The ranks of a run, and all that they tell each other.
+"""The ranks of a run, and everything that they send to each other.
 
 The idea: every rank is the whole program. Each reads the images, builds the network and walks through the same steps of
 the same order; of every batch it takes its own part, and DistributedDataParallel averages the gradients. So all ranks

@@ -1,4 +1,4 @@
-"""What each layer group makes of one picture: its output, caught as the picture passes through."""
+"""The output of each layer group for one picture, caught by hooks."""
 
 from __future__ import annotations
 

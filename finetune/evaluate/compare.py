@@ -1,4 +1,4 @@
-"""Whether one classifier is better than another, evaluated on the same images.
+"""Tests whether one classifier is better than another on the same images.
 
 Two accuracies with intervals that overlap say little: both saw the same images, and most images are easy or hard for
 both. What tells them apart are the images on which exactly one is right. McNemar's exact test asks whether these fall

@@ -1,4 +1,4 @@
-"""What abstaining buys: the less sure answers are withheld, the more of the others are right."""
+"""Coverage and accuracy: withholding unsure answers makes the others more often right."""
 
 from __future__ import annotations
 

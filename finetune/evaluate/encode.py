@@ -1,4 +1,4 @@
-"""From an image to its vector: what a layer group of a network makes of it, averaged over space or tokens.
+"""From an image to its vector: the output of a layer group, averaged over space or tokens.
 
 The network is cut behind the group, as for training, and what crosses the cut is the vector: for the last group before
 the head that is exactly what enters the head. The answers come out of the same pass.

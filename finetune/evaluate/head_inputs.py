@@ -1,4 +1,4 @@
-"""The vectors of images that are being evaluated anyway: what enters the head, caught on its way."""
+"""Keeps what enters the head while images are evaluated: their vectors, for no extra work."""
 
 from __future__ import annotations
 

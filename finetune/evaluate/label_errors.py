@@ -1,4 +1,4 @@
-"""Which labels are probably wrong: those that a head that has not seen the image, and its neighbours, both deny."""
+"""Labels that are probably wrong: a head that has not seen the image, and its nearest neighbours, both deny them."""
 
 from __future__ import annotations
 

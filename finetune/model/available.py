@@ -1,4 +1,4 @@
-"""Which trained networks are at hand: in this package, in installed ones, in the caches; and the best of them."""
+"""Trained networks on this machine: in this package, in installed ones, in the caches; and the best of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the files of a model bundle are called; apart from `bundle.py`, so that naming them loads no torch."""
+"""The file names of a model bundle; apart from `bundle.py`, so that naming them loads no torch."""
 
 WEIGHTS, DESCRIPTION, CARD = "model.safetensors", "model.json", "README.md"
 IN_RUN = "model"

@@ -1,4 +1,4 @@
-"""What a weights file holds, fitted to a network: names, heads, channels."""
+"""Fits the tensors of a weights file to a network: names, heads, channels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file is that was given as weights: told by its content, so that what cannot be read is called what it is.
+"""Recognises files that are no weights by their content, so that the error can say what they are.
 
 Nothing is unpacked or executed; a few bytes of the start are looked at, and the names in a zip archive.
 """

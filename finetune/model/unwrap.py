@@ -1,4 +1,4 @@
-"""From what a training script saved to the tensors in it: whatever lies around them is taken off, and said."""
+"""Unwraps the tensors in what a training script saved, and notes what lay around them."""
 
 from __future__ import annotations
 

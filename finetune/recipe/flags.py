@@ -1,4 +1,4 @@
-"""What the command line's flags add to a recipe."""
+"""Adds the command line's flags to a recipe."""
 
 from __future__ import annotations
 

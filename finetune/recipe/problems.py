@@ -1,4 +1,4 @@
-"""What pydantic found wrong, in plain words: one line a problem, with the place in the file and the key."""
+"""pydantic's errors in plain words: one line a problem, with the line of the file and the key."""
 
 from __future__ import annotations
 

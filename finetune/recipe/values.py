@@ -1,4 +1,4 @@
-"""The kinds of values that the keys of a recipe take, each with what it refuses and why."""
+"""Types of values in a recipe, each with what it refuses and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Without a recipe: what a folder of images is learned by when nothing else is said."""
+"""The recipe of `finetune run FOLDER`, where there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What qualifies a headline: said beside it, on the page and in the terminal alike, not in the small print."""
+"""Cautions on a headline figure, shown beside it on the page and in the terminal alike."""
 
 from __future__ import annotations
 

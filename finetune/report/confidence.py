@@ -1,4 +1,4 @@
-"""What the page says of confidence: reliability before and after the temperature, and what abstaining buys."""
+"""The page's section on confidence: reliability before and after the temperature, and the gain from abstaining."""
 
 from __future__ import annotations
 

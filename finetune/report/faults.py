@@ -1,4 +1,4 @@
-"""What of a report could not be made: it is said, and everything else is made all the same.
+"""Collects parts of a report that failed: they are named, and everything else is made all the same.
 
 When a report is drawn, the network is trained and published: hours of work must not end as `failed` for a picture.
 A disk that is full, a lost image or Ctrl-C is no fault of a picture and goes through.

@@ -1,4 +1,4 @@
-"""What the layers see: one picture on its way through a network, drawn row by row, a layer group each."""
+"""Draws one picture's way through a network, row by row, a layer group each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture beside what in it speaks for a class: the heat laid over it, with its scale."""
+"""Draws a picture with its heat map laid over it, and the scale."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page says of the number of images: the learning curve, and whether more of them would help."""
+"""The page's section on the number of images: the learning curve, and whether more would help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the numbers say, in plain words: the sentences at the top of the page."""
+"""The sentences at the top of the page: the numbers in plain words."""
 
 from __future__ import annotations
 

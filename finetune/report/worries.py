@@ -1,4 +1,4 @@
-"""What a reader should worry about, in plain sentences, gravest first; they stand right below the headline."""
+"""The warnings right below the headline, in plain sentences, gravest first."""
 
 from __future__ import annotations
 

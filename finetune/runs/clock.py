@@ -1,4 +1,4 @@
-"""How long each stage of a run took."""
+"""The time that each stage of a run took."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every file of a run is called; nothing else in the package spells these names."""
+"""The names of all files of a run; nothing else in the package spells them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `run.json` says of a run, with types."""
+"""The content of `run.json`, with types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run's messages and progress go, and how it is asked to stop."""
+"""Takes a run's messages and progress, and says when to stop."""
 
 from __future__ import annotations
 

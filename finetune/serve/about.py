@@ -1,4 +1,4 @@
-"""What a server says of its model: nothing that names a path of the machine it runs on."""
+"""A server's description of its model, without any path of the machine it runs on."""
 
 from __future__ import annotations
 

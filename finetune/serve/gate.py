@@ -1,4 +1,4 @@
-"""What every request passes on its way in and every response on its way out."""
+"""The middleware that every request and every response passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The address that is listened at; one that is taken is said before anything is loaded."""
+"""The address to listen on; a port that is taken is reported before anything is loaded."""
 
 from __future__ import annotations
 

@@ -187,14 +187,14 @@ class _Convolution(torch.autograd.Function):
             computed = _native(gradient, images, kernel, args, (of_images, of_kernel, of_bias))
         else:
             if of_images:
-                computed[0] = _native(gradient, images, kernel, args, (True, False, False), exact=kind == "depthwise")[
-                    0
-                ]
+                computed[0] = _native(
+                    gradient, images, kernel, args, (True, False, False), in_fp32=kind == "depthwise"
+                )[0]
             if of_kernel and kind == "product":
                 computed[1] = _product(gradient, images, kernel, args)
             elif of_kernel:
-                exact = max(kernel.shape[2:]) > 3
-                computed[1] = _native(gradient, images, kernel, args, (False, True, False), exact=exact)[1]
+                in_fp32 = max(kernel.shape[2:]) > 3
+                computed[1] = _native(gradient, images, kernel, args, (False, True, False), in_fp32=in_fp32)[1]
             if of_bias:
                 computed[2] = gradient.sum((0, 2, 3))
         return *computed, gradient if of_other else None, None, None
@@ -207,11 +207,11 @@ def _native(
     args: ConvArgs,
     mask: tuple[bool, bool, bool],
     *,
-    exact: bool = False,
+    in_fp32: bool = False,
 ) -> list[torch.Tensor | None]:
-    """PyTorch's own gradients of images, kernel and bias, those that the mask asks for; `exact`: worked out in fp32."""
+    """PyTorch's own gradients of images, kernel and bias, those that the mask asks for; in fp32 if `in_fp32`."""
     dtype = images.dtype
-    if exact:
+    if in_fp32:
         # the gradient of the images does not depend on them, only on their args
         images = images.float() if mask[1] else torch.empty_like(images, dtype=torch.float32)
         gradient, kernel = gradient.float(), kernel.float()

@@ -1,4 +1,4 @@
-"""The names of PyTorch that are not promised to stay, and whether each measure still does what it should with them.
+"""PyTorch's private names that this room uses, and a check that each measure still works with them.
 
 A measure is tried once, on a few numbers, before it is used. A name that is missing in this version of PyTorch, or that
 gives other numbers, turns that one measure off with one warning; PyTorch's own way is taken instead.

@@ -1,4 +1,4 @@
-"""What the measures of this room ask about the processor and about how a tensor lies in memory."""
+"""Questions of this room about the processor and about the memory format of a tensor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the ranks of a run do together in training, besides the gradients: evaluate, solve a head, fill the cache."""
+"""Work that the ranks share in training, besides the gradients: evaluating, solving a head, filling the cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the user lets the feature cache take: the key `train.cache` of a recipe as a typed value."""
+"""Limits on the feature cache: the key `train.cache` of a recipe as a typed value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the feature cache did in a run, for run.json."""
+"""Counts of what the feature cache did in a run, for run.json."""
 
 from __future__ import annotations
 

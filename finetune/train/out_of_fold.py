@@ -1,4 +1,4 @@
-"""What heads answered that had not learned from the images in question, and how that goes into a checkpoint."""
+"""Out-of-fold answers of a solved head, and their entries in a checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run will do, and what its feature cache will hold, before any of it is computed."""
+"""A preview of a run: its steps and its feature cache, before any of it is computed."""
 
 from __future__ import annotations
 

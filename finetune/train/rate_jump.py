@@ -1,4 +1,4 @@
-"""What a changed recipe does to the learning rate of a run that goes on."""
+"""Warns when a changed recipe makes the learning rate of a resumed run jump."""
 
 from __future__ import annotations
 

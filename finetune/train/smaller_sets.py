@@ -1,4 +1,4 @@
-"""What a solved head would answer had it learned from fewer images: the raw answers behind the learning curve.
+"""Answers of a solved head that learned from fewer images: the raw data of the learning curve.
 
 Every image is answered at every size by a head that learned from a part of the images in other folds, so all points of
 the curve are evaluated on the same images, and their differences are not those between test sets. A size counts the

@@ -1,4 +1,4 @@
-"""Which phases can be solved instead of trained: those in which nothing but one linear layer learns."""
+"""Decides which phases are solved instead of trained: those in which only one linear layer learns."""
 
 from __future__ import annotations
 

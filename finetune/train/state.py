@@ -1,4 +1,4 @@
-"""What a training run is made of: its settings, and how far it has come."""
+"""The settings of a training run, and its position: how far it has come, which epoch is best, when to stop early."""
 
 from __future__ import annotations
 

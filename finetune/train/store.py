@@ -1,4 +1,4 @@
-"""Tables of what the frozen prefix made of images: one row an image, in RAM or memory-mapped, filed by content.
+"""Tables of frozen features: one row an image, in RAM or memory-mapped, filed by content.
 
 A table is one safetensors file with one tensor `rows` [images, values]; the name is a hash of everything that its
 content depends on. It is published whole by the atomic writer, so a half-written one is never found, and it holds the
