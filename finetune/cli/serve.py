@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from pathlib import Path
 
@@ -94,9 +93,11 @@ def _checked(token: str | None) -> str | None:
 
 
 def _require_extra() -> None:
-    try:
-        for name in ("fastapi", "prometheus_client", "python_multipart", "uvicorn"):
-            importlib.import_module(name)
+    try:  # each by its own name: no module is ever imported whose name is put together
+        import fastapi  # noqa: F401  # only whether it is there
+        import prometheus_client  # noqa: F401  # likewise
+        import python_multipart  # noqa: F401  # likewise
+        import uvicorn  # noqa: F401  # likewise
     except ImportError as error:
         raise ResourceError(
             f"serving needs {error.name}, which is not installed", "install it: pip install 'finetune-toolkit[serve]'"

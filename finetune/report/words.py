@@ -156,7 +156,7 @@ def _weakest(rows: Sequence[Mapping[str, Any]]) -> Markup:
     enough = [row for row in rows if row["support"] >= TOO_FEW]
     few = [row for row in rows if row["support"] < TOO_FEW]
     if not enough:
-        return Markup("No class has {} images or more here: too few to tell the classes apart.").format(TOO_FEW)
+        return Markup("No class has {} images or more here: too few images to trust per-class scores.").format(TOO_FEW)
     worst, span = enough[0], ""
     if worst["f1_low"] is not None:
         span = f" ({worst['f1_low']:.2f} to {worst['f1_high']:.2f})"

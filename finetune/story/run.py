@@ -162,7 +162,7 @@ def carry_out(
     reporter.notes(folder.record.stopped_early or [])
     reporter.best(trainer.position.best, trainer.settings.select)
     evaluation, split = evaluate(recipe, trainer, data, reporter)
-    clock.lap("judge")
+    clock.lap("judge")  # a key of `timings` in run.json that scripts read, so the name stays
     folder.update(timings=clock.laps)
     reporter.progress("writing the report", 0, 1)
     reporter.notes(publish_report(folder, trainer, data, evaluation, split))
