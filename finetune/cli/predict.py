@@ -111,8 +111,8 @@ def predict(
     if sorter is not None:
         _tell_sorted(sorter, count["images"])
     if count["errors"] and strict:
-        said = f"{count['errors']} of {count['images']} files could not be read"
-        raise DataError(said, "the rows above say which and why" if out is None else f"{out} says which and why")
+        problem = f"{count['errors']} of {count['images']} files could not be read"
+        raise DataError(problem, "the rows above say which and why" if out is None else f"{out} says which and why")
 
 
 def _check(

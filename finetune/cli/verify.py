@@ -19,18 +19,18 @@ def verify(run: Path, as_json: bool) -> None:
     """Check that every checkpoint, bundle and table of RUN is complete and undamaged."""
     from finetune.deliver.verify import verify as do
 
-    found = do(run)
-    broken = [(path, reason) for path, reason in found if reason is not None]
+    findings = do(run)
+    broken = [(path, reason) for path, reason in findings if reason is not None]
     if as_json:
-        listed = [{"path": str(path), "problem": reason} for path, reason in found]
+        listed = [{"path": str(path), "problem": reason} for path, reason in findings]
         print_json({"run": shown(run), "whole": not broken, "artefacts": listed})
     else:
-        for path, reason in found:
+        for path, reason in findings:
             click.echo(f"{'whole ' if reason is None else 'BROKEN'}  {visible(str(path))}")
     if broken:
         raise ArtefactError(
             [f"{path}: {reason}" for path, reason in broken],
             "what is whole can still be used: `finetune resume` goes on from the newest whole checkpoint",
         )
-    if not as_json and not found:
+    if not as_json and not findings:
         click.echo("nothing published yet, so nothing is broken")

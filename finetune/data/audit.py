@@ -104,6 +104,7 @@ def _names(scan: Scan) -> Iterator[Finding]:
     alike: dict[str, set[str]] = {}
     for folders in scan.folders.values():
         for name in folders:
+            # what macOS, Windows or a font would show as one name; folding case may undo a composition, so twice
             key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
             alike.setdefault(key, set()).add(name)
     for names in alike.values():

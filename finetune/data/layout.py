@@ -54,10 +54,11 @@ def choose(walk: Walk, folders: Sequence[str], classes: Sequence[str] | None, st
         DataError: folders that look like splits but could be meant in two ways.
     """
     named = {name: split for name in folders if (split := split_of(name))}
+    # data.classes settles it: a class may well be called "test"
     if not named or (classes and set(classes) <= set(folders)):
         return {}
     inner = {name: set(walk.subfolders(name)) for name in named}
-    layered = [name for name in named if inner[name]]
+    layered = [name for name in named if inner[name]]  # a split holds class folders; a class holds images
     others = [name for name in folders if name not in named]
     by_split = {split: [name for name in layered if named[name] == split] for split in SPLITS}
     if not layered:
@@ -81,7 +82,7 @@ def choose(walk: Walk, folders: Sequence[str], classes: Sequence[str] | None, st
 
 
 def _splits(
-    found: Listing, named: dict[str, str], inner: dict[str, set[str]], by_split: dict[str, list[str]]
+    listing: Listing, named: dict[str, str], inner: dict[str, set[str]], by_split: dict[str, list[str]]
 ) -> dict[str, str]:
     """The folder of each split; a test folder without labels is left out, with a note."""
     train = next(iter([*by_split["train"], *(name for name, meant in named.items() if meant == "train")]))
@@ -92,7 +93,7 @@ def _splits(
             continue
         if split == "test" and _unlabelled(inner[names[0]], inner[train]):
             what = f"holds no classes of {visible(train)}/, so its images have no labels and are not used"
-            found.notes.append(f"{visible(names[0])}/ {what}")
+            listing.notes.append(f"{visible(names[0])}/ {what}")
         else:
             chosen[split] = names[0]
     return chosen

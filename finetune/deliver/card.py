@@ -99,7 +99,7 @@ def front_matter(network: Network, facts: Facts | None) -> str:
 
 def _results(facts: Facts) -> list[EvalResult]:
     split = str(facts.metrics["split"])
-    found = (("accuracy", "accuracy", "Accuracy"), ("macro_f1", "f1", "Macro F1"))
+    rates = (("accuracy", "accuracy", "Accuracy"), ("macro_f1", "f1", "Macro F1"))
     return [
         EvalResult(
             task_type="image-classification",
@@ -110,7 +110,7 @@ def _results(facts: Facts) -> list[EvalResult]:
             metric_name=name,
             metric_value=facts.metrics[key],
         )
-        for key, kind, name in found
+        for key, kind, name in rates
         if facts.metrics.get(key) is not None
     ]
 

@@ -118,13 +118,13 @@ def figures(row: Mapping[str, Any]) -> dict[str, float]:
 
 def flat(recipe: Mapping[str, Any], above: str = "") -> dict[str, str]:
     """Every key of a recipe by its dotted path."""
-    found: dict[str, str] = {}
+    params: dict[str, str] = {}
     for key, value in recipe.items():
         if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{above}{key}.")
+            params |= flat(value, f"{above}{key}.")
         else:
-            found[f"{above}{key}"] = str(value)[:LONGEST]
-    return found
+            params[f"{above}{key}"] = str(value)[:LONGEST]
+    return params
 
 
 def _pictures(files: RunNames) -> list[Path]:

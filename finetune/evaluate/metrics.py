@@ -60,8 +60,8 @@ class Metrics:
 
     def __repr__(self) -> str:
         figures = {"accuracy": self.accuracy, "macro F1": self.macro_f1, "loss": self.loss}
-        told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if value is not None)
-        return f"Metrics({self.n} images, {len(self.per_class)} classes{', ' if told else ''}{told})"
+        known_figures = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if value is not None)
+        return f"Metrics({self.n} images, {len(self.per_class)} classes{', ' if known_figures else ''}{known_figures})"
 
     @property
     def base_rate(self) -> float | None:
@@ -176,8 +176,8 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int =
 
 def confidence_bins(confidence: np.ndarray, bins: int = ECE_BINS) -> np.ndarray:
     """The bin of each confidence, int64 [N], of so many equal ones (low, high]."""
-    found: np.ndarray = np.clip(np.searchsorted(np.linspace(0, 1, bins + 1), confidence, side="left") - 1, 0, bins - 1)
-    return found
+    bin_of: np.ndarray = np.clip(np.searchsorted(np.linspace(0, 1, bins + 1), confidence, side="left") - 1, 0, bins - 1)
+    return bin_of
 
 
 def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float | None:

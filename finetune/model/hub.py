@@ -152,10 +152,10 @@ def hub_errors(repository: str, offline: str) -> Iterator[None]:
             raise from_os_error(error, error.filename or cache_folder()) from error
         wraps = isinstance(error, errors.LocalEntryNotFoundError | RuntimeError)
         cause = error.__cause__ if wraps else None
-        raise _told(repository, cause or error, offline) from error
+        raise _hub_error(repository, cause or error, offline) from error
 
 
-def _told(repository: str, error: BaseException, offline: str) -> UsageError | ResourceError:
+def _hub_error(repository: str, error: BaseException, offline: str) -> UsageError | ResourceError:
     errors = require_hub().errors
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, errors.RevisionNotFoundError):

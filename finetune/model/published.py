@@ -83,7 +83,7 @@ def url_weights(url: str) -> Path:
         ArtefactError: the cached file is damaged.
     """
     name = url.rpartition("/")[2]
-    expected = found.group(1) if (found := _HASH_IN_NAME.search(name)) else ""
+    expected = match.group(1) if (match := _HASH_IN_NAME.search(name)) else ""
     own = cache_folder() / "weights" / name
     for path in (Path(torch.hub.get_dir()) / "checkpoints" / name, own):
         if path.is_file():
@@ -96,9 +96,9 @@ def _sidecar(path: Path) -> Path:
 
 
 def _verified(path: Path, expected: str) -> Path:
-    if expected and not (found := sha256_file(path)).startswith(expected):
+    if expected and not (digest := sha256_file(path)).startswith(expected):
         raise ArtefactError(
-            f"{path}: damaged: its sha256 is {found}, expected {expected}…",
+            f"{path}: damaged: its sha256 is {digest}, expected {expected}…",
             "delete the file; the next run fetches it anew",
         )
     return path

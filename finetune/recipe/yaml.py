@@ -83,12 +83,12 @@ def read(text: str, source: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
-        what = ", ".join(part for part in (error.context, error.problem) if part)
-        signs = "alias" in what or "anchor" in what or "token" in what
+        reason = ", ".join(part for part in (error.context, error.problem) if part)
+        signs = "alias" in reason or "anchor" in reason or "token" in reason
         remedy = "text that begins with * & % @ or ` needs quotes" if signs else "correct that line"
-        if "\\t" in what:
+        if "\\t" in reason:
             remedy = "YAML has no tabs: indent with spaces"
-        raise UsageError(f"{source}{line}: not valid YAML: {visible(what)}", remedy) from error
+        raise UsageError(f"{source}{line}: not valid YAML: {visible(reason)}", remedy) from error
     except yaml.reader.ReaderError as error:
         line = f":{text.count(chr(10), 0, error.position) + 1}"
         raise UsageError(f"{source}{line}: not valid YAML: a character that is not text", "remove it") from error

@@ -80,6 +80,7 @@ def write_report(
     summary = {**metrics.as_dict(split), "cautions": list(cautions)}
     if learning_curve is not None:
         summary["learning_curve"] = dict(learning_curve)
+    # tables first: pictures and the page may fail, the numbers are then there all the same
     for path, write in _tables(paths, summary, metrics, predictions, classes).items():
         with faults.tolerate(path.name):
             write()

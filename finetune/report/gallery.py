@@ -65,8 +65,8 @@ def pick(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> Picks
     right = np.flatnonzero(predicted == labels)
     right = right[np.argsort(sure[right], kind="stable")]
     cells: dict[tuple[int, int], list[int]] = {}
-    for place in wrong.tolist():
-        cells.setdefault((int(labels[place]), int(predicted[place])), []).append(place)
+    for index in wrong.tolist():
+        cells.setdefault((int(labels[index]), int(predicted[index])), []).append(index)
     ranked = sorted(cells.items(), key=lambda item: (-len(item[1]), item[0]))[:CELLS]
     very_sure = int((sure[wrong] >= VERY_SURE).sum())
     return Picks(wrong[:MISTAKES].tolist(), very_sure, right[:UNSURE].tolist(), dict(ranked))
@@ -131,6 +131,7 @@ def heat_map(confusion: NDArray[np.int64], rows: Sequence[Mapping[str, Any]], pi
             {
                 "count": count,
                 "share": f"{100 * count / support:.0f}",
+                # by the root, so that a few mistakes are still seen beside a full diagonal
                 "shade": round(0.1 + 0.9 * math.sqrt(count / support), 3) if count else 0.0,
                 "id": cell_id(truth, answer) if (truth, answer) in picks.cells else "",
             }

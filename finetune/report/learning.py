@@ -43,7 +43,7 @@ def learning(history: History, plan: Plan, run: Mapping[str, Any]) -> dict[str, 
     score = {"val_accuracy": "c", "val_macro_f1": "a"}
     scores = charts.curves("Validation accuracy and macro F1 by epoch", _lines(history, score), marks, kept)
     norms = {"gradients": gradients.charts(history), "comparison": gradients.comparison(history)}
-    told = _told(starts, plan)
+    told = _thaw_sentences(starts, plan)
     return {"epochs": len(history), "loss": loss, "scores": scores, "best": best, "thaws": told, **norms}
 
 
@@ -71,7 +71,7 @@ def fitting(history: History, run: Mapping[str, Any]) -> str:
     return ""
 
 
-def _told(starts: Sequence[tuple[int, int]], plan: Plan) -> list[dict[str, Any]]:
+def _thaw_sentences(starts: Sequence[tuple[int, int]], plan: Plan) -> list[dict[str, Any]]:
     """Sentences on which layers begin to learn at each thaw."""
     columns, rows = plan
     sentences = []

@@ -48,7 +48,7 @@ def confusions(matrix: NDArray[np.int64], rows: Sequence[Mapping[str, Any]], mos
     wrong = np.array(matrix)
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    places = [divmod(int(place), len(rows)) for place in order if wrong.flat[place] > 0]
+    places = [divmod(int(index), len(rows)) for index in order if wrong.flat[index] > 0]
     return [Confusion(rows[t]["class"], rows[p]["class"], int(wrong[t, p]), rows[t]["support"]) for t, p in places]
 
 
@@ -83,14 +83,14 @@ def mergers(matrix: NDArray[np.int64], rows: Sequence[Mapping[str, Any]], most: 
         return []  # of two classes nothing would be left to tell apart
     both = np.triu(matrix + matrix.T, 1)
     total, right = sum(row["support"] for row in rows), int(np.trace(matrix))
-    found = []
-    for place in np.argsort(-both, axis=None, kind="stable")[: 10 * most]:
-        one, other = divmod(int(place), len(rows))
+    candidates = []
+    for index in np.argsort(-both, axis=None, kind="stable")[: 10 * most]:
+        one, other = divmod(int(index), len(rows))
         mended, images = int(both[one, other]), rows[one]["support"] + rows[other]["support"]
         if mended >= MENDED and mended >= MIXED_UP * images:
             named = (rows[one]["class"], rows[other]["class"])
-            found.append(Merger(*named, mended, mended / images, (right + mended) / total))
-    return found[:most]
+            candidates.append(Merger(*named, mended, mended / images, (right + mended) / total))
+    return candidates[:most]
 
 
 def verdict(metrics: Mapping[str, Any], matrix: NDArray[np.int64], selected_on: bool) -> list[Markup]:
@@ -127,6 +127,7 @@ def percent(share: float | None) -> str:
         return "–"
     if 0 < share < 0.0005:
         return "<0.1%"
+    # one mistake in 10,000 must not read as perfect
     return "99.9%" if 0.9995 <= share < 1 else f"{share * 100:.1f}%"
 
 

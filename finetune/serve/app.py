@@ -118,26 +118,26 @@ def _predict_route(app: FastAPI, served: Served) -> None:
         try:
             pictures = await intake.pictures(request, taken)
             futures = served.batcher.submit([data for _, data in pictures])
-            found = await asyncio.gather(*map(asyncio.wrap_future, futures))
+            answers = await asyncio.gather(*map(asyncio.wrap_future, futures))
         finally:
-            intake.held -= taken[0]
+            intake.held -= taken[0]  # also where the client has gone: else the server would fill up with nothing
         store = served.thumbnails is not None
-        rows = [row(visible(name), answer, topk, store) for (name, _), answer in zip(pictures, found, strict=True)]
-        for one in rows:
-            served.metrics.images.labels("error" if one["error"] else "ok").inc()
+        rows = [row(visible(name), answer, topk, store) for (name, _), answer in zip(pictures, answers, strict=True)]
+        for answered in rows:
+            served.metrics.images.labels("error" if answered["error"] else "ok").inc()
         return Response(to_json({"predictions": rows}), media_type="application/json")
 
     extra = {"requestBody": _body()}
-    said = "One row for each picture, in their order."
-    app.post("/predict", response_model=Answer, response_description=said, responses=_refusals(), openapi_extra=extra)(
-        predict
-    )
+    description = "One row for each picture, in their order."
+    app.post(
+        "/predict", response_model=Answer, response_description=description, responses=_refusals(), openapi_extra=extra
+    )(predict)
 
 
 def row(name: str, answer: Prediction, topk: int, store: bool) -> dict[str, Any]:
     """One picture's answer, as JSON holds it; with a store, its neighbours, too."""
     top = [{"label": label, "confidence": confidence} for label, confidence in answer.top(topk)]
-    found = {
+    answer_row = {
         "name": name,
         "label": answer.label,
         "confidence": answer.confidence,
@@ -146,16 +146,16 @@ def row(name: str, answer: Prediction, topk: int, store: bool) -> dict[str, Any]
         "error": answer.error,
     }
     near = [{"label": n.label, "distance": n.distance, "image": f"neighbours/{n.sha256}"} for n in answer.neighbours]
-    return found | {"neighbours": near} if store else found
+    return answer_row | {"neighbours": near} if store else answer_row
 
 
 def _thumbnail_route(app: FastAPI, thumbnails: Thumbnails) -> None:
     def neighbour(sha256: str) -> Response:
         """A thumbnail of an image of the store, as JPEG."""
-        found = thumbnails.jpeg(sha256)
-        if found is None:
+        jpeg = thumbnails.jpeg(sha256)
+        if jpeg is None:
             raise HTTPException(404)
-        return Response(found, media_type="image/jpeg")
+        return Response(jpeg, media_type="image/jpeg")
 
     app.get("/neighbours/{sha256}", response_class=Response)(neighbour)  # in a thread: it decodes
 

@@ -83,11 +83,11 @@ def list_images(folder: Path) -> list[Listed]:
         what = "a file, not a folder of images" if root.exists() else "no such folder"
         raise DataError(f"{visible(str(folder))}: {what}", "give a folder with images in it")
     listing = list_folder(root, strict=False)
-    found = {path: Listed(root / path, *kind) for path, kind in listing.samples.items()}
-    found |= {path: Listed(root / path, None, None) for path in listing.outside}
-    if not found:
+    listed = {path: Listed(root / path, *kind) for path, kind in listing.samples.items()}
+    listed |= {path: Listed(root / path, None, None) for path in listing.outside}
+    if not listed:
         raise DataError(f"{visible(str(folder))}: no images in this folder", "give a folder with images in it")
-    return [found[path] for path in sorted(found)]
+    return [listed[path] for path in sorted(listed)]
 
 
 def read_all(
