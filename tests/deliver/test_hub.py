@@ -171,6 +171,16 @@ def test_as_a_backbone_it_brings_its_weights_and_is_named_in_the_lineage(hub: Hu
     assert network.base.sha256 == sha256_file(run / "model" / "model.safetensors")
 
 
+def test_its_vectors_fill_a_store_and_its_neighbours_vote(hub: Hub, run: Path, tmp_path: Path, capsys) -> None:
+    hub.put("ada/bugs", content(run))
+    images = makers.class_folders(tmp_path / "images", {"ant": 3, "bee": 3})
+    store, done = finetune.embed("hf://ada/bugs", images, tmp_path / "store")
+    assert (done.new, store.model) == (6, "hf://ada/bugs")
+    assert code_of("predict", "hf://ada/bugs", str(images), "--knn", str(store.path), "--json") == 0
+    assert [row["error"] for row in json.loads(capsys.readouterr().out)["predictions"]] == [None] * 6
+    assert code_of("search", str(store.path), str(images / "ant" / "000.jpg"), "-k", "1") == 0, "by the store's model"
+
+
 @pytest.mark.parametrize(
     ("name", "token", "kind", "words"),
     [

@@ -10,6 +10,8 @@ import torch
 
 import finetune as ft
 from finetune.deliver.evaluate import evaluate
+from finetune.deliver.vectors.knn import NeighbourVote
+from finetune.device import choose
 from finetune.runs.reporter import Reporter
 from tests import makers
 
@@ -85,3 +87,14 @@ def test_a_foreign_checkpoint_is_refused(finished: ft.Run, tmp_path: Path) -> No
     shutil.copy(finished / "checkpoints" / "best.pth", tmp_path / "alone.pth")
     with pytest.raises(ft.FinetuneError, match="not a checkpoint in a run's folder"):
         ft.load(tmp_path / "alone.pth")
+
+
+def test_a_checkpoint_fills_a_store_that_is_the_finished_runs_too(finished: ft.Run, tmp_path: Path) -> None:
+    images, best = Path(finished.record.recipe["data"]["folder"]), finished / "checkpoints" / "best.pth"
+    store, done = ft.embed(best, images, tmp_path / "store")
+    rows = [row for batch in store.vectors() for row in batch.to_pylist()]
+    assert done.new == len(rows) == 16
+    assert {row["split"] for row in rows} == {"train", "val", "test"}, "as the run knows them"
+    assert ft.embed(finished.path, images, tmp_path / "store")[1].unchanged == 16
+    vote = NeighbourVote(ft.load(best).network, tmp_path / "store", choose("cpu"))
+    assert vote.classes == ["ant", "bee"]
