@@ -32,6 +32,8 @@ COUNTS_UP_TO = 30
 """Classes up to which a cell of the confusion matrix is wide enough for its number."""
 NAMES_UP_TO = 60
 """Classes up to which the names fit beside the matrix."""
+CELLS_UP_TO, UNNAMED = 250, 8.0
+"""Rows of a matrix that can be told apart on a page; inches of one without names, so that its scale is readable."""
 FALLBACK_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Noto Sans Arabic", "Arial Unicode MS")
 STYLE: Any = {
     "text.usetex": False,
@@ -52,14 +54,17 @@ STYLE: Any = {
 
 def confusion_png(confusion: NDArray[np.int64], classes: Sequence[str]) -> bytes:
     """The confusion matrix, int64 [C, C] with rows = truth, as a heat map of row shares; PNG bytes."""
-    count = len(classes)
-    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    side = min(4.0 + 0.34 * count, 16.0)
+    count, each = len(classes), max(1, -(-len(classes) // CELLS_UP_TO))
+    cells = _summed(confusion, each)
+    shares = cells / np.maximum(cells.sum(axis=1, keepdims=True), 1)
+    side = min(4.0 + 0.34 * count, 16.0) if count <= NAMES_UP_TO else UNNAMED
     with drawing(side + 1.2, side) as figure:
         axes = figure.add_subplot()
         # By the root of the share, so that a rare mistake still shows.
-        image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0.0, 1.0), interpolation="nearest")
-        axes.set_xlabel("predicted")
+        whole = (-0.5, each * len(cells) - 0.5, each * len(cells) - 0.5, -0.5)
+        look: Any = {"cmap": "Blues", "norm": PowerNorm(0.5, 0.0, 1.0), "interpolation": "nearest", "extent": whole}
+        image = axes.imshow(shares, **look)
+        axes.set_xlabel("predicted" if each == 1 else f"predicted (each cell: {each} × {each} classes, in their order)")
         axes.set_ylabel("truth")
         axes.spines[:].set_visible(False)
         _name_axes(axes, classes)
@@ -70,6 +75,13 @@ def confusion_png(confusion: NDArray[np.int64], classes: Sequence[str]) -> bytes
         bar = figure.colorbar(image, ax=axes, shrink=0.6, label="share of the class's images")
         bar.outline.set_visible(False)
         return png_bytes(figure)
+
+
+def _summed(confusion: NDArray[np.int64], each: int) -> NDArray[np.int64]:
+    """The matrix with so many neighbouring classes added up in each row and column."""
+    starts = np.arange(0, len(confusion), each)
+    summed: NDArray[np.int64] = np.add.reduceat(np.add.reduceat(confusion, starts, axis=0), starts, axis=1)
+    return summed
 
 
 def curves_png(history: Sequence[Mapping[str, Any]], phases: Sequence[int] = ()) -> bytes:

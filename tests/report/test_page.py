@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from finetune.evaluate.calibrate import ece_of_the_calibrated, tempered
 from finetune.evaluate.metrics import calibration_error, compute_metrics, probabilities
@@ -17,6 +19,7 @@ from finetune.report.confidence import confidence, overconfidence
 from finetune.report.files import write_report
 from finetune.report.gallery import PICTURES, pick
 from finetune.report.learning import fitting
+from finetune.report.plots import confusion_png
 from finetune.report.thumbnails import thumbnail
 from finetune.report.worries import worries
 
@@ -126,6 +129,21 @@ def test_the_images_shown_are_the_telling_ones() -> None:
 def test_a_thousand_classes_make_a_page_below_five_megabytes(tmp_path: Path) -> None:
     page = write(tmp_path, 1000, 4000)
     assert page.stat().st_size < 5e6
+
+
+def test_the_picture_of_a_thousand_classes_shows_a_rare_mistake_far_from_the_diagonal() -> None:
+    confusion = np.diag(np.full(1000, 99))
+    names = [str(number) for number in range(1000)]
+    plain = pixels(confusion_png(confusion, names))
+    confusion[102, 900] += 30
+    marked = pixels(confusion_png(confusion, names))
+    assert max(plain.shape) < 1500, "small enough for the scale to be read"
+    assert (np.abs(marked - plain).max(axis=2) > 40).sum() >= 4
+
+
+def pixels(png: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(png)) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
 
 
 # --- in a browser ----------------------------------------------------------------------------------------------------
