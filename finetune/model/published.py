@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import math
 import queue
 import re
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import huggingface_hub
+import huggingface_hub.constants
 import torch
 
 from finetune.errors import ArtefactError, ResourceError
@@ -28,10 +31,15 @@ _HUB_NAMES = ("model.safetensors", "pytorch_model.bin")
 _HASH_IN_NAME = re.compile(r"-([a-f0-9]{8,64})\.")
 
 
-def hub_weights(repo: str, filename: str | None = None) -> Path:
+def hub_weights(repo: str, filename: str | None = None, *, seconds: float = math.inf) -> Path:
     """A weights file of a Hugging Face repository.
 
     Looked for in the cache that timm and others share, then in our own, then fetched into our own.
+
+    Args:
+        repo: OWNER/NAME.
+        filename: in the repository; by default its weights.
+        seconds: after which a download is given up although something still comes.
 
     Raises:
         ResourceError: neither cached nor to be had over the network.
@@ -41,7 +49,7 @@ def hub_weights(repo: str, filename: str | None = None) -> Path:
     if cached is not None:
         return _verified(*cached)
     name = filename or _HUB_NAMES[0]
-    return _fetch(huggingface_hub.hf_hub_url(repo, name), _own(repo, name), repo)
+    return _fetch(huggingface_hub.hf_hub_url(repo, name), _own(repo, name), repo, seconds=seconds)
 
 
 def cached_hub_weights(repo: str, filename: str | None = None) -> tuple[Path, str] | None:
@@ -107,14 +115,17 @@ def _verified(path: Path, expected: str) -> Path:
 # --- over the network ------------------------------------------------------------------------------------------------
 
 
-def _fetch(url: str, path: Path, what: str, expected: str = "") -> Path:
+def _fetch(url: str, path: Path, what: str, expected: str = "", seconds: float = math.inf) -> Path:
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         raise _unreachable(what, url, "HF_HUB_OFFLINE is set")
-    response = _open(url, what)
+    end = time.monotonic() + seconds
+    response = _open(url, what, min(seconds, OPEN_SECONDS))
     digest = hashlib.sha256()
 
     def write(file: BinaryIO) -> None:
         for block in _blocks(response, what, url):
+            if time.monotonic() > end:
+                raise _unreachable(what, url, f"not whole after {seconds:g} s")
             digest.update(block)
             file.write(block)
         if not digest.hexdigest().startswith(expected):
@@ -127,12 +138,11 @@ def _fetch(url: str, path: Path, what: str, expected: str = "") -> Path:
     return path
 
 
-def _open(url: str, what: str, seconds: float | None = None) -> Any:
-    """The answer to a request, or an error within `seconds`, by default `OPEN_SECONDS`.
+def _open(url: str, what: str, seconds: float) -> Any:
+    """The answer to a request, or an error within `seconds`.
 
     In a thread, because the time limit of a socket counts for each address of a name anew and not for the look-up.
     """
-    seconds = OPEN_SECONDS if seconds is None else seconds
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def ask() -> None:
@@ -158,7 +168,7 @@ def _open(url: str, what: str, seconds: float | None = None) -> Any:
 def _blocks(response: Any, what: str, url: str) -> Iterator[bytes]:
     expected, received = response.headers.get("Content-Length"), 0
     try:
-        while block := response.read(_BLOCK):
+        while block := response.read1(_BLOCK):  # what has come so far; `read` would wait for a whole block
             received += len(block)
             yield block
     except (OSError, http.client.HTTPException) as error:

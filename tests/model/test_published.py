@@ -132,6 +132,27 @@ def test_a_download_that_fails_leaves_nothing_and_says_what_to_do(
     assert files(tmp_path) == []
 
 
+def drips(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(CONTENT)))
+    handler.end_headers()
+    for place in range(40):
+        handler.wfile.write(CONTENT[place : place + 1])
+        time.sleep(0.1)
+
+
+def test_a_download_that_only_drips_is_given_up_in_time(
+    server: Callable[[Serve], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = server(drips) + "/{repo_id}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    start = time.perf_counter()
+    with pytest.raises(ResourceError, match=r"not whole after 0\.5 s"):
+        hub_weights("timm/net.tag", seconds=0.5)
+    assert time.perf_counter() - start < 3
+    assert files(tmp_path) == []
+
+
 def test_nobody_there_is_told_at_once(server: Callable[[Serve], str]) -> None:
     start = time.perf_counter()
     with pytest.raises(ResourceError, match="refused"):
