@@ -194,8 +194,8 @@ confidence were true (so few images never show 0), and the processor seconds of 
 Written by `benchmarks/defaults.py`, {date}.
 
 *default* chooses by cross-validation between the last output and that with the last three stages, learns from all
-images but those of the test, and takes its sharpness from answers out of fold. The others leave a part out; the last
-two are what a notebook has, on the same network's last output."""
+images but those of the test, every class with the same weight, and takes its sharpness from answers out of fold. The
+others leave a part out; the last two are what a notebook has, on the same network's last output."""
 
 
 def main() -> int:

@@ -37,7 +37,7 @@ data:
   split: {{val: 0.15, test: 0.15}}   # used where the folder has no train/ and val/ of its own
   augment: none                  # none | light | strong; a solved head gains nothing from changed images
   on_bad: stop                   # stop | skip   unreadable images
-  class_weights: none            # none | balanced   balanced: rare classes weigh more
+  class_weights: balanced        # none | balanced   balanced: rare classes weigh more
 model:
   backbone: {inline(backbone)}   # auto (the best at hand) | timm/... | models/NAME | a card, bundle or run
   weights: default               # default | none (from scratch) | a .safetensors/.pth/.pt file

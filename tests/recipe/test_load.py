@@ -19,6 +19,7 @@ from finetune.recipe import keys
 from finetune.recipe import load as recipes
 from finetune.recipe.load import load
 from finetune.recipe.schema import HeadConfig, Recipe
+from finetune.recipe.template import commented
 
 MINIMAL = "data: {folder: pictures}\nmodel: {backbone: timm/resnet18}\n"
 
@@ -493,3 +494,11 @@ def test_init_explains_each_key_and_names_a_schema_that_an_editor_finds() -> Non
     assert all("#" in line for line in lines if not line.endswith(("data:", "model:", "train:")))
     address = first.removeprefix("# yaml-language-server: $schema=")
     assert json.loads(Path(unquote(urlsplit(address).path)).read_text()) == recipes.json_schema()
+
+
+def test_a_folder_is_learned_as_the_recipe_says_that_init_writes(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(commented(str(tmp_path), "job", ["bee", "ant"], 20, "auto"))
+    written, none = load(file), load(tmp_path)
+    assert written.model_copy(update={"name": none.name}) == none
+    assert none.data.class_weights == "balanced"

@@ -135,6 +135,16 @@ def test_weighted_classes_are_as_if_they_had_more_images() -> None:
     assert not torch.equal(plain.weight, balanced.weight)
 
 
+def test_balanced_weights_recognise_rare_classes_better() -> None:
+    x, y, new_x, new_y = digits(60)
+    sizes = np.round(60 * 30.0 ** -np.linspace(0, 1, 10)).astype(int)  # 60, 41, 28, … 2 images
+    keep = np.concatenate([np.flatnonzero(y == label)[:size] for label, size in enumerate(sizes)])
+    weights = len(keep) / (10 * sizes)
+    plain, balanced = solved(x[keep], y[keep]), solved(x[keep], y[keep], class_weights=weights)
+    f1 = [f1_score(new_y, answers(head, new_x).argmax(axis=1), average="macro") for head in (plain, balanced)]
+    assert f1[1] > f1[0]
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_features_that_are_not_finite_are_refused(value: float) -> None:
     x, y, _, _ = digits(5)
