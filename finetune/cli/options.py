@@ -50,6 +50,9 @@ def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--unfreeze", metavar="PATTERN[@EPOCH]", multiple=True, help="Also train these layers (from EPOCH on)."
         ),
         click.option(
+            "--tune", is_flag=True, help="Train the last layers after the solved head; keep the better of both."
+        ),
+        click.option(
             "--freeze",
             metavar="PATTERN",
             multiple=True,
@@ -73,6 +76,7 @@ def read_recipe(
     seed: int | None,
     device: str | None,
     backbone: str | None = None,
+    tune: bool = False,
 ) -> Recipe:
     """The resolved recipe, or a folder's, with the flags in it; what is wrong is said before torch is imported."""
     from finetune.recipe.flags import overrides_of, with_unfreeze
@@ -81,7 +85,14 @@ def read_recipe(
 
     if RunNames(recipe).run_json.is_file():
         raise UsageError(f"{visible(str(recipe))}: is a run already", f"continue it: finetune resume {recipe}")
-    loaded = load(recipe, overrides_of(epochs, seed, device, backbone, overrides))
+    if tune and unfreeze:
+        raise UsageError("--tune, --unfreeze: --tune says itself what learns", "leave out one of them")
+    given = overrides_of(epochs, seed, device, backbone, overrides)
+    loaded = load(recipe, given)
+    if tune:
+        from finetune.story.tuning import tuning
+
+        loaded = load(recipe, [*tuning(loaded), *given])
     return resolve(with_unfreeze(loaded, unfreeze), Path.cwd())
 
 

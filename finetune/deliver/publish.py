@@ -119,6 +119,7 @@ def publish_model(folder: RunFolder, trainer: Trainer) -> None:
         freeze_proof=proof,
         best=trainer.position.best,
         stopped_early=early_ends(trainer.position, trainer.settings) or None,
+        gate=trainer.position.gate,
         features=feature_groups(network),
         temperature=network.temperature,
         threshold=network.threshold,

@@ -185,12 +185,24 @@ class TrainConfig(Section):
     select: Literal["val_macro_f1", "val_accuracy", "val_loss"] = Field(
         default="val_macro_f1", description="which epoch is the best"
     )
+    gate: Literal["none", "paired"] = Field(
+        default="none",
+        description="paired: what is trained after a solved head is kept only where a paired test on validation images "
+        "says that it is better; its last epoch counts, so that no image has a say in both",
+    )
     checkpoint: CheckpointConfig = Field(default=CheckpointConfig(), description="when the run saves itself")
 
     @model_validator(mode="after")
     def _smooths_what_can_be_smoothed(self) -> TrainConfig:
         if self.label_smoothing and self.loss in ("bce", "hinge"):
             raise ValueError(f"label_smoothing belongs to cross_entropy, loss is {self.loss}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_gate_tests_one_candidate(self) -> TrainConfig:
+        idle = [key for key in ("early_stop", "ema") if getattr(self, key) is not None]
+        if self.gate == "paired" and idle:
+            raise ValueError(f"{' and '.join(idle)}: not with gate: paired, which tests the last epoch as it is")
         return self
 
     @model_validator(mode="after")

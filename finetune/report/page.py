@@ -19,6 +19,7 @@ from finetune.report.html import render_page
 from finetune.report.learning import History, Plan, fitting, learning
 from finetune.report.plan_view import data_rows, plan_rows
 from finetune.report.sizes import by_size
+from finetune.report.solved_or_tuned import gate_sentence
 from finetune.report.tables import TOO_FEW, worst_first
 from finetune.report.worries import worries
 
@@ -132,6 +133,7 @@ def _evidence(context: Context, run: Mapping[str, Any], faults: Faults) -> dict[
         "heat": part("the confusion matrix", [], heat_map, context.confusion, rows, picks) if few else [],
         "shown": shown,
         "confidence": sure,
+        "gate": part("solved or tuned", "", gate_sentence, run.get("gate")),
         "sizes": part("the curve by number of images", {}, by_size, by_images) if by_images else {},
         "learning": part("the curves", {}, learning, context.history, context.plan, run),
     }

@@ -32,6 +32,7 @@ class RunRecord:
         temperature: by which the network's logits are divided.
         threshold: confidence below which its answer is "not sure".
         stopped_early: which phases `early_stop` has ended and why, one line each.
+        gate: what a paired test has said of the solved head and the tuned network, and which was kept.
         metrics: the headline: split, accuracy, macro_f1.
         cache: what the feature cache did.
         timings: seconds by stage.
@@ -63,6 +64,7 @@ class RunRecord:
     temperature: float | None = None
     threshold: float | None = None
     stopped_early: list[str] | None = None
+    gate: dict[str, Any] | None = None
     metrics: dict[str, Any] | None = None
     cache: dict[str, Any] | None = None
     timings: dict[str, Any] | None = None

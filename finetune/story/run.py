@@ -33,6 +33,7 @@ from finetune.recipe.schema import Recipe
 from finetune.recipe.without import recipe_values
 from finetune.report.cautions import cautions
 from finetune.report.faults import Faults
+from finetune.report.solved_or_tuned import gate_sentence
 from finetune.report.tables import per_class_text, plan_text
 from finetune.runs.checkpoints import Checkpoints
 from finetune.runs.clock import Clock
@@ -43,6 +44,7 @@ from finetune.story.other_ranks import require_same, run_as_other_rank, send_run
 from finetune.story.preflight import preflight_classifier
 from finetune.story.recipes import prepare, save_recipe, with_decisions
 from finetune.story.result import Run
+from finetune.story.tuning import tuning
 from finetune.train.across_ranks import logits_of
 from finetune.train.preview import outline
 from finetune.train.rate_jump import rate_jump
@@ -92,6 +94,7 @@ def fit(
     folder: str | os.PathLike[str],
     backbone: str = "auto",
     *,
+    tune: bool = False,
     out: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
     reporter: Reporter | None = None,
@@ -101,6 +104,7 @@ def fit(
     Args:
         folder: one folder of images per class, or split folders with class folders in them.
         backbone: what to start from; auto is the best network at hand.
+        tune: train its last layers after the solved head, and keep the better of both.
         out: the run folder; by default the next of runs/NAME/001, 002, ….
         overrides: KEY=VALUE each, as `-o` on the command line.
         reporter: takes messages and progress; by default a plain line an epoch on stderr.
@@ -108,7 +112,9 @@ def fit(
     Raises:
         FinetuneError: of the kind that says what is wrong.
     """
-    return run(recipe_values(path_of(folder, "folder"), backbone), out=out, overrides=overrides, reporter=reporter)
+    values = recipe_values(path_of(folder, "folder"), backbone)
+    more = tuning(prepare(values, overrides)) if tune else []
+    return run(values, out=out, overrides=[*more, *overrides], reporter=reporter)
 
 
 def carry_out(
@@ -187,7 +193,7 @@ def report_figures(evaluation: Evaluation, split: str, folder: RunFolder, report
     with faults.tolerate("the table of figures"):
         figures = per_class_text(evaluation.metrics, split=split, cautions=evaluation.cautions)
         reporter.say(f"\n{figures}\n\nreport: {folder.names.report.page}")
-    reporter.notes(faults.lines)
+    reporter.notes([*filter(None, [gate_sentence(folder.record.gate)]), *faults.lines])
 
 
 def checkpoints_of(folder: RunFolder, recipe: Recipe) -> Checkpoints:

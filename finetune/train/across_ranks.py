@@ -14,10 +14,16 @@ from finetune.evaluate.loop import infer
 from finetune.model.network import Network
 from finetune.speed.api import constant_weights
 from finetune.train.cached_inputs import CachedInputs
-from finetune.train.out_of_fold import OutOfFold, checkpoint_entries, from_checkpoint
+from finetune.train.out_of_fold import (
+    OutOfFold,
+    checkpoint_entries,
+    from_checkpoint,
+    spare_entries,
+    spare_from_checkpoint,
+)
 from finetune.train.phase import PhaseLearner
 from finetune.train.phase_data import PhaseData
-from finetune.train.solve import solve_phase
+from finetune.train.solve import SolvedPhase, solve_phase
 from finetune.train.state import index_batches
 
 
@@ -81,8 +87,8 @@ def validate(
 
 def solve_on_main(
     network: Network, learner: PhaseLearner, data: PhaseData, say: Callable[[str], None], tick: Callable[[], None]
-) -> tuple[float, int, OutOfFold | None]:
-    """Put the optimum into the head, on every rank; rank 0 finds it.
+) -> SolvedPhase:
+    """Put the optimum into the head, on every rank; rank 0 finds it, and says what it found.
 
     Args:
         network: as the phase found it.
@@ -90,19 +96,16 @@ def solve_on_main(
         data: of that phase.
         say: told what was found.
         tick: called now and then, where no other rank waits; may raise to stop.
-
-    Returns:
-        The mean training loss, the number of images that it is of, and the answers out of fold (see `SolvedPhase`).
     """
-    loss, images, answers = 0.0, 0, None
     for view in range(data.train.source.views):
         fill_cache(data.train, view)
     fill_cache(data.val)
+    loss, images, answers, spare = 0.0, 0, None, None
     if this_rank().main:
         solved = solve_phase(network, learner, data, tick if this_rank().alone else lambda: None)
         say("\n".join(solved.summary))
         loss, images = solved.train_loss, solved.images
-        answers = checkpoint_entries(solved.out_of_fold)
+        answers, spare = checkpoint_entries(solved.out_of_fold), spare_entries(solved.spare)
     this_rank().copy_from_main(list(network.module.parameters()))
-    loss, images, answers = this_rank().broadcast((loss, images, answers))
-    return float(loss), int(images), from_checkpoint(answers or {})
+    loss, images, answers, spare = this_rank().broadcast((loss, images, answers, spare))
+    return SolvedPhase(float(loss), int(images), from_checkpoint(answers or {}), spare_from_checkpoint(spare or {}))

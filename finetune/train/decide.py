@@ -87,6 +87,7 @@ def make_settings(
         warmup_epochs=warmup_epochs(train),
         loss=loss_of(train, network.architecture),
         class_weights=weights,
+        gate=train["gate"] == "paired",
         keep_statistics=keep_statistics(train, len(images), network.pretrained),
         augment=Augment(augment),
         seed=seed,

@@ -25,6 +25,21 @@ class OutOfFold:
     by_size: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class SpareHead:
+    """A solved head that is kept aside until a gate chooses: of training and validation images.
+
+    Attributes:
+        weight: float32 [classes, features], of the columns from the right that it reads.
+        bias: float32 [classes].
+        out_of_fold: its answers.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    out_of_fold: OutOfFold
+
+
 def checkpoint_entries(answers: OutOfFold | None) -> dict[str, Any]:
     """The entries of a checkpoint that hold these answers."""
     if answers is None:
@@ -42,3 +57,17 @@ def from_checkpoint(checkpoint: Mapping[str, Any]) -> OutOfFold | None:
     if (curve := checkpoint.get("learning_curve")) is None:
         return OutOfFold(np.asarray(logits))
     return OutOfFold(np.asarray(logits), curve["sizes"], np.asarray(curve["answers"]))
+
+
+def spare_entries(spare: SpareHead | None) -> dict[str, Any]:
+    """The entries of a checkpoint that hold a head that is kept aside."""
+    if spare is None:
+        return {}
+    return {"spare_head": {"weight": spare.weight, "bias": spare.bias, **checkpoint_entries(spare.out_of_fold)}}
+
+
+def spare_from_checkpoint(checkpoint: Mapping[str, Any]) -> SpareHead | None:
+    """The head that a checkpoint keeps aside, if any."""
+    content = checkpoint.get("spare_head")
+    answers = from_checkpoint(content or {})
+    return None if content is None or answers is None else SpareHead(content["weight"], content["bias"], answers)

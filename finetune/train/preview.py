@@ -7,9 +7,13 @@ from collections.abc import Iterator
 
 import torch
 
+from finetune.model.plan import HEAD
 from finetune.train.cache_decision import PhaseDecision
 from finetune.train.solvable import solves_head
 from finetune.train.trainer import Trainer
+
+TUNING_PASS = 0.5
+"""A step of the last two layer groups, an image, as a share of a forward pass of the whole network: a rough figure."""
 
 
 def preview(trainer: Trainer) -> Iterator[PhaseDecision]:
@@ -23,18 +27,28 @@ def preview(trainer: Trainer) -> Iterator[PhaseDecision]:
 
 
 def outline(trainer: Trainer) -> list[str]:
-    """The network, what of it learns, and where only a head is solved about how long that takes; a line each."""
+    """The network, what of it learns, and where a head is solved about how long it all takes; a line each."""
     network, plan = trainer.network, trainer.plan
     height, width = network.preprocess.size
     total = sum(network.parameters.values())
     named = f"{network.architecture}, {total / 1e6:.1f} million parameters" if total >= 1e5 else network.architecture
     lines = [f"network: {named}; images of {height}x{width} pixels"]
-    if not solves_head(network.module, plan.phases, trainer.settings):
+    only_head = solves_head(network.module, plan.phases, trainer.settings)
+    if not only_head and not trainer.settings.gate:
         return lines
-    seconds = _seconds_per_image(trainer) * (len(trainer.train) + len(trainer.val))
+    passes = len(trainer.train) + len(trainer.val)
     reads = {"stages": "the last stages and the last output"}.get(network.features, "the last output")
-    lines.append(f"learns: the head only, solved exactly; it reads {reads}; all else stays frozen")
-    lines.append(f"time: about {_round(seconds + 5)} to the report")
+    if only_head:
+        lines.append(f"learns: the head only, solved exactly; it reads {reads}; all else stays frozen")
+    else:
+        epochs = plan.epochs - plan.phases[1].start
+        groups = [group for group in plan.as_unfreeze() if group != HEAD]
+        lines.append(f"learns: first the head, solved exactly; it reads {reads}")
+        lines.append(
+            f"then {', '.join(groups)} and the head for {epochs} epochs, kept only if better on validation images"
+        )
+        passes = round(2 * passes + TUNING_PASS * epochs * len(trainer.train))
+    lines.append(f"time: about {_round(_seconds_per_image(trainer) * passes + 5)} to the report")
     return lines
 
 

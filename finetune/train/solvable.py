@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 
 from torch import nn
 
@@ -27,28 +27,50 @@ def choose_optimizer(module: nn.Module, phase: Phase, settings: Settings, cut: C
     is in checkpoints, so it stays.
 
     Raises:
-        UsageError: lbfgs is asked for, and cannot be.
+        UsageError: lbfgs or a gate is asked for, and the head cannot be solved.
     """
     if settings.optimizer not in ("lbfgs", "auto"):
         return settings.optimizer
     problem = _not_solvable(module, phase, settings) or _not_visible(module, phase, cut)
     if problem is None:
         return "lbfgs"
+    if settings.gate and phase.index == 0:
+        raise UsageError(
+            "train.gate: what reaches the head of this network cannot be seen, so no head is solved",
+            "leave out --tune (train.gate: none), or take another backbone",
+        )
     if settings.optimizer == "auto":
         return "adamw"
     raise UsageError(*problem)
 
 
-def require_solvable(module: nn.Module, phases: Iterable[Phase], settings: Settings) -> None:
-    """Refuse a run before its first epoch that `lbfgs` could not finish.
+def require_solvable(module: nn.Module, phases: Sequence[Phase], settings: Settings) -> None:
+    """Refuse a run before its first epoch that `lbfgs` could not finish, or whose gate would have nothing to compare.
 
     Raises:
-        UsageError: lbfgs is asked for, and some phase is no convex problem.
+        UsageError: lbfgs is asked for, and some phase is no convex problem; a gate, and the run does not begin with a
+            solved head or ends with it.
     """
+    if settings.gate:
+        _require_candidates(module, phases, settings)
     for phase in phases if settings.optimizer == "lbfgs" else ():
         problem = _not_solvable(module, phase, settings)
         if problem is not None:
             raise UsageError(*problem)
+
+
+def _require_candidates(module: nn.Module, phases: Sequence[Phase], settings: Settings) -> None:
+    """Refuse a gate without a solved head, or without anything that is trained after it."""
+    remedy = "leave out --tune (train.gate: none), or use -o train.optimizer=auto with head: linear and cross_entropy"
+    if settings.optimizer != "auto":
+        raise UsageError(f"train.gate: nothing is solved with train.optimizer: {settings.optimizer}", remedy)
+    if problem := _not_solvable(module, phases[0], settings):
+        raise UsageError(f"train.gate: the head cannot be solved first ({problem[0]})", remedy)
+    if len(phases) == 1:
+        raise UsageError(
+            "train.gate: nothing is trained after the solved head",
+            "let more learn later, as with -o 'model.unfreeze={head: 0, last:2: 1}', or use train.gate: none",
+        )
 
 
 def _not_solvable(module: nn.Module, phase: Phase, settings: Settings) -> tuple[str, str] | None:

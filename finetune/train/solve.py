@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from finetune.data.batches import AnyImages
 from finetune.evaluate.metrics import epoch_metrics
 from finetune.files import visible
 from finetune.model.network import Network
 from finetune.model.stages import StagesHead
 from finetune.train.folds import same_things
 from finetune.train.head_solver import FEW, Solved, solve_head
-from finetune.train.out_of_fold import OutOfFold
+from finetune.train.out_of_fold import OutOfFold, SpareHead
 from finetune.train.phase import PhaseLearner
 from finetune.train.phase_data import PhaseData
 from finetune.train.regression import solve_regression
@@ -32,13 +33,34 @@ class SolvedPhase:
         images: how many those are, a view counted as one.
         out_of_fold: answers to the training images and then to those of validation; None where it learned from
             training images only, so that those of validation can be answered by the head itself.
+        spare: where a gate will choose, the head of training and validation images, which is not in the network.
         summary: lines for people.
     """
 
     train_loss: float
     images: int
-    out_of_fold: OutOfFold | None
-    summary: list[str]
+    out_of_fold: OutOfFold | None = None
+    spare: SpareHead | None = None
+    summary: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Rows to learn from.
+
+    Attributes:
+        features: float32 [N, D].
+        labels: int64 [N].
+        images: int64 [N], the image that each row is a view of.
+        units: int64 [images], the same for images that show the same thing.
+        source: the images, for people.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    images: np.ndarray
+    units: np.ndarray
+    source: str
 
 
 def solve_phase(network: Network, learner: PhaseLearner, data: PhaseData, tick: Callable[[], None]) -> SolvedPhase:
@@ -55,42 +77,79 @@ def solve_phase(network: Network, learner: PhaseLearner, data: PhaseData, tick: 
     """
     layer = linear_layer(network.module, learner.phase.learning)
     assert layer is not None  # else it would not be solved
-    settings, refit, classes = learner.settings, learner.learns_from_val, network.classes
-    train, val = data.train.source.images, data.val.source.images
+    settings, train, val = learner.settings, data.train.source.images, data.val.source.images
     features, row_images, val_features = data.all_features()
-    labels = train.labels[row_images]
-    widths = (*layer.widths.values(), layer.last) if isinstance(layer, StagesHead) else (layer.in_features,)
+    learned = _Table(features, train.labels[row_images], row_images, same_things(train.units), "training images")
     if settings.optimizer == "lbfgs":
-        regression = solve_regression(features, labels, val_features, val.labels, widths, settings.class_weights)
-        loss = _put_into_head(layer, regression.weight, regression.bias, features, labels)
-        return SolvedPhase(loss, len(labels), None, [regression.summary])
-    units = same_things([*train.units, *val.units] if refit else train.units)
-    image_of_row = row_images
-    if refit:
-        features, labels = np.concatenate([features, val_features]), np.concatenate([labels, val.labels])
-        image_of_row = np.concatenate([row_images, len(train) + np.arange(len(val))])
-    solved = solve_head(
-        features,
-        labels,
-        units[image_of_row],
+        known = (learned.features, learned.labels, val_features, val.labels)
+        regression = solve_regression(*known, _widths(layer), settings.class_weights)
+        loss = _put_into_head(layer, regression.weight, regression.bias, learned)
+        return SolvedPhase(loss, len(learned.labels), summary=[regression.summary])
+    if learner.learns_from_val:
+        both = _joined(learned, val_features, train, val)
+        solved, out_of_fold, lines = _of_both(network, layer, both, settings.class_weights, tick)
+        return SolvedPhase(
+            _put_into_head(layer, solved.weight, solved.bias, both), len(both.labels), out_of_fold, summary=lines
+        )
+    spare = None
+    if settings.gate:  # solved now, while the features of the network before tuning are at hand
+        both = _joined(learned, val_features, train, val)
+        solved, out_of_fold, _ = _of_both(network, layer, both, settings.class_weights, tick)
+        spare = SpareHead(solved.weight, solved.bias, out_of_fold)
+    solved = _solve(network, layer, learned, settings.class_weights, tick)
+    lines = list(_summary_lines(solved, network.classes, layer, learned.source))
+    return SolvedPhase(
+        _put_into_head(layer, solved.weight, solved.bias, learned), len(learned.labels), spare=spare, summary=lines
+    )
+
+
+def _joined(learned: _Table, val_features: np.ndarray, train: AnyImages, val: AnyImages) -> _Table:
+    """The rows of the training images and then those of validation."""
+    return _Table(
+        np.concatenate([learned.features, val_features]),
+        np.concatenate([learned.labels, val.labels]),
+        np.concatenate([learned.images, len(train) + np.arange(len(val))]),
+        same_things([*train.units, *val.units]),
+        "training and validation images",
+    )
+
+
+def _widths(layer: nn.Linear) -> tuple[int, ...]:
+    """Of the groups of features that the layer reads."""
+    return (*layer.widths.values(), layer.last) if isinstance(layer, StagesHead) else (layer.in_features,)
+
+
+def _solve(
+    network: Network, layer: nn.Linear, table: _Table, weights: Sequence[float] | None, tick: Callable[[], None]
+) -> Solved:
+    """The head of these rows, reading all that it may, or what is best where that is to be chosen."""
+    widths = _widths(layer)
+    return solve_head(
+        table.features,
+        table.labels,
+        table.units[table.images],
         widths,
-        classes=len(classes),
-        class_weights=settings.class_weights,
+        classes=len(network.classes),
+        class_weights=weights,
         offers=(1, len(widths)) if network.choose_features and len(widths) > 1 else None,
         tick=tick,
     )
-    loss = _put_into_head(layer, solved.weight, solved.bias, features, labels)
-    lines = list(_summary_lines(solved, classes, layer, refit))
-    if not refit:
-        return SolvedPhase(loss, len(labels), None, lines)
+
+
+def _of_both(
+    network: Network, layer: nn.Linear, table: _Table, weights: Sequence[float] | None, tick: Callable[[], None]
+) -> tuple[Solved, OutOfFold, list[str]]:
+    """The head of training and validation images, its answers out of fold, and what is said of it."""
+    solved = _solve(network, layer, table, weights, tick)
+    lines, widths = list(_summary_lines(solved, network.classes, layer, table.source)), _widths(layer)
     by_size: BySize = ([], [])
-    if problem := unsuitable(features, units, len(classes)):
+    if problem := unsuitable(table.features, table.units, len(network.classes)):
         lines.append(problem)
     else:
-        read_widths = widths if solved.features == features.shape[1] else widths[-1:]
-        weights = settings.class_weights
-        by_size = answers_by_size(features, labels, units, image_of_row, read_widths, solved, weights, tick)
-    return SolvedPhase(loss, len(labels), _out_of_fold(solved, image_of_row, len(units), by_size), lines)
+        read_widths = widths if solved.features == table.features.shape[1] else widths[-1:]
+        rows = (table.features, table.labels, table.units, table.images)
+        by_size = answers_by_size(*rows, read_widths, solved, weights, tick)
+    return solved, _out_of_fold(solved, table.images, len(table.units), by_size), lines
 
 
 def _out_of_fold(solved: Solved, rows: np.ndarray, images: int, by_size: BySize) -> OutOfFold:
@@ -99,15 +158,19 @@ def _out_of_fold(solved: Solved, rows: np.ndarray, images: int, by_size: BySize)
     return OutOfFold(_per_image(solved.logits, rows, images), by_size[0], np.stack(predicted) if predicted else None)
 
 
-def _put_into_head(
-    layer: nn.Linear, weight: torch.Tensor, bias: torch.Tensor, features: np.ndarray, labels: np.ndarray
-) -> float:
-    """Make these the weights of `layer`, zeros for the stages that they do without; the mean loss on the features."""
+def put_head(layer: nn.Linear, weight: torch.Tensor, bias: torch.Tensor) -> None:
+    """Make these, float32 [classes, D] and [classes], the weights of `layer`; zeros for stages that they do without."""
     with torch.no_grad():
         layer.weight.zero_()
         layer.weight[:, -weight.shape[1] :] = weight
         layer.bias.copy_(bias)
-    return epoch_metrics(labels, features[:, -weight.shape[1] :] @ weight.numpy().T + bias.numpy())["val_loss"]
+
+
+def _put_into_head(layer: nn.Linear, weight: torch.Tensor, bias: torch.Tensor, table: _Table) -> float:
+    """Put a head into the network; its mean loss on the rows that it learned from."""
+    put_head(layer, weight, bias)
+    logits = table.features[:, -weight.shape[1] :] @ weight.numpy().T + bias.numpy()
+    return epoch_metrics(table.labels, logits)["val_loss"]
 
 
 def _per_image(logits: np.ndarray, rows: np.ndarray, images: int) -> np.ndarray:
@@ -118,9 +181,8 @@ def _per_image(logits: np.ndarray, rows: np.ndarray, images: int) -> np.ndarray:
     return mean
 
 
-def _summary_lines(solved: Solved, classes: Sequence[str], layer: nn.Linear, refit: bool) -> list[str]:
+def _summary_lines(solved: Solved, classes: Sequence[str], layer: nn.Linear, learned_from: str) -> list[str]:
     """Lines for people: what was chosen, from which images, and which classes have too few of them."""
-    learned_from = "training and validation images" if refit else "training images"
     settings = f"its settings chosen by cross-validation (shrinkage {solved.shrinkage:g})"
     lines = [f"head solved exactly from {learned_from}, {settings}"]
     if isinstance(layer, StagesHead):

@@ -41,6 +41,7 @@ class Settings:
         keep_statistics: BatchNorm statistics of thawed layers stay as they are.
         early_stop: epochs without a better `select` after which a phase ends, or None.
         select: val_macro_f1, val_accuracy or val_loss: decides which epoch is best.
+        gate: what is trained after a solved head is kept only where a paired test says that it is better.
         augment: makes the training views.
         seed: of data order, augmentation and dropout.
         every_epochs: save a checkpoint so often (the last epoch always is).
@@ -64,6 +65,7 @@ class Settings:
     keep_statistics: bool = True
     early_stop: int | None = None
     select: str = "val_macro_f1"
+    gate: bool = False
     augment: Augment | None = None
     seed: int = 0
     every_epochs: int | None = 1
@@ -94,6 +96,7 @@ class Position:
         stale: epochs since then (or since the last thaw).
         gradients: layer group → sum and number of the norms of its gradient measured in the epoch so far.
         ended_early: {"phase", "epochs", "planned"} of each phase that `early_stop` has ended.
+        gate: what a paired test has said of the solved head and the tuned network, see `finetune.train.gate`.
     """
 
     epoch: int = 0
@@ -109,6 +112,7 @@ class Position:
     stale: int = 0
     gradients: dict[str, list[float]] = field(default_factory=dict)
     ended_early: list[dict[str, int]] = field(default_factory=list)
+    gate: dict[str, Any] | None = None
 
     @property
     def loss(self) -> float:

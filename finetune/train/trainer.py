@@ -23,7 +23,6 @@ from finetune.data.load import order
 from finetune.device import Compute, own_randomness, seed
 from finetune.distributed.ranks import this_rank
 from finetune.errors import DivergedError, Stopped
-from finetune.evaluate.metrics import epoch_metrics
 from finetune.model.freeze import live_batchnorm
 from finetune.model.network import Network
 from finetune.model.plan import FreezePlan, Phase
@@ -32,8 +31,10 @@ from finetune.train.across_ranks import fill_cache, solve_on_main, validate
 from finetune.train.cache_decision import PhaseDecision, decide_phase
 from finetune.train.cache_plan import CachePlan
 from finetune.train.cache_stats import CacheStats
-from finetune.train.gradients import gradient_columns
-from finetune.train.out_of_fold import OutOfFold, checkpoint_entries, from_checkpoint
+from finetune.train.choice import Choice
+from finetune.train.epoch_record import epoch_record
+from finetune.train.gate import require_enough
+from finetune.train.out_of_fold import OutOfFold
 from finetune.train.phase import PhaseLearner
 from finetune.train.phase_data import PhaseData, Stream
 from finetune.train.saver import Saver, checkpoint_of
@@ -94,8 +95,11 @@ class Trainer:
         self._labels = train.labels
         self._saver = Saver(checkpoints, settings)
         self._signum: int | None = None
-        self.out_of_fold: OutOfFold | None = None
+        labels = np.concatenate([train.labels, val.labels])
+        self.choice = Choice(network, labels, settings, plan.epochs, self._saver)
         require_solvable(self.module, plan.phases, settings)
+        if settings.gate:
+            require_enough(len(val))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Train, yielding each epoch's record; `early_stop` ends a phase, and so the run if it is the last.
@@ -177,8 +181,9 @@ class Trainer:
     def _solve(self, learner: PhaseLearner) -> None:
         """Put the optimum into the head; for the checkpoint this counts as one step."""
         clock = time.perf_counter()
-        loss, images, self.out_of_fold = solve_on_main(self.network, learner, self.data, self.say, self._check_stop)
-        self.position.advance(images, loss * images)
+        found = solve_on_main(self.network, learner, self.data, self.say, self._check_stop)
+        self.choice.note(found)
+        self.position.advance(found.images, found.train_loss * found.images)
         self.position.seconds += time.perf_counter() - clock
 
     def _step(self, learner: PhaseLearner, stream: Stream, step: list[np.ndarray], steps: int, share: float) -> None:
@@ -218,21 +223,11 @@ class Trainer:
         position = self.position
         with learner.averaged():
             logits, labels = validate(self.network, learner, self.data, self.out_of_fold, self._check_stop)
-            record = {
-                "epoch": position.epoch,
-                "phase": learner.phase.index,
-                "lr": max(float(group["lr"]) for group in learner.optimizer.param_groups),
-                "train_loss": position.loss,
-                **epoch_metrics(labels, logits, self.settings.loss),
-                "seconds": position.seconds,
-                "images_per_second": position.speed,
-                **gradient_columns(self.network.groups, position.gradients),
-            }
+            record = epoch_record(position, learner, self.network.groups, logits, labels)
             thaws = any(phase.start == position.epoch + 1 for phase in self.plan.phases)
-            improved = position.update_best(record, self.settings.select, thaws)
-            if improved:
-                position.calibrate(logits, labels, self.settings.loss)
-                self._saver.keep_best(self.state)
+            improved = self.choice.update(
+                position, record, (logits, labels), self.state, solved=learner.solves_head, thaws=thaws
+            )
         position.history.append(record)
         position.next_epoch()
         if learner.solves_head:
@@ -245,6 +240,11 @@ class Trainer:
             self.save(best=improved, numbered=save_numbered)
         self._check_stop()
         return record
+
+    @property
+    def out_of_fold(self) -> OutOfFold | None:
+        """What a head that knows all images answered to those that it had not seen, if the run keeps such a head."""
+        return self.choice.out_of_fold
 
     def val_logits(self, tick: Callable[[int], None]) -> np.ndarray | None:
         """Validation logits by the present weights, float32 [N, classes]; None unless fp32 features are cached."""
@@ -261,7 +261,7 @@ class Trainer:
         learner, position = self.learner, self.position
         if learner is None:
             return None
-        extra = {"kept": self.data.decision.cached(), **checkpoint_entries(self.out_of_fold), **self.extra}
+        extra = {"kept": self.data.decision.cached(), **self.choice.entries(), **self.extra}
         content = checkpoint_of(self.module, learner, position, extra)
         return self._saver.save(content, position.step, best=best, numbered=numbered)
 
@@ -275,7 +275,7 @@ class Trainer:
         """
         self.module.load_state_dict(checkpoint["model_state_dict"])
         self.position = Position(**checkpoint["position"])
-        self.out_of_fold = from_checkpoint(checkpoint)
+        self.choice.restore(checkpoint, self.position)
         self._saver.note(self.position.step)
         if self.position.epoch < self.plan.epochs:
             with own_randomness():
