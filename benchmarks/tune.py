@@ -29,7 +29,7 @@ from finetune import ImageFolder
 from finetune.data.batches import load_images
 from finetune.data.load import order
 from finetune.device import Compute, choose, seed
-from finetune.evaluate.metrics import quick
+from finetune.evaluate.metrics import epoch_metrics
 from finetune.files import write_text
 from finetune.model.backbones import build
 from finetune.model.network import Network
@@ -169,7 +169,7 @@ def cell(images: Images, number: int, shots: int | None) -> dict[str, Any]:
     learner = tuned(network, images, train, number)
     tuning = time.perf_counter() - start
     gate = decide(images.y[val], best.logits[len(train) :], answers(learner, images, val))
-    out_of_fold = quick(images.y[both], best.logits)
+    out_of_fold = epoch_metrics(images.y[both], best.logits)
     return {
         "classes": classes,
         "images": len(both),
