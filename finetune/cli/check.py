@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,10 +126,7 @@ def summary_of(root: Path, table: pd.DataFrame, classes: list[str], notes: list[
 
 def _show_findings(findings: list[Finding], summary: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        listed = [
-            {"kind": f.kind, "severity": f.severity, "message": f.message, "paths": list(f.paths)} for f in findings
-        ]
-        print_json({**summary, "findings": listed})
+        print_json({**summary, "findings": [{**asdict(finding), "paths": list(finding.paths)} for finding in findings]})
         return
     counts = ", ".join(f"{visible(name)} {count}" for name, count in summary["classes"].items())
     click.echo(f"{visible(summary['folder'])}: {summary['images']:,} images of {len(summary['classes'])} classes")

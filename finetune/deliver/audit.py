@@ -12,6 +12,7 @@ import torch
 
 from finetune.data.audit import Finding
 from finetune.data.batches import load_images
+from finetune.data.colours import other_colours
 from finetune.data.dataset import ImageSet
 from finetune.data.decode import Decoding
 from finetune.data.looks import Looks, look, off_images, outliers
@@ -22,9 +23,10 @@ from finetune.deliver.audit_cache import AuditCache
 from finetune.device import Compute
 from finetune.evaluate.encode import make_encoder
 from finetune.evaluate.label_errors import label_suspects
+from finetune.evaluate.told_apart import confusable_classes
 from finetune.files import visible, write_csv, write_text
 from finetune.model.network import Network
-from finetune.report.sheet import Cell, Row, sheet_html
+from finetune.report.findings import findings_html
 from finetune.train.head_solver import unseen_answers
 
 BATCH = 32
@@ -46,7 +48,7 @@ def deep_audit(
     decoding: Decoding,
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Finding]:
-    """Look at every image: near-duplicates, groups, wrong labels, outliers, off images, borders that give classes away.
+    """Look at every image: near-duplicates, groups, labels, classes alike, outliers, off images, telling borders.
 
     Args:
         scan: of the folder, found usable, with the split of each image.
@@ -59,10 +61,12 @@ def deep_audit(
     features, looks = look_at_all(scan.root, table, scan.classes, network, compute, decoding, tick)
     labels = np.array([scan.classes.index(name) for name in table["class"]])
     rows = Rows(scan.root, table)
+    answers = unseen_answers(features, labels, rows.hashes) if _comparable(labels) else None
     return [
         *_near(rows, looks, features),
         *_groups(rows),
-        *_suspects(rows, features, labels, scan.classes),
+        *_suspects(rows, features, labels, answers, scan.classes),
+        *_confusions(rows, labels, answers, scan.classes),
         *_outliers(rows, features),
         *_off(rows, looks),
         *_giveaways(rows, looks, labels, scan.classes),
@@ -127,18 +131,15 @@ def look_at_all(
 
 def _near(rows: Rows, looks: Looks, features: np.ndarray) -> Iterator[Finding]:
     for pair in near_duplicates(looks.grey, features, rows.sizes, rows.hashes):
+        paths = rows.absolute(pair.first, pair.second)
+        if other_colours(Path(paths[0]), Path(paths[1]), mirrored=pair.kind == "mirrored"):
+            continue  # the structure agrees: two shirts of one cut, two chequered boards
         first, second = rows.table.iloc[pair.first], rows.table.iloc[pair.second]
         across = [what for what in ("split", "class") if first[what] != second[what]]
         where = {"split": f"in {first['split']} and {second['split']}", "class": "in two classes"}
         message = f"the same picture twice ({pair.kind}{''.join(', ' + where[what] for what in across)}): "
         message += f"{rows.name(pair.first)}, {rows.name(pair.second)}"
-        yield Finding(
-            "near_duplicate",
-            "warning" if across else "note",
-            message,
-            rows.absolute(pair.first, pair.second),
-            "keep one",
-        )
+        yield Finding("near_duplicate", "warning" if across else "note", message, paths, "keep one")
 
 
 def _groups(rows: Rows) -> Iterator[Finding]:
@@ -153,14 +154,24 @@ def _groups(rows: Rows) -> Iterator[Finding]:
         )
 
 
-def _suspects(rows: Rows, features: np.ndarray, labels: np.ndarray, classes: list[str]) -> Iterator[Finding]:
-    if not _comparable(labels):
-        return
-    answers = unseen_answers(features, labels, rows.hashes)
-    for suspect in label_suspects(features, labels, answers):
+def _suspects(
+    rows: Rows, features: np.ndarray, labels: np.ndarray, answers: np.ndarray | None, classes: list[str]
+) -> Iterator[Finding]:
+    for suspect in label_suspects(features, labels, answers) if answers is not None else ():
         given, likely = visible(classes[suspect.given]), visible(classes[suspect.likely])
         message = f"{rows.name(suspect.index)}: labelled {given}, looks like {likely} ({suspect.confidence:.2f})"
         yield Finding("label_suspect", "warning", message, rows.absolute(suspect.index), f"label as {likely}")
+
+
+def _confusions(rows: Rows, labels: np.ndarray, answers: np.ndarray | None, classes: list[str]) -> Iterator[Finding]:
+    """Pairs of classes that are hardly told apart, each with the images that are surest taken for the other class."""
+    for pair in confusable_classes(labels, answers) if answers is not None else ():
+        names = " and ".join(visible(classes[label]) for label in (pair.first, pair.second))
+        message = (
+            f"{names}: {'can hardly' if pair.above_chance else 'cannot'} be told apart: of two images, one of each, "
+            f"{pair.auc:.0%} are told apart (50 % by chance); one class, mixed-up labels, or too small to see?"
+        )
+        yield Finding("confusion", "warning", message, rows.absolute(*pair.mistaken), "look, or merge the classes")
 
 
 def _comparable(labels: np.ndarray) -> bool:
@@ -217,19 +228,5 @@ def write_proposal(folder: Path, findings: list[Finding], title: str) -> Path:
     ]
     write_csv(folder / "proposal.csv", columns, rows)
     page = folder / "check.html"
-    write_text(page, check_html(findings, title))
+    write_text(page, findings_html(findings, title))
     return page
-
-
-def check_html(findings: list[Finding], title: str, most: int = 200, beside: int = 8) -> str:
-    """The findings that are about images, as one page: a row each, at most `most`, each with a few of its pictures."""
-    shown = [finding for finding in findings if finding.paths][:most]
-    rows = [
-        Row(
-            Cell(Path(finding.paths[0]), f"{finding.kind}: {finding.message}", finding.severity),
-            [Cell(Path(path), Path(path).name) for path in finding.paths[1 : beside + 1]],
-        )
-        for finding in shown
-    ]
-    about = f"{len(findings):,} findings; {len(shown):,} with pictures are shown here. Nothing was changed."
-    return sheet_html(title, about, rows)

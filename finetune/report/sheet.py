@@ -31,13 +31,13 @@ class Row:
 
 def sheet_html(title: str, about: str, rows: Sequence[Row]) -> str:
     """The page; nothing outside it is loaded, and every name is escaped."""
-    pictures = {cell.path: _picture(cell.path) for row in rows for cell in (row.first, *row.others)}
+    pictures = {cell.path: picture_of(cell.path) for row in rows for cell in (row.first, *row.others)}
     return render_page("sheet.html.j2", title=title, about=about, rows=rows, pictures=pictures, side=SIDE)
 
 
-def _picture(path: Path) -> str:
+def picture_of(path: Path, side: int = SIDE) -> str:
     """A small picture of an image file as a `data:` address; empty where it is gone or cannot be read."""
     try:
-        return thumbnail(decode(path, "RGB", draft=(2 * SIDE, 2 * SIDE)))
+        return thumbnail(decode(path, "RGB", draft=(2 * side, 2 * side)), side)
     except BadImage:
         return ""

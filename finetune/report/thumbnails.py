@@ -16,17 +16,17 @@ SIDE, QUALITY = 96, 72
 """Pixels of the longer side, and quality of the JPEG: about 3 kB a picture."""
 
 
-def thumbnail(picture: Image.Image | NDArray[np.uint8]) -> str:
-    """A picture (PIL, or uint8 [height, width, channels]) as a `data:` address of a small JPEG."""
+def thumbnail(picture: Image.Image | NDArray[np.uint8], side: int = SIDE) -> str:
+    """A picture (PIL, or uint8 [height, width, channels]) as a `data:` address of a JPEG, its longer side `side`."""
     if isinstance(picture, np.ndarray):
         picture = Image.fromarray(picture.squeeze(2) if picture.shape[2] == 1 else picture[:, :, :3])
-    if max(picture.size) < SIDE:  # a digit of 28 pixels stays a picture of pixels
-        scale = SIDE / max(picture.size)
+    if max(picture.size) < side:  # a digit of 28 pixels stays a picture of pixels
+        scale = side / max(picture.size)
         size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         picture = picture.resize(size, Image.Resampling.NEAREST)
     else:
         picture = picture.copy()
-        picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+        picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
     buffer = io.BytesIO()
     picture.convert("RGB").save(buffer, "JPEG", quality=QUALITY, optimize=True)
     return data_address(buffer.getvalue())

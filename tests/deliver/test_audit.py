@@ -122,7 +122,8 @@ def test_check_deep_says_all_of_it_and_proposes(folder: Path, cli: Any, tmp_path
     assert any("framed" in f["message"] for f in findings if f["kind"] == "giveaway")
     with open(tmp_path / "fix/proposal.csv", newline="") as file:
         assert {row["kind"] for row in csv.DictReader(file)} >= {"near_duplicate", "off_image", "giveaway"}
-    assert "data:image/jpeg" in (tmp_path / "fix/check.html").read_text()
+    assert "The same picture twice" in (tmp_path / "fix/check.html").read_text()
+    assert {finding["proposal"] for finding in pairs} == {"keep one"}
     assert makers.tree_hash(folder) == before
     assert cli("check", folder, "--fix", folder / "fix", "--deep").rc == 2
 
