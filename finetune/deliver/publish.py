@@ -19,6 +19,7 @@ from finetune.errors import DataError
 from finetune.evaluate.activations import example
 from finetune.evaluate.coverage import TARGET
 from finetune.evaluate.evaluation import OUT_OF_FOLD, Evaluation
+from finetune.evaluate.grouping import grouping
 from finetune.evaluate.learning_curve import learning_curve
 from finetune.model.bundle import save_bundle
 from finetune.model.freeze import freeze_hashes, freeze_proof
@@ -29,6 +30,7 @@ from finetune.report.faults import Faults
 from finetune.report.files import data_summary, write_report
 from finetune.runs.folder import RunFolder
 from finetune.runs.record import RunRecord
+from finetune.train.folds import same_things
 from finetune.train.state import early_ends
 from finetune.train.trainer import Trainer
 
@@ -179,9 +181,11 @@ def publish_report(folder: RunFolder, trainer: Trainer, data: Dataset, evaluatio
     image_map = None
     with faults.tolerate("the map of the images"):
         image_map = draw_map(network, pixels, evaluation, trainer.compute.in_fp32())
-    curve = None
+    curve, random_split = None, None
     with faults.tolerate("the learning curve"):
         curve = _learning_curve(trainer)
+    with faults.tolerate("the score of a random split"):
+        random_split = _grouping(trainer)
     faults.lines += write_report(
         folder.names.report.folder,
         split=split,
@@ -198,6 +202,7 @@ def publish_report(folder: RunFolder, trainer: Trainer, data: Dataset, evaluatio
         passage=passage,
         map_of_images=image_map,
         learning_curve=curve,
+        grouping=random_split,
     )
     with faults.tolerate("the model card"):
         publish_card(folder, trainer, data, metrics.as_dict(split))
@@ -212,6 +217,18 @@ def _learning_curve(trainer: Trainer) -> dict[str, Any] | None:
         return None
     labels = np.concatenate([trainer.train.labels, trainer.val.labels])
     return learning_curve(labels, answers.sizes, answers.by_size, trainer.network.classes)
+
+
+def _grouping(trainer: Trainer) -> dict[str, Any] | None:
+    """What it changes that groups stay together; None where there are none, or no answers out of fold."""
+    answers = trainer.out_of_fold
+    if answers is None or answers.random is None:
+        return None
+    groups = same_things([*trainer.train.units, *trainer.val.units])
+    if len(np.unique(groups)) < 2:
+        return None
+    labels = np.concatenate([trainer.train.labels, trainer.val.labels])
+    return grouping(labels, groups, answers.logits.argmax(axis=1), answers.random)
 
 
 def publish_card(folder: RunFolder, trainer: Trainer, data: Dataset, metrics: Mapping[str, Any]) -> None:

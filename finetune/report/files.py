@@ -48,6 +48,7 @@ def write_report(
     passage: Passage | None = None,
     map_of_images: Markup | None = None,
     learning_curve: Mapping[str, Any] | None = None,
+    grouping: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Write `metrics.json`, `per_class.csv`, `confusion.csv`, `predictions.csv`, the pictures and `report.html`.
 
@@ -69,6 +70,7 @@ def write_report(
         passage: of one picture through the network, to be shown.
         map_of_images: as `embedding_map` draws it.
         learning_curve: how good fewer images make it, as `evaluate.learning_curve` gives it; goes into `metrics.json`.
+        grouping: the score of a random split beside the grouped one, as `evaluate.grouping` gives it; goes there, too.
 
     Returns:
         What could not be made, one line each; everything else is there. Empty as a rule.
@@ -78,8 +80,8 @@ def write_report(
     """
     paths, faults = ReportNames(folder), Faults()
     summary = {**metrics.as_dict(split), "cautions": list(cautions)}
-    if learning_curve is not None:
-        summary["learning_curve"] = dict(learning_curve)
+    further = {"learning_curve": learning_curve, "grouping": grouping}
+    summary |= {name: dict(entry) for name, entry in further.items() if entry is not None}
     # tables first: pictures and the page may fail, the numbers are then there all the same
     for path, write in _tables(paths, summary, metrics, predictions, classes).items():
         with faults.tolerate(path.name):

@@ -135,6 +135,7 @@ def _evidence(context: Context, run: Mapping[str, Any], faults: Faults) -> dict[
         "confidence": sure,
         "gate": part("solved or tuned", "", gate_sentence, run.get("gate")),
         "sizes": part("the curve by number of images", {}, by_size, by_images) if by_images else {},
+        "grouping": part("random split or groups", "", words.random_split, context.metrics.get("grouping")),
         "learning": part("the curves", {}, learning, context.history, context.plan, run),
     }
 

@@ -141,6 +141,24 @@ def _accuracy(metrics: Mapping[str, Any], matrix: NDArray[np.int64], selected_on
     return Markup(text).format(named, low, high)
 
 
+def random_split(entry: Mapping[str, Any] | None) -> str:
+    """What a split that divides groups would have promised; empty where that makes no clear difference.
+
+    Args:
+        entry: `grouping` of `metrics.json`.
+    """
+    if entry is None or not entry["matters"]:
+        return ""
+    low, high = (100 * value for value in entry["difference_ci95"])
+    grouped, random = percent(entry["accuracy"]), percent(entry["accuracy_random_split"])
+    return (
+        f"The {entry['n']:,} training and validation images lie in {entry['groups']:,} groups. A head that "
+        f"has not learned from an image's group is right on {grouped} of them. A random split puts images of one group "
+        f"on both sides and would give {random} on the same images: {100 * entry['difference']:.1f} points too much "
+        f"(95% interval {low:.1f} to {high:.1f}). New images come from new groups, so believe the lower figure."
+    )
+
+
 def _baseline(metrics: Mapping[str, Any]) -> Markup:
     """What no effort gives: without it, 90 % on unbalanced classes sounds better than it is."""
     rows = metrics["per_class"]

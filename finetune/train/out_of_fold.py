@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,14 @@ class OutOfFold:
         logits: float32 [N, classes].
         sizes: how many images the heads behind each row of `by_size` learned from, rising; empty without such heads.
         by_size: int64 [len(sizes), N], the class that each image was given; the last row is that of `logits`.
+        random: int64 [N], the class that each image was given where others of its group were learned from, as after a
+            random split; None where there are no groups.
     """
 
     logits: np.ndarray
     sizes: Sequence[int] = ()
     by_size: np.ndarray | None = None
+    random: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ def checkpoint_entries(answers: OutOfFold | None) -> dict[str, Any]:
     content: dict[str, Any] = {"out_of_fold": torch.from_numpy(answers.logits)}
     if answers.by_size is not None:
         content["learning_curve"] = {"sizes": list(answers.sizes), "answers": torch.from_numpy(answers.by_size)}
+    if answers.random is not None:
+        content["random_split"] = torch.from_numpy(answers.random)
     return content
 
 
@@ -54,9 +59,11 @@ def from_checkpoint(checkpoint: Mapping[str, Any]) -> OutOfFold | None:
     """The answers that a checkpoint holds, if any."""
     if (logits := checkpoint.get("out_of_fold")) is None:
         return None
+    random = checkpoint.get("random_split")
+    answers = OutOfFold(np.asarray(logits), random=None if random is None else np.asarray(random))
     if (curve := checkpoint.get("learning_curve")) is None:
-        return OutOfFold(np.asarray(logits))
-    return OutOfFold(np.asarray(logits), curve["sizes"], np.asarray(curve["answers"]))
+        return answers
+    return replace(answers, sizes=curve["sizes"], by_size=np.asarray(curve["answers"]))
 
 
 def spare_entries(spare: SpareHead | None) -> dict[str, Any]:

@@ -54,6 +54,7 @@ class _Table:
         images: int64 [N], the image that each row is a view of.
         units: int64 [images], the same for images that show the same thing.
         source: the images, for people.
+        contents: int64 [images], the same for images of one content; None where units are all that matters.
     """
 
     features: np.ndarray
@@ -61,6 +62,7 @@ class _Table:
     images: np.ndarray
     units: np.ndarray
     source: str
+    contents: np.ndarray | None = None
 
 
 def solve_phase(network: Network, learner: PhaseLearner, data: PhaseData, tick: Callable[[], None]) -> SolvedPhase:
@@ -111,6 +113,7 @@ def _joined(learned: _Table, val_features: np.ndarray, train: AnyImages, val: An
         np.concatenate([learned.images, len(train) + np.arange(len(val))]),
         same_things([*train.units, *val.units]),
         "training and validation images",
+        same_things([*train.hashes, *val.hashes]),
     )
 
 
@@ -142,20 +145,44 @@ def _of_both(
     """The head of training and validation images, its answers out of fold, and what is said of it."""
     solved = _solve(network, layer, table, weights, tick)
     lines, widths = list(_summary_lines(solved, network.classes, layer, table.source)), _widths(layer)
+    read_widths = widths if solved.features == table.features.shape[1] else widths[-1:]
     by_size: BySize = ([], [])
     if problem := unsuitable(table.features, table.units, len(network.classes)):
         lines.append(problem)
     else:
-        read_widths = widths if solved.features == table.features.shape[1] else widths[-1:]
         rows = (table.features, table.labels, table.units, table.images)
         by_size = answers_by_size(*rows, read_widths, solved, weights, tick)
-    return solved, _out_of_fold(solved, table.images, len(table.units), by_size), lines
+    random = _random_split(solved, table, read_widths, weights, tick)
+    return solved, _out_of_fold(solved, table.images, len(table.units), by_size, random), lines
 
 
-def _out_of_fold(solved: Solved, rows: np.ndarray, images: int, by_size: BySize) -> OutOfFold:
+def _random_split(
+    solved: Solved,
+    table: _Table,
+    widths: tuple[int, ...],
+    weights: Sequence[float] | None,
+    tick: Callable[[], None],
+) -> np.ndarray | None:
+    """The class that each image is given where others of its group are learned from, int64 [images].
+
+    None where no group keeps images together. Fitted anew on the features that the head reads, of `widths`.
+    """
+    if table.contents is None or np.array_equal(table.contents, table.units):
+        return None
+    read, classes = table.features[:, table.features.shape[1] - solved.features :], len(solved.bias)
+    contents = table.contents[table.images]
+    apart = solve_head(read, table.labels, contents, widths, classes=classes, class_weights=weights, tick=tick)
+    named: np.ndarray = _per_image(apart.logits, table.images, len(table.units)).argmax(axis=1)
+    return named
+
+
+def _out_of_fold(
+    solved: Solved, rows: np.ndarray, images: int, by_size: BySize, random: np.ndarray | None
+) -> OutOfFold:
     """The answers of an image are the mean over its views."""
     predicted = [_per_image(logits, rows, images).argmax(axis=1) for logits in by_size[1]]
-    return OutOfFold(_per_image(solved.logits, rows, images), by_size[0], np.stack(predicted) if predicted else None)
+    answers = np.stack(predicted) if predicted else None
+    return OutOfFold(_per_image(solved.logits, rows, images), by_size[0], answers, random)
 
 
 def put_head(layer: nn.Linear, weight: torch.Tensor, bias: torch.Tensor) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import timm
+from PIL import Image
 from safetensors.torch import load_file
 
 from finetune.deliver.evaluate import evaluate
@@ -47,7 +48,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def no_prefix(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run(recipe(images, features="stages"), out=tmp_path_factory.mktemp("runs") / "whole", reporter=QUIET)
 
 
@@ -170,10 +171,39 @@ def test_a_group_is_in_one_fold_as_it_is_in_one_split(tmp_path: Path, monkeypatc
     wanted = recipe(folder)
     wanted["data"]["group"] = "([a-z]+[0-9]+)-shot"
     done = run(wanted, out=tmp_path / "o", reporter=QUIET)
-    [(units, folds)] = dealt
+    (units, folds), (contents, _) = dealt  # the second to say what a random split would have given
+    assert len(set(contents)) == 24
     animal = done.predictions["path"].str.extract(r"([a-z]+\d+)-shot")[0].to_numpy()
     assert len(animal) == 24
     assert len(set(folds)) > 2
     for name in set(animal):
         assert len(set(units[animal == name])) == len(set(folds[animal == name])) == 1
     assert len(set(units)) == len(set(animal)) == 8
+
+
+def test_the_score_of_a_random_split_stands_beside_that_of_groups(tmp_path: Path) -> None:
+    """Frames of made-up films: the film tells which class it is of, the class itself nothing."""
+    folder = tmp_path / "films"
+    for film in range(16):
+        coarse = np.random.default_rng(film).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        for frame in range(5):
+            moved = np.roll(np.asarray(Image.fromarray(coarse).resize((32, 32), Image.Resampling.NEAREST)), frame, 1)
+            png = makers.encoded(Image.fromarray(moved), "PNG")
+            makers.put(folder / ("ant", "bee")[film % 2] / f"film{film:02}-frame{frame}.png", png)
+    given = recipe(folder)
+    given["data"]["group"] = "(film[0-9]+)"
+    done = run(given, out=tmp_path / "o", reporter=QUIET)
+    beside = done.metrics["grouping"]
+    assert (beside["n"], beside["groups"]) == (80, 16)
+    assert beside["accuracy"] == done.metrics["accuracy"]
+    assert beside["accuracy_random_split"] > beside["accuracy"] + 0.2
+    assert beside["matters"]
+    page = (done / "report" / "report.html").read_text()
+    assert "What a random split would have promised" in page
+    checkpoint = next((done / "checkpoints").glob("epoch-*.pth"))
+    assert resume(done, checkpoint=checkpoint, reporter=QUIET).metrics["grouping"] == beside
+
+
+def test_without_groups_there_is_no_random_split_to_tell_of(whole: Run) -> None:
+    assert "grouping" not in whole.metrics
+    assert "random split" not in (whole / "report" / "report.html").read_text()
