@@ -1,4 +1,4 @@
-"""The figures of a run where those of others are: TensorBoard, MLflow.
+"""The figures of a run where those of others are: TensorBoard, MLflow, Weights & Biases.
 
 What `history.csv` gets at the end of an epoch, a tracker gets too; at the end the report. A tracker that fails is said
 and left alone from then on: no run ends for it.
@@ -19,9 +19,10 @@ import numpy as np
 from PIL import Image
 
 from finetune.errors import FinetuneError, ResourceError
+from finetune.files import cache_folder
 from finetune.runs.names import RunNames
 
-MODULES = {"tensorboard": "tensorboard", "mlflow": "mlflow"}
+MODULES = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
 """Tracker → what must be installed."""
 
 LONGEST = 400
@@ -83,8 +84,7 @@ class Trackers:
         self._trackers: list[Tracker] = []
         for one in names:
             with self._tolerated(one):
-                make = _tensorboard if one == "tensorboard" else _mlflow
-                self._trackers.append(make(files, run, name, recipe))
+                self._trackers.append(MAKERS[one](files, run, name, recipe))
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Hand on a row of `history.csv`."""
@@ -182,3 +182,42 @@ def _mlflow(files: RunNames, run: str, name: str, recipe: Mapping[str, Any]) -> 
         client.set_terminated(place)
 
     return Tracker("mlflow", epoch, report)
+
+
+def _wandb(files: RunNames, run: str, name: str, recipe: Mapping[str, Any]) -> Tracker:
+    """The account that WANDB_API_KEY or `wandb login` names; without one, or with WANDB_MODE=offline, files in the run
+    folder, `wandb/`, for `wandb sync`. Nobody is asked for a key: a run may stand in a queue."""
+    for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        os.environ.setdefault(variable, str(cache_folder() / "wandb"))  # before the import, which makes the folders
+    os.environ.setdefault("WANDB_SILENT", "true")  # its lines would stand between ours
+    import wandb
+
+    mode: Any = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
+    quiet = wandb.Settings(console="off", disable_git=True, save_code=False)
+    shown = f"{name}/{files.folder.name}"
+    tracked: Any = wandb.init(
+        project=name,
+        id=run,
+        name=shown,
+        resume="allow",
+        config=dict(recipe),
+        dir=files.folder,
+        mode=mode,
+        settings=quiet,
+    )
+
+    def epoch(row: Mapping[str, Any]) -> None:
+        tracked.log(figures(row), step=int(row["epoch"]))
+
+    def report(files: RunNames, metrics: Mapping[str, Any]) -> None:
+        tracked.summary.update({f"report/{key}": value for key, value in figures(metrics).items()})
+        artifact: Any = wandb.Artifact(f"report-{run}", type="report")
+        artifact.add_dir(str(files.report.folder))
+        tracked.log_artifact(artifact)
+        tracked.finish()
+
+    return Tracker("wandb", epoch, report)
+
+
+MAKERS = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}
+"""Tracker → what makes it."""

@@ -236,5 +236,7 @@ class Recipe(Section):
     model: ModelConfig = Field(description="the network")
     train: TrainConfig = Field(default=TrainConfig(), description="how it learns")
     report: ReportConfig = Field(default=ReportConfig(), description="how answers are evaluated and given")
-    log: list[Literal["tensorboard", "mlflow"]] = Field(default=[], description="trackers that get figures and report")
+    log: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(
+        default=[], description="trackers that get figures and report"
+    )
     export: list[Literal["onnx", "torch", "timm"]] = Field(default=[], description="formats, made at the end")

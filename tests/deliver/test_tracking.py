@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import csv
+import json
+import re
+import shlex
+import struct
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +62,64 @@ def test_tensorboard_and_mlflow_have_the_figures_of_history(recipe, tmp_path, mo
     assert "report/report.html" in {one.path for one in client.list_artifacts(kept.info.run_id, "report")}
 
 
+def offline_records(path: Path) -> Iterator[bytes]:
+    """The records of a file of W&B: LevelDB's log format behind 7 bytes of header."""
+    content, place, record = path.read_bytes(), 7, b""
+    assert content.startswith(b":W&B")
+    while place + 7 <= len(content):
+        left = 32768 - place % 32768
+        if left < 7:
+            place += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", content, place)
+        record += content[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield record
+            record = b""
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_wandb_without_an_account_keeps_the_figures_in_the_run_folder(recipe, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for variable in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "NETRC"):
+        monkeypatch.delenv(variable, raising=False)
+    run = ft.run({**recipe, "log": ["wandb"]}, out=tmp_path / "run")
+    assert "wandb failed" not in capsys.readouterr().err
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    (file,) = (run.path / "wandb").glob("offline-run-*/*.wandb")
+    records = [Record.FromString(raw) for raw in offline_records(file)]
+    told = [
+        {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
+        for record in records
+        if record.WhichOneof("record_type") == "history"
+    ]
+    rows = history(run)
+    assert [one["_step"] for one in told] == [int(row["epoch"]) for row in rows] == [0, 1]
+    for key in ("train_loss", "val_loss", "val_macro_f1", "lr"):
+        assert [one[key] for one in told] == [float(row[key]) for row in rows]
+    (artifact,) = [record.artifact for record in records if record.WhichOneof("record_type") == "artifact"]
+    assert "report.html" in {entry.path for entry in artifact.manifest.contents}
+    (begun,) = [record.run for record in records if record.WhichOneof("record_type") == "run"]
+    assert (begun.run_id, begun.project) == (run.record.id, "pets")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_guide_runs(recipe, tmp_path, monkeypatch, cli) -> None:
+    """Every command of docs/tracking.md that starts a run."""
+    class_folders(tmp_path / "photos", {"cat": 8, "dog": 8})
+    (tmp_path / "photos.yaml").write_text(json.dumps({**recipe, "data": {"folder": "photos", "augment": "none"}}))
+    guide = (Path(__file__).parents[2] / "docs/tracking.md").read_text("utf-8")
+    commands = re.findall(r"^    finetune (run .*?)(?: +#.*)?$", guide, flags=re.MULTILINE)
+    assert len(commands) == 3
+    for number, command in enumerate(commands, 1):
+        done = cli(*shlex.split(command), env={"HOME": str(tmp_path / "home"), "WANDB_MODE": "offline"})
+        assert (done.rc, "failed" in done.err) == (0, False), done.err
+        (named,) = re.search(r"log=\[(\w+)\]", command).groups()
+        assert (tmp_path / "runs" / "pets" / f"{number:03}" / named).is_dir()
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("when", ["start", "epoch", "report"])
 def test_a_tracker_that_fails_ends_no_run(recipe, tmp_path, monkeypatch, capsys, when) -> None:
@@ -66,7 +130,7 @@ def test_a_tracker_that_fails_ends_no_run(recipe, tmp_path, monkeypatch, capsys,
         steps = {"epoch": lambda row: None, "report": lambda files, metrics: None, when: broken}
         return broken() if when == "start" else tracking.Tracker("mlflow", steps["epoch"], steps["report"])
 
-    monkeypatch.setattr(tracking, "_mlflow", make)
+    monkeypatch.setitem(tracking.MAKERS, "mlflow", make)
     run = ft.run({**recipe, "log": ["mlflow"]}, out=tmp_path / "run")
     assert run.record.status == "finished"
     assert capsys.readouterr().err.count("mlflow failed and is left out") == 1
