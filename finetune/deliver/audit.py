@@ -116,14 +116,16 @@ def look_at_all(
         encoder = make_encoder(network, compute, fast=len(missing) > MANY)
         images = load_images(ImageSet(root, table, classes), preprocess)
         batches = [np.array(missing[start : start + BATCH]) for start in range(0, len(missing), BATCH)]
-        with torch.inference_mode():
-            for number, (indices, pixels) in enumerate(images.batches(batches), 1):
-                vectors = encoder.parts(encoder.forward(pixels).cpu().numpy())[0]
-                parts = zip(vectors, *(part.numpy() for part in look(pixels)), strict=True)
-                for position, row in zip(indices.tolist(), parts, strict=True):
-                    cache.add(hashes[position], row)
-                tick(min(number * BATCH, len(missing)), len(missing))
-        cache.keep()
+        try:
+            with torch.inference_mode():
+                for number, (indices, pixels) in enumerate(images.batches(batches), 1):
+                    vectors = encoder.parts(encoder.forward(pixels).cpu().numpy())[0]
+                    parts = zip(vectors, *(part.numpy() for part in look(pixels)), strict=True)
+                    for position, row in zip(indices.tolist(), parts, strict=True):
+                        cache.add(hashes[position], row)
+                    tick(min(number * BATCH, len(missing)), len(missing))
+        finally:  # a look that is stopped goes on from there next time
+            cache.keep()
     rows = [cache.get(sha256) or () for sha256 in hashes]
     features, *looks = (np.stack(parts) for parts in zip(*rows, strict=True))
     return features, Looks(*looks)

@@ -11,9 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
+from finetune.data.audit import audit_folder
+from finetune.data.decode import PLAIN
 from finetune.data.names import PATTERN, name_groups
 from finetune.data.near_duplicates import SIDE, near_duplicates
+from finetune.data.wanted import ALL
+from finetune.deliver.audit import deep_audit
+from finetune.device import choose
+from finetune.errors import Stopped
 from finetune.evaluate.label_errors import label_suspects
+from finetune.model.backbones import build
 from finetune.train.head_solver import unseen_answers
 from tests import makers
 
@@ -132,3 +139,19 @@ def test_strict_makes_findings_an_error(folder: Path, cli: Any) -> None:
     done = cli("check", folder, "--deep", "--strict", "-o", "model.backbone=models/small-resnet")
     assert done.rc == 3
     assert "the same picture twice (mirrored" in done.err
+
+
+def test_a_look_that_is_stopped_goes_on_from_there(folder: Path) -> None:
+    scanned, _ = audit_folder(folder, ALL)
+    network, compute = build("models/small-resnet", scanned.classes), choose("cpu", "fp32")
+    looked: list[tuple[int, int]] = []
+
+    def stop(done: int, total: int) -> None:
+        looked.append((done, total))
+        if len(looked) == 1:
+            raise Stopped(2, "stopped")
+
+    with pytest.raises(Stopped):
+        deep_audit(scanned, network, compute, PLAIN, stop)
+    deep_audit(scanned, network, compute, PLAIN, stop)
+    assert looked == [(32, 50), (18, 18)]
