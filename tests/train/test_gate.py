@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 from finetune.errors import Stopped, UsageError
+from finetune.model.cut import Cut
+from finetune.model.plan import Phase
 from finetune.recipe.flags import TUNED, tuning_overrides
 from finetune.recipe.load import from_mapping
 from finetune.report.solved_or_tuned import gate_sentence
@@ -19,6 +22,8 @@ from finetune.story.resume import resume
 from finetune.story.run import fit, run
 from finetune.train import choice
 from finetune.train.gate import FEWEST, decide, require_enough
+from finetune.train.solvable import choose_optimizer
+from finetune.train.state import Settings
 from tests import makers
 
 QUIET = Reporter(say=lambda text: None)
@@ -210,6 +215,15 @@ def test_a_gate_without_two_candidates_or_images_is_refused(
     change(values)
     with pytest.raises(UsageError, match=problem):
         run(values, out=tmp_path / "o", reporter=QUIET)
+
+
+def test_a_network_whose_features_cannot_be_seen_has_no_solved_head_to_go_on_from() -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.Linear(4, 2))
+    whole = Cut(lambda images: (images,), module, module, "at the images: it cannot be traced", no_prefix=True)
+    head = frozenset({"2.weight", "2.bias"})
+    with pytest.raises(UsageError, match="cannot be seen, so no head is solved"):
+        choose_optimizer(module, Phase(0, 0, 1, head), Settings(optimizer="auto", gate=True), whole)
+    assert choose_optimizer(module, Phase(0, 0, 1, head), Settings(optimizer="auto"), whole) == "adamw"
 
 
 # --- the flag --------------------------------------------------------------------------------------------------------
