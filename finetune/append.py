@@ -1,18 +1,20 @@
-"""Files that are not written in one step: one that grows line by line, and ones that are copied or moved."""
+"""Files that are not written in one step: one that grows line by line, copied and moved ones, and what was left."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from finetune.errors import from_os_error
-from finetune.files import TEMPORARY, make_folder
+from finetune.files import TEMPORARY, fsync_folder, make_folder
 
 NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP)
 """How systems say that a file cannot have another name there."""
@@ -84,6 +86,40 @@ def place_moved(source: Path, target: Path) -> bool:
         return done
     except OSError as error:
         raise from_os_error(error, source, "move") from error
+
+
+def replace_folder(ready: Path, folder: Path) -> None:
+    """Give a finished folder its name, in place of what has that name already, which is removed then."""
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY}")
+    try:
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(ready, folder)
+        fsync_folder(folder.parent)
+    except OSError as error:
+        raise from_os_error(error, folder, "write") from error
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def is_abandoned(temporary: Path, age: float) -> bool:
+    """Whether a temporary file was left by a killed process: nobody holds its lock.
+
+    Args:
+        temporary: a file that `written` began.
+        age: seconds for which nothing must have been written to it; an hour at least where there are no locks.
+    """
+    try:
+        silent = time.time() - temporary.stat().st_mtime
+        with open(temporary, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            except OSError:
+                return silent >= max(age, 3600)
+            return silent >= age
+    except OSError:
+        return False
 
 
 def _named(file: Path, target: Path) -> bool:

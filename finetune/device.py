@@ -11,7 +11,7 @@ from importlib import metadata
 
 import torch
 
-from finetune.errors import ResourceError, UsageError
+from finetune.errors import ResourceError, UsageError, option
 from finetune.files import cores as cores  # a scan asks for them, too, without torch
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -106,7 +106,8 @@ def _device(name: str) -> torch.device:
     counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if (device.index or 0) >= counts.get(device.type, 0):
         problem = "no CUDA GPU found" if device.type == "cuda" and not counts["cuda"] else "no such device here"
-        raise ResourceError(f"train.device: {name}: {problem}", "use --device cpu, or auto for the best available")
+        remedy = f"use {option('device', 'cpu')}, or auto for the best available"
+        raise ResourceError(f"train.device: {name}: {problem}", remedy)
     return device
 
 

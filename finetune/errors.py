@@ -13,10 +13,13 @@ FinetuneError        1   a bug of ours, if nothing more precise fits
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
+import shlex
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
 
 
 class FinetuneError(Exception):
@@ -28,6 +31,8 @@ class FinetuneError(Exception):
     """
 
     exit_code = 1
+    told = False
+    """Whether a program that reads JSON has got it already, together with what there was besides."""
 
     def __init__(self, problems: str | Sequence[str], remedy: str = "") -> None:
         self.problems = [problems] if isinstance(problems, str) else list(problems)
@@ -87,9 +92,95 @@ class Stopped(FinetuneError):
         return signal.Signals(self.signum).name
 
 
+# --- what a remedy tells to write -------------------------------------------------------------------------------------
+
+Speech = Literal["command", "recipe", "arguments"]
+_speech: Speech = "arguments"
+
+
+@contextlib.contextmanager
+def spoken(to: Speech) -> Iterator[None]:
+    """Remedies inside name what their reader can write: an option, a key among `overrides`, or an argument.
+
+    The outermost counts, so that what the command line calls speaks of options. It is one for all threads, as it
+    decides on wording alone.
+
+    Args:
+        to: command for who types commands; recipe for a script that calls `run`, `fit` or `resume`; arguments for one
+            that calls anything else.
+    """
+    global _speech
+    before = _speech
+    _speech = to if before == "arguments" else before
+    try:
+        yield
+    finally:
+        _speech = before
+
+
+def option(name: str, value: str = "") -> str:
+    """An option of a command, ``--out DIR``; in a script the argument, ``out=DIR``."""
+    if _speech == "command":
+        return f"--{name} {value}".strip()
+    return f"{name.replace('-', '_')}={value or True}"
+
+
+FROM_SCRATCH: Mapping[str, object] = {"model.weights": "none", "model.unfreeze": {"all": 0}}
+
+
+def setting(key: str, value: object) -> str:
+    """A key of the recipe set to a value: ``-o 'model.unfreeze={all: 0}'``, or as a script writes it.
+
+    ``overrides=['model.unfreeze={all: 0}']`` where a recipe is run, and ``unfreeze={'all': 0}`` elsewhere.
+    """
+    return settings({key: value})
+
+
+def settings(values: Mapping[str, object]) -> str:
+    """Several keys at once, as `setting`."""
+    lines = [f"{key}={_flow(value)}" for key, value in values.items()]
+    if _speech == "command":
+        return " ".join(f"-o {shlex.quote(line)}" for line in lines)
+    if _speech == "recipe":
+        return f"overrides={lines}"
+    return ", ".join(_argument(key, value) for key, value in values.items())
+
+
+def _argument(key: str, value: object) -> str:
+    """A key of the recipe as an argument; one below a key that is a mapping goes into that."""
+    _, _, name = key.rpartition(".") if key.count(".") < 2 else key.partition(".")
+    name, _, inner = name.partition(".")
+    return f"{name}={ {inner: value} if inner else value!r}"
+
+
+def called(line: str, call: str) -> str:
+    """A command line, or the call in a script that does the same."""
+    return line if _speech == "command" else call
+
+
+def resuming(run: object = None) -> str:
+    """How to go on with a run."""
+    if run is None:
+        return called("`finetune resume`", "`ft.resume(run)`")
+    return called(f"finetune resume {run}", f"ft.resume({str(run)!r})")
+
+
+def _flow(value: object) -> str:
+    """A value as YAML on one line."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name}: {_flow(item)}" for name, item in value.items()) + "}"
+    return f"[{', '.join(map(_flow, value))}]" if isinstance(value, list) else str(value)
+
+
+# --- errors of others -------------------------------------------------------------------------------------------------
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`` (did you mean 'x' or 'y'?)`` for the known names nearest to `name`, or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    options = list(known)
+    near = difflib.get_close_matches(name, options, n=3, cutoff=0.6)
+    near = near or difflib.get_close_matches(name.lower(), options, n=3, cutoff=0.6)
+    near = near or [option for option in options if sorted(option) == sorted(name.lower())][:3]  # letters swapped
     return f" (did you mean {' or '.join(repr(n) for n in near)}?)" if near else ""
 
 
@@ -103,16 +194,17 @@ def out_of_memory(error: BaseException) -> bool:
 
 def from_os_error(error: OSError, path: object, doing: str = "use") -> ResourceError:
     """An operating system's refusal as a ResourceError that names the path and the remedy."""
+    other = option("out", "DIR")
     remedies = {
-        errno.ENOSPC: "free some space, or give another folder with --out, then go on with `finetune resume`",
-        errno.EDQUOT: "the disk quota is used up: free some space, then go on with `finetune resume`",
-        errno.EFBIG: "the file size limit is too low: raise it (ulimit -f), then go on with `finetune resume`",
+        errno.ENOSPC: f"free some space, or give another folder with {other}, then go on with {resuming()}",
+        errno.EDQUOT: f"the disk quota is used up: free some space, then go on with {resuming()}",
+        errno.EFBIG: f"the file size limit is too low: raise it (ulimit -f), then go on with {resuming()}",
         errno.EMFILE: "too few file descriptors: raise the limit (ulimit -n 1024)",
         errno.EACCES: "change the permissions, or choose another folder",
         errno.EPERM: "change the permissions, or choose another folder",
         errno.EROFS: "the file system is read-only: choose another folder",
         errno.EXDEV: "the folder spans two file systems: choose one that lies on a single one",
-        errno.EIO: "the disk reports an error: check it, then go on with `finetune resume`",
+        errno.EIO: f"the disk reports an error: check it, then go on with {resuming()}",
     }
     name = errno.errorcode.get(error.errno or 0, "OSError")
     remedy = remedies.get(error.errno or 0, "fix that and try again")

@@ -14,7 +14,7 @@ import mmap
 import os
 import secrets
 import shutil
-import time
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,7 +34,8 @@ def write_atomic(path: Path, content: bytes | memoryview | Callable[[BinaryIO], 
     """Publish a file: write beside it, fsync, rename over it, fsync the folder.
 
     A reader sees the old file or the new one, whole, wherever a crash falls. A failed fsync is never repeated on the
-    same descriptor (the kernel may have dropped the pages) and no copy ever stands in for a rename.
+    same descriptor (the kernel may have dropped the pages) and no copy ever stands in for a rename. A device or a pipe
+    has no old content to keep and must not be replaced by a file: it is written to as it is.
 
     Args:
         path: the name to publish; its folder is made if absent.
@@ -65,6 +66,10 @@ def written(
     size = None if callable(content) else len(content)
     try:
         make_folder(path.parent)
+        if is_stream(path):
+            yield
+            _pour(path, content)
+            return
         with open(temporary, "wb") as file:
             _hold(file)
             if callable(content):
@@ -89,6 +94,15 @@ def written(
                 problem.problems[0] += f" ({needed}; free: {free:,} bytes)"
             raise problem from error
         raise
+
+
+def _pour(path: Path, content: bytes | memoryview | Callable[[BinaryIO], object]) -> None:
+    """Write to a device or pipe, which may not be able to go back to an earlier place."""
+    whole = io.BytesIO() if callable(content) else io.BytesIO(content)
+    if callable(content):
+        content(whole)
+    with open(path, "wb") as file:
+        file.write(whole.getbuffer())
 
 
 def _write_past_memory(file: BinaryIO, content: bytes | memoryview) -> int:
@@ -119,27 +133,6 @@ def _hold(file: BinaryIO) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def is_abandoned(temporary: Path, age: float) -> bool:
-    """Whether a temporary file was left by a killed process: nobody holds its lock.
-
-    Args:
-        temporary: a file that `written` began.
-        age: seconds for which nothing must have been written to it; an hour at least where there are no locks.
-    """
-    try:
-        silent = time.time() - temporary.stat().st_mtime
-        with open(temporary, "rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            except OSError:
-                return silent >= max(age, 3600)
-            return silent >= age
-    except OSError:
-        return False
-
-
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it, each durably: what is published in it cannot be lost with its name."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -149,23 +142,20 @@ def make_folder(folder: Path) -> None:
             fsync_folder(path.parent)
 
 
+def is_stream(path: Path) -> bool:
+    """Whether a path is a device, a pipe, or a name of one, such as /dev/null and /dev/stdout."""
+    if path.absolute().parent == Path("/dev"):
+        return True
+    with contextlib.suppress(OSError):
+        mode = path.stat().st_mode
+        return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+    return False
+
+
 def can_be_made(folder: Path) -> bool:
     """Whether a folder is there and may be written to, or could be made; nothing is done."""
     place = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
-
-
-def replace_folder(ready: Path, folder: Path) -> None:
-    """Give a finished folder its name, in place of what has that name already, which is removed then."""
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY}")
-    try:
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(ready, folder)
-        fsync_folder(folder.parent)
-    except OSError as error:
-        raise from_os_error(error, folder, "write") from error
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def fsync_folder(folder: Path) -> None:

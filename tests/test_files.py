@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
+from finetune.append import is_abandoned
 from finetune.errors import ResourceError
-from finetune.files import CHUNK, is_abandoned, written
+from finetune.files import CHUNK, write_text, written
 
 
 def content(size: int) -> bytes:
@@ -82,3 +84,27 @@ def test_what_nobody_holds_is_abandoned(tmp_path: Path) -> None:
     assert is_abandoned(left, 0)
     assert not is_abandoned(left, 60)
     assert not is_abandoned(tmp_path / "gone", 0)
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for content in (b"whole", lambda file: file.write(b"whole")):
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        with written(pipe, content):
+            pass
+        assert os.read(reader, 100) == b"whole"
+        os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a device, and rename over one")
+def test_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    null, link = tmp_path / "null", tmp_path / "link"
+    os.mknod(null, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    link.symlink_to(null)
+    for name in (null, link):
+        write_text(name, "gone")
+    assert stat.S_ISCHR(null.stat().st_mode)
+    assert link.is_symlink()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def weights_of(value: object) -> str:
 def classes_of(value: object) -> list[str]:
     """Class names, in the order of the outputs."""
     remedy = "give the names in the order of the outputs: classes=data.classes, or classes=['cat', 'dog']"
-    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+    if isinstance(value, str | bytes | Mapping | Set) or not isinstance(value, Iterable):  # a set has no order
         raise _refused("classes", value, "a list of names", remedy)
     names = [str(name) if type(name).__module__ == "numpy" else name for name in value]
     if wrong := [name for name in names if not isinstance(name, str)]:
@@ -69,7 +69,7 @@ def unfreeze_of(value: object) -> dict[str, int] | None:
     if not isinstance(value, Mapping):
         return dict.fromkeys(patterns_of(value, "unfreeze"), 0)
     for pattern, epoch in value.items():
-        if not isinstance(pattern, str) or not isinstance(epoch, int) or isinstance(epoch, bool):
+        if not isinstance(pattern, str) or not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 0:
             wrong = pattern if not isinstance(pattern, str) else epoch
             raise _refused("unfreeze", wrong, "an epoch of a pattern", "give pattern → epoch: {'head': 0, 'layer4': 3}")
     return dict(value)

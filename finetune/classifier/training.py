@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from finetune.errors import ArtefactError, DataError, UsageError
+from finetune.errors import ArtefactError, DataError, UsageError, setting
 from finetune.recipe.schema import TrainConfig
 
 if TYPE_CHECKING:
@@ -74,17 +74,17 @@ def require_learned(network: Network, plan: FreezePlan) -> None:
     hollow = [group for group, names in frozen.items() if not network.pretrained or random & set(names)]
     if not hollow:
         return
-    allow = "allow random features with -o model.weights_missing=allow (weights_missing='allow' in a script)"
+    allow = f"allow random features with {setting('model.weights_missing', 'allow')}"
     shown = ", ".join(hollow[:4]) + (f" and {len(hollow) - 4} more" if len(hollow) > 4 else "")
     if not network.pretrained:
         raise UsageError(
             f"model.unfreeze: {shown} would stay frozen, but the network has no weights (model.weights: none)",
-            f"train all of it with -o 'model.unfreeze={{all: 0}}' (unfreeze='all'), give it weights, or {allow}",
+            f"train all of it with {setting('model.unfreeze', {'all': 0})}, give it weights, or {allow}",
         )
     count = len(random & {name for names in frozen.values() for name in names})
     raise ArtefactError(
         f"{network.source}: holds nothing for {count} tensors of layers that would stay frozen: {shown}",
-        f"let those layers learn (--unfreeze {hollow[0]}; unfreeze=['head', {hollow[0]!r}] in a script), "
+        f"let those layers learn ({setting('model.unfreeze', {'head': 0, hollow[0]: 0})}), "
         f"give complete weights, or {allow}",
     )
 

@@ -49,7 +49,7 @@ def check(what: Path, overrides: tuple[str, ...], strict: bool, deep: bool, fix:
             return _check_source(recipe, as_json, stop)
         folder, wanted = Path(section.folder), Wanted.of(section.model_dump())
         if fix is not None:
-            require_outside(fix, folder, "--fix")
+            require_outside(fix, folder, "fix")
             if not deep:
                 raise UsageError("--fix: proposes what --deep finds", "add --deep")
         if section.sample and not folder.exists():
@@ -69,9 +69,18 @@ def check(what: Path, overrides: tuple[str, ...], strict: bool, deep: bool, fix:
         from finetune.deliver.audit import write_proposal
 
         click.echo(f"{write_proposal(fix, findings, str(folder))}: the findings with their pictures", err=True)
-    _show_findings(findings, summary_of(scanned.root, scanned.table, scanned.classes, scanned.notes), as_json)
-    if graves := blocking(findings, strict=strict, skip_unreadable=section.on_bad == "skip"):
-        raise DataError([finding.message for finding in graves], "fix the folder, or see data.on_bad and data.classes")
+    graves = blocking(findings, strict=strict, skip_unreadable=section.on_bad == "skip")
+    problem = None
+    if graves:
+        remedy = "fix the folder, or see data.on_bad and data.classes"
+        problem = DataError([finding.message for finding in graves], remedy)
+    summary = summary_of(scanned.root, scanned.table, scanned.classes, scanned.notes)
+    if as_json:
+        print_json({**summary, "findings": listed(findings)}, problem)
+    else:
+        _show_findings([finding for finding in findings if finding not in graves], summary)
+    if problem is not None:
+        raise problem
 
 
 def _deep(scanned: Scan, recipe: Recipe, reporter: Reporter) -> list[Finding]:
@@ -115,7 +124,11 @@ def _check_source(recipe: Recipe, as_json: bool, stop: StopFlag) -> None:
 
     with reporting(stop) as reporter:
         data = read_images(recipe, reporter)
-    _show_findings([], summary_of(data.root, data.table, data.classes, data.notes), as_json)
+    summary = summary_of(data.root, data.table, data.classes, data.notes)
+    if as_json:
+        print_json({**summary, "findings": []})
+    else:
+        _show_findings([], summary)
 
 
 def summary_of(root: Path, table: pd.DataFrame, classes: list[str], notes: list[str]) -> dict[str, Any]:
@@ -124,10 +137,12 @@ def summary_of(root: Path, table: pd.DataFrame, classes: list[str], notes: list[
     return {"folder": str(root), "images": len(table), "classes": counts, "notes": notes}
 
 
-def _show_findings(findings: list[Finding], summary: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json({**summary, "findings": [{**asdict(finding), "paths": list(finding.paths)} for finding in findings]})
-        return
+def listed(findings: list[Finding]) -> list[dict[str, Any]]:
+    """The findings for a program."""
+    return [{**asdict(finding), "paths": list(finding.paths)} for finding in findings]
+
+
+def _show_findings(findings: list[Finding], summary: dict[str, Any]) -> None:
     counts = ", ".join(f"{visible(name)} {count}" for name, count in summary["classes"].items())
     click.echo(f"{visible(summary['folder'])}: {summary['images']:,} images of {len(summary['classes'])} classes")
     click.echo(f"  {counts}")

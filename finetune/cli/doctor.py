@@ -36,7 +36,10 @@ def doctor(as_json: bool) -> None:
         tell(finding("freeze proof", toy.freeze_proof))
         tell(finding("stop and resume", toy.stop_and_resume))
     failed = [item for item in findings if not item.fit]
-    if as_json:
-        print_json({"fit": not failed, "findings": [vars(item) for item in findings]})
+    problem = None
     if failed:
-        raise ResourceError([f"{item.name}: {item.told}" for item in failed], "fix that, then run it again")
+        problem = ResourceError([f"{item.name}: {item.told}" for item in failed], "fix that, then run it again")
+    if as_json:
+        print_json({"fit": not failed, "findings": [vars(item) for item in findings]}, problem)
+    if problem is not None:
+        raise problem

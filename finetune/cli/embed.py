@@ -63,12 +63,15 @@ def embed(
         )
     for path, reason in done.failed:
         click.echo(f"not embedded: {visible(path)}: {reason}", err=True)
+    problem = None
+    if strict and done.failed:
+        problem = DataError(f"{len(done.failed)} files could not be read", "the lines above say which and why")
     if as_json:
-        print_json(_as_dict(kept, done))
+        print_json(_as_dict(kept, done), problem)
     else:
         click.echo(_text(kept, done))
-    if strict and done.failed:
-        raise DataError(f"{len(done.failed)} files could not be read", "the lines above say which and why")
+    if problem is not None:
+        raise problem
 
 
 def _as_dict(store: VectorStore, done: Embedded) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from finetune.errors import FinetuneError, Stopped
+from finetune.errors import FinetuneError, Stopped, UsageError
 from finetune.files import to_json, visible
 
 
@@ -18,16 +18,21 @@ def show_error(error: FinetuneError, as_json: bool) -> None:
     else:
         lines = [f"error: {visible(problem)}" for problem in error.problems]
         lines += [f"remedy: {visible(line)}" for line in error.remedy.splitlines()]
-    if as_json:
-        show_json(error.problems, error.remedy, error.exit_code)
+    if as_json and not error.told:
+        show_json(as_object(error))
     with contextlib.suppress(BrokenPipeError):  # nobody reads it, the exit code tells
         click.echo("\n".join(lines), err=True)
 
 
-def show_json(problems: list[str], remedy: str, code: int) -> None:
+def as_object(error: FinetuneError) -> dict[str, object]:
+    """An error for a program."""
+    return {"error": {"problems": error.problems, "remedy": error.remedy, "exit_code": error.exit_code}}
+
+
+def show_json(what: dict[str, object]) -> None:
     """The one JSON object of a command that failed."""
     with contextlib.suppress(BrokenPipeError):
-        click.echo(to_json({"error": {"problems": problems, "remedy": remedy, "exit_code": code}}, indent=2))
+        click.echo(to_json(what, indent=2))
 
 
 def wants_json(arguments: list[str] | None) -> bool:
@@ -39,7 +44,7 @@ def wants_json(arguments: list[str] | None) -> bool:
 def show_usage(error: click.ClickException, hint: str, as_json: bool) -> None:
     """Tell what is wrong with the command line, with the nearest thing there is."""
     if as_json:
-        show_json([error.format_message()], hint, 2)
+        show_json(as_object(UsageError(error.format_message(), hint)))
     with contextlib.suppress(BrokenPipeError):
         error.show()
         if hint:

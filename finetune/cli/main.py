@@ -17,7 +17,7 @@ from finetune.cli.failure import show_error, show_usage, wants_json
 from finetune.cli.process import collect_no_more, collect_rarely, keep_large_buffers, wait_briefly
 from finetune.cli.suggest import command_hint, option_hint
 from finetune.distributed.launch import final_code, leave_error
-from finetune.errors import FinetuneError, ResourceError, from_os_error, out_of_memory
+from finetune.errors import FinetuneError, ResourceError, from_os_error, out_of_memory, spoken
 from finetune.files import cache_folder, visible
 
 SUMMARIES = {
@@ -121,12 +121,14 @@ def _exit_code(arguments: list[str] | None) -> int:
     arguments = [at_home(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
     as_json = wants_json(arguments)
     try:
-        result: Any = cli.main(args=arguments, prog_name="finetune", standalone_mode=False, obj=list(arguments))
+        with spoken("command"):
+            result: Any = cli.main(args=arguments, prog_name="finetune", standalone_mode=False, obj=list(arguments))
         if sys.stdout is not None:
             sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.NoSuchOption as error:
-        show_usage(error, option_hint(error.option_name), as_json)
+        hint = option_hint(error.option_name)  # is surer than what click finds by letters: --help for --lr
+        show_usage(click.NoSuchOption(error.option_name, ctx=error.ctx) if hint else error, hint, as_json)
         return 2
     except click.ClickException as error:
         show_usage(error, "", as_json)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finetune.errors import UsageError
+from finetune.cli.failure import as_object
+from finetune.errors import FinetuneError, UsageError
 from finetune.files import to_json, visible
 
 if TYPE_CHECKING:
@@ -135,9 +136,11 @@ def say_first(text: str) -> None:
         say_on_stderr(f"{text} …")
 
 
-def print_json(value: Any) -> None:
-    """The one JSON object of a command's `--json`."""
-    click.echo(to_json(value, indent=2))
+def print_json(value: dict[str, Any], error: FinetuneError | None = None) -> None:
+    """The one JSON object of a command's `--json`; an error that is raised next is in it, so that it stays the one."""
+    click.echo(to_json({**value, **(as_object(error) if error is not None else {})}, indent=2))
+    if error is not None:
+        error.told = True
 
 
 def next_steps(run: Run) -> str:

@@ -93,26 +93,36 @@ def predict(
     sorter = _sorter(copy_to, move_to, apply, predictor)
     if out is not None:
         count = _to_file(predictor, files, out, topk, resume, None if paths == ("-",) else _count(files))
-        _tell(count, run, out, as_json)
+        problem = _unreadable(count, out) if strict else None
+        _tell(count, run, out, as_json, problem)
     else:
         rows = _placed(predictor, files, sorter)
         if as_json:
             found = [row for row, _ in rows]
-            print_json({"run": shown(run), "predictions": [_as_dict(row, topk) for row in found]})
             count = _counted(found)
+            problem = _unreadable(count) if strict else None
+            print_json({"run": shown(run), "predictions": [_as_dict(row, topk) for row in found]}, problem)
         else:
             count = Counter()
             for line, row in _csv_lines(rows, predictor.classes) if as_csv else _text_lines(rows, topk):
                 click.echo(line, nl=not as_csv)
                 count += _counted([row] if row is not None else [])
+            problem = _unreadable(count) if strict else None
     sys.stdout.flush()
     for line in getattr(files, "notes", ()):
         click.echo(f"note: {line}", err=True)
     if sorter is not None:
         _tell_sorted(sorter, count["images"])
-    if count["errors"] and strict:
-        problem = f"{count['errors']} of {count['images']} files could not be read"
-        raise DataError(problem, "the rows above say which and why" if out is None else f"{out} says which and why")
+    if problem is not None:
+        raise problem
+
+
+def _unreadable(count: Counter[str], out: Path | None = None) -> DataError | None:
+    """The error that --strict makes of files that could not be read."""
+    if not count["errors"]:
+        return None
+    problem = f"{count['errors']} of {count['images']} files could not be read"
+    return DataError(problem, "the rows above say which and why" if out is None else f"{out} says which and why")
 
 
 def _check(
@@ -234,10 +244,10 @@ def _counted(rows: Iterable[Prediction]) -> Counter[str]:
     return count
 
 
-def _tell(count: Counter[str], run: Path, out: Path, as_json: bool) -> None:
+def _tell(count: Counter[str], run: Path, out: Path, as_json: bool, problem: DataError | None) -> None:
     numbers = {name: count[name] for name in ("images", "before", "errors", "abstained")}
     if as_json:
-        print_json({"run": shown(run), "out": str(out), **numbers})
+        print_json({"run": shown(run), "out": str(out), **numbers}, problem)
         return
     also = {"before": "already there", "errors": "could not be read", "abstained": "without a label"}
     said = [f"{numbers[name]:,} {text}" for name, text in also.items() if numbers[name]]

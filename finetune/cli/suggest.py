@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 
 from finetune.errors import did_you_mean
@@ -38,7 +39,13 @@ def command_hint(name: str, known: Iterable[str]) -> str:
     """`` (did you mean 'run'?)``, or nothing."""
     if name.lower() in COMMANDS:
         return f" (did you mean '{COMMANDS[name.lower()]}'?)"
-    return did_you_mean(name.lower(), known)
+    return did_you_mean(name.lower(), known) or _as_other_tools_say(name.lower())
+
+
+def _as_other_tools_say(name: str) -> str:
+    """What a misspelled command of another tool is here: `trian` is `train`, which is `run`."""
+    near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.75)
+    return f" (did you mean '{COMMANDS[near[0]]}'?)" if near else ""
 
 
 def option_hint(name: str) -> str:

@@ -21,16 +21,17 @@ def verify(run: Path, as_json: bool) -> None:
 
     findings = do(run)
     broken = [(path, reason) for path, reason in findings if reason is not None]
+    problem = None
+    if broken:
+        remedy = "what is whole can still be used: `finetune resume` goes on from the newest whole checkpoint"
+        problem = ArtefactError([f"{path}: {reason}" for path, reason in broken], remedy)
     if as_json:
         listed = [{"path": str(path), "problem": reason} for path, reason in findings]
-        print_json({"run": shown(run), "whole": not broken, "artefacts": listed})
+        print_json({"run": shown(run), "whole": not broken, "artefacts": listed}, problem)
     else:
         for path, reason in findings:
             click.echo(f"{'whole ' if reason is None else 'BROKEN'}  {visible(str(path))}")
-    if broken:
-        raise ArtefactError(
-            [f"{path}: {reason}" for path, reason in broken],
-            "what is whole can still be used: `finetune resume` goes on from the newest whole checkpoint",
-        )
-    if not as_json and not findings:
+    if problem is not None:
+        raise problem
+    if not as_json and not found:
         click.echo("nothing published yet, so nothing is broken")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from finetune.data.audit import Finding
+from finetune.errors import setting
 
 HIDDEN = 0.2
 """Share of a picture's long side beyond which what the centre crop cuts off is worth a word."""
@@ -28,8 +29,9 @@ def hidden_by_crop(root: Path, table: pd.DataFrame, size: tuple[int, int] = (1, 
     visible_share = pd.concat([shapes, 1 / shapes], axis=1).min(axis=1)
     long = table.loc[visible_share < 1 - HIDDEN, "path"]
     if len(long) > MANY * len(table):
+        squash = setting("model.preprocess.crop_mode", "squash")
         message = (
             f"the centre crop hides more than a fifth of {len(long):,} of {len(table):,} images, long or high ones; "
-            "-o model.preprocess.crop_mode=squash shows all of them, with other proportions; border adds margins"
+            f"{squash} shows all of them, with other proportions; border adds margins"
         )
         yield Finding("hidden by the crop", "note", message, tuple(str(root / path) for path in long))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from finetune.data.walk import Listing, Walk, join
-from finetune.errors import DataError
+from finetune.errors import DataError, setting
 from finetune.files import visible
 
 SPLITS = ("train", "val", "test")
@@ -53,9 +53,12 @@ def choose(walk: Walk, folders: Sequence[str], classes: Sequence[str] | None, st
     Raises:
         DataError: folders that look like splits but could be meant in two ways.
     """
-    named = {name: split for name in folders if (split := split_of(name))}
     # data.classes settles it: a class may well be called "test"
-    if not named or (classes and set(classes) <= set(folders)):
+    if classes and set(classes) <= set(folders):
+        return {}
+    named = {name: split for name in folders if (split := split_of(name))} or _decorated(walk, folders, strict)
+    if not named:
+        _note_alike(walk, folders)
         return {}
     inner = {name: set(walk.subfolders(name)) for name in named}
     layered = [name for name in named if inner[name]]  # a split holds class folders; a class holds images
@@ -79,6 +82,38 @@ def choose(walk: Walk, folders: Sequence[str], classes: Sequence[str] | None, st
     if not others:
         raise _deeper(walk.root, layered[0], inner[layered[0]])
     return {}
+
+
+def _decorated(walk: Walk, folders: Sequence[str], strict: bool) -> dict[str, str]:
+    """Folder → split, where a word of each name is that of a split and all else is the same: `birds_train`, `val.v1`.
+
+    Raises:
+        DataError: such names that have other words apart, over the same folders: `trainA trainB testA testB`.
+    """
+    hinted: dict[str, str] = {}
+    rests = set()
+    for name in folders:
+        words = [word for word in re.split(r"[\W_\d]+|(?<=[a-z])(?=[A-Z])", name) if word]
+        meant = [split for word in words if (split := split_of(word))]
+        if len(meant) == 1 and walk.subfolders(name):
+            hinted[name] = meant[0]
+            rests.add(tuple(word.casefold() for word in words if not split_of(word)))
+    if {"train"} < set(hinted.values()) and set.intersection(*(set(walk.subfolders(name)) for name in hinted)):
+        if len(rests) == 1:
+            return hinted
+        if strict:
+            raise _ambiguous(walk, list(hinted), "look like splits")
+    return {}
+
+
+def _note_alike(walk: Walk, folders: Sequence[str]) -> None:
+    """Say it where all classes hold the same folders, as splits would that are called otherwise, or folds."""
+    inner = [frozenset(walk.subfolders(name)) for name in folders]
+    if len(folders) > 1 and len(set(inner)) == 1 and len(inner[0]) > 1:
+        walk.listing.notes.append(
+            f"{_listed(folders)} each hold the folders {_listed(inner[0])} and are taken for the classes; if they are "
+            "splits, name them train, val and test"
+        )
 
 
 def _splits(
@@ -141,7 +176,7 @@ def _check_nesting(listing: Listing, depth: int) -> None:
 def _deeper(root: Path, level: str, inner: Iterable[str]) -> DataError:
     return DataError(
         f"{visible(str(root))}: its folder {visible(level)} holds {_listed(inner)}, which look like what was meant",
-        f"name that level: data.folder: {visible(str(root / level))}",
+        f"name that level: {setting('data.folder', visible(str(root / level)))}",
     )
 
 
@@ -150,7 +185,7 @@ def _ambiguous(walk: Walk, names: Sequence[str], what: str) -> DataError:
     return DataError(
         f"{visible(str(walk.root))}: {listed} {what}: not clear whether they are splits or classes",
         "name the splits train, val and test, each with one folder per class; if they are classes, say so: "
-        f"-o 'data.classes=[{', '.join(visible(name) for name in sorted(names))}]'",
+        f"{setting('data.classes', [visible(name) for name in sorted(names)])}",
     )
 
 

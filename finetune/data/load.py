@@ -17,7 +17,7 @@ from finetune.data.augment import Augment
 from finetune.data.decode import decode, read, size
 from finetune.data.preprocess import Preprocess
 from finetune.device import cores
-from finetune.errors import BadImage, DataError
+from finetune.errors import BadImage, DataError, resuming
 from finetune.files import visible
 
 if TYPE_CHECKING:  # predicting and serving come through here without ever scanning a folder
@@ -31,8 +31,6 @@ AHEAD = 2
 
 MOST_WORKERS = 16
 """Threads at most: beyond, the interpreter lock that Pillow takes between its C calls eats what they bring."""
-
-REMEDY = "put the file back as it was and go on with `finetune resume`, or start a new run without it"
 
 
 def order(seed: int, epoch: int, n: int) -> np.ndarray:
@@ -248,7 +246,8 @@ class Images:
             yield
         except BadImage as error:
             name = visible(str(self._paths[index]))
-            raise DataError(f"{name}: changed since the folder was scanned: {error.problems[0]}", REMEDY) from error
+            remedy = f"put the file back as it was and go on with {resuming()}, or start a new run without it"
+            raise DataError(f"{name}: changed since the folder was scanned: {error.problems[0]}", remedy) from error
 
 
 def _finish(pending: _Pending) -> tuple[np.ndarray, torch.Tensor]:

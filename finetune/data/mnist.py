@@ -23,7 +23,7 @@ from finetune.data.dataset import Dataset, ImageSet
 from finetune.data.scan import COLUMNS
 from finetune.data.split import split
 from finetune.data.wanted import Wanted
-from finetune.errors import DataError, ResourceError, did_you_mean
+from finetune.errors import DataError, ResourceError, did_you_mean, setting
 from finetune.files import cache_folder, visible, write_atomic
 
 CLASSES = [str(digit) for digit in range(10)]
@@ -180,8 +180,8 @@ def _fetch(name: str, raw: Path) -> bytes:
     raise ResourceError(
         f"data.folder: {visible(str(raw / name.removesuffix('.gz')))}: not there, and MNIST cannot be fetched: "
         f"{visible('; '.join(reasons)) or 'HF_HUB_OFFLINE is set'}",
-        "name the folder that holds MNIST/raw (-o data.folder=ROOT), or fetch it once on a machine with network and "
-        "copy its cache folder",
+        f"name the folder that holds MNIST/raw ({setting('data.folder', 'ROOT')}), or fetch it once on a machine with "
+        "network and copy its cache folder",
     )
 
 

@@ -21,10 +21,13 @@ def listing_notes(listing: Listing) -> list[str]:
             "is a link out of the folder and was followed",
             "are links out of the folder and were followed",
         ),
-        (listing.unused, "beside the split folders is not used", "beside the split folders are not used"),
         (listing.ours, "holds runs of finetune and was skipped", "hold runs of finetune and were skipped"),
     ]
-    return [note(paths, one, many) for paths, one, many in kinds if paths] + listing.notes
+    lines = [note(paths, one, many) for paths, one, many in kinds if paths]
+    if listing.unused:
+        folders = f"{count(len(listing.unused), 'folder')} beside those of the splits"
+        lines.append(f"{folders} {'is' if len(listing.unused) == 1 else 'are'} not used: {named(listing.unused)}")
+    return lines + listing.notes
 
 
 def note(paths: Iterable[str], one: str, many: str) -> str:

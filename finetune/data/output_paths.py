@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from finetune.errors import UsageError
+from finetune.errors import UsageError, option
 from finetune.files import visible
 
 
@@ -13,13 +13,13 @@ def is_inside(path: Path, folder: Path) -> bool:
     return path.expanduser().resolve().is_relative_to(folder.expanduser().resolve())
 
 
-def require_outside(path: Path, folder: Path | None, flag: str = "--out") -> None:
+def require_outside(path: Path, folder: Path | None, flag: str = "out") -> None:
     """Refuse to write into the data folder, before anything is made.
 
     Args:
         path: what would be written.
         folder: of the images; None where they have none.
-        flag: what the user said.
+        flag: the option or argument that said it.
 
     Raises:
         UsageError: `path` is the data folder or lies in it.
@@ -27,8 +27,8 @@ def require_outside(path: Path, folder: Path | None, flag: str = "--out") -> Non
     if folder is not None and is_inside(path, folder):
         beside = folder.resolve().parent / path.resolve().name
         raise UsageError(
-            f"{flag} {visible(str(path))}: inside the data folder {visible(str(folder))}",
-            f"choose a place outside, for instance {flag} {visible(str(beside))}",
+            f"{option(flag, visible(str(path)))}: inside the data folder {visible(str(folder))}",
+            f"choose a place outside, for instance {option(flag, visible(str(beside)))}",
         )
 
 

@@ -21,7 +21,7 @@ from finetune.data.pillow import Heard, hearing
 from finetune.data.scan_cache import ScanCache
 from finetune.data.walk import Listing
 from finetune.data.wanted import ALL, Wanted
-from finetune.errors import BadImage, DataError, did_you_mean
+from finetune.errors import BadImage, DataError, did_you_mean, setting
 from finetune.files import cores, visible
 
 COLUMNS = ("path", "class", "split", "sha256", "bytes", "width", "height", "mode")
@@ -210,7 +210,7 @@ def _unreadable(root: Path, bad: list[tuple[str, str]]) -> DataError:
     for reason in NEEDS.values():
         if lacking := [path for path, why in bad if why == reason]:
             lines.append(f"{visible(str(root))}: {count(len(lacking), 'image')} ({named(lacking)}): {reason}")
-    return DataError(lines, "fix or remove these files, or leave them out with -o data.on_bad=skip")
+    return DataError(lines, f"fix or remove these files, or leave them out with {setting('data.on_bad', 'skip')}")
 
 
 def no_images(root: Path, listing: Listing, bad: list[tuple[str, str]]) -> DataError:

@@ -45,8 +45,8 @@ def split(
         counts = contents.setdefault(name, {})
         counts[unit] = counts.get(unit, 0) + 1
     if too_few := sorted(name for name, counts in contents.items() if len(counts) < 2):
-        what = "a single image" if units is None else "a single group of images (data.group)"
-        raise _cannot(f"{_named(name)} has {what}: it cannot be split" for name in too_few)
+        sizes = table["class"].value_counts()
+        raise _cannot(f"{_named(name)} has {_single(int(sizes[name]), units)}: it cannot be split" for name in too_few)
     places: dict[str, str] = {}
     # class after class, in the order of their names: a unit that several classes share goes where the first one puts it
     for name in sorted(contents):
@@ -132,6 +132,13 @@ def _counts(n: int, val: float, test: float) -> tuple[int, int]:
 
 def _rank(content: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}/{content}".encode()).digest()
+
+
+def _single(images: int, units: Sequence[str] | None) -> str:
+    """What a class consists of that has only one content or group."""
+    if images == 1:
+        return "a single image"
+    return f"{images:,} images of the same content" if units is None else "a single group of images (data.group)"
 
 
 def _named(name: str) -> str:

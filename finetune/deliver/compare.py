@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from finetune.data.manifest import read_manifest
-from finetune.errors import DataError, UsageError
+from finetune.errors import DataError, UsageError, option, resuming
 from finetune.evaluate.compare import ALPHA, compare_answers, holm, images_needed, macro_f1, mcnemar, pooled
 from finetune.files import read_json, visible
 from finetune.report.comparison import sentence
@@ -113,7 +113,7 @@ def _answers(run: Path) -> pd.DataFrame:
     """Path, class and predicted class of each test image of a run, by (content, class, copy)."""
     names = RunNames(run)
     if not names.report.predictions_csv.is_file():
-        raise UsageError(f"{run}: it has no report yet", f"let it finish: finetune resume {run}")
+        raise UsageError(f"{run}: it has no report yet", f"let it finish: {resuming(run)}")
     text = {"path": str, "class": str, "predicted": str}
     columns = [*text, "confidence"]
     table = pd.read_csv(names.report.predictions_csv, dtype=text, usecols=columns, keep_default_na=False)
@@ -169,7 +169,7 @@ def _common(sides: Sequence[Side], intersection: bool) -> list[Any]:
             named = ", ".join(map(visible, own[:MOST_NAMED])) + (", …" if len(own) > MOST_NAMED else "")
             differing.append(f"{folder}: {len(own):,} of its {len(table):,} test images are not those of all: {named}")
     if differing and not (intersection and shared):
-        remedy = "test all on the same images, or compare on what they share: --intersection"
+        remedy = f"test all on the same images, or compare on what they share: {option('intersection')}"
         raise DataError(differing, remedy if shared else "test all on the same images: the same folder and split seed")
     return [key for key in tables[0][1].index if key in shared]
 

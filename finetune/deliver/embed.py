@@ -211,7 +211,7 @@ def embed(
     if store is None:
         store = VectorStore.create(path, identity, source.name, database)
     else:
-        remedy = f"give another store (--to), or use the network and layer it was made with: {store.model}"
+        remedy = f"give another store, or use the network and layer it was made with: {store.model}"
         store.require(identity, remedy)
         _require_database(store, database)
     with source.compute(device).own_threads():
@@ -231,4 +231,4 @@ def embed(
 def _require_database(store: VectorStore, database: str | None) -> None:
     if database not in (None, store.database):
         problem = f"database: {database}: {visible(str(store.path))} is a {store.database} store"
-        raise UsageError(problem, "leave out database, or give another store (--to)")
+        raise UsageError(problem, "leave out database, or give another store")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.deliver.publish import as_it_was
-from finetune.errors import ArtefactError, UsageError, did_you_mean
+from finetune.errors import ArtefactError, UsageError, did_you_mean, resuming
 from finetune.model.backbones import build
 from finetune.model.bundle import load_bundle
 from finetune.model.bundle_files import DESCRIPTION
@@ -52,7 +52,7 @@ def _from_stopped(run: RunNames) -> Network:
     checkpoints = Checkpoints(run.checkpoints)
     path = run.best if run.best.is_file() else checkpoints.newest()[0]
     if path is None:
-        remedy = f"let it finish: finetune resume {run.folder}"
+        remedy = f"let it finish: {resuming(run.folder)}"
         raise ArtefactError(f"{run.folder}: this run has no model and no checkpoint yet", remedy)
     network = _from_checkpoint(path)
     network.notes = [f"{run.folder} has not finished: using {network.notes[0]}"]

@@ -15,7 +15,7 @@ from finetune.deliver.card import Facts, write_card
 from finetune.deliver.heats import heats_of
 from finetune.deliver.image_map import draw_map, thumbnails_of
 from finetune.device import versions
-from finetune.errors import DataError
+from finetune.errors import DataError, called
 from finetune.evaluate.activations import example
 from finetune.evaluate.coverage import TARGET
 from finetune.evaluate.evaluation import OUT_OF_FOLD, Evaluation
@@ -43,7 +43,8 @@ def publish_data(folder: RunFolder, data: Dataset, accept_changes: bool) -> bool
     """
     changed = changes(folder.names.data_csv, data.table)
     if changed and not accept_changes:
-        remedy = "put the images back, or go on with the change: finetune resume --accept-changes"
+        change = called("finetune resume --accept-changes", "ft.resume(run, accept_changes=True)")
+        remedy = f"put the images back, or go on with the change: {change}"
         raise DataError([f"{data.root}: {line}" for line in changed], remedy)
     folder.warn(*data.warnings)
     if is_drawn(data.root):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.carried import CARD_SUFFIXES, card_of
-from finetune.errors import UsageError
+from finetune.errors import UsageError, setting
 from finetune.files import sha256_file
 from finetune.model import from_timm, from_torchvision
 from finetune.model.architectures import LIBRARIES, assemble, split_name
@@ -168,7 +168,8 @@ def find(backbone: str) -> Origin:
     if path.suffix in (".safetensors", ".pth", ".pt", ".bin"):
         raise UsageError(
             f"model.backbone: {backbone}: a weights file does not say which network it belongs to",
-            f"name the architecture as model.backbone (timm/NAME) and say -o model.weights={backbone}, or write a card",
+            f"name the architecture as model.backbone (timm/NAME) and say {setting('model.weights', backbone)}, or "
+            "write a card",
         )
     if path.is_absolute() or backbone.startswith((".", "~")):
         raise UsageError(f"model.backbone: {backbone}: nothing there", "correct the path")
@@ -225,7 +226,9 @@ def _without_names_of_torchvision(weights: str, architecture: str) -> str:
         return weights
     library, _, network = architecture.partition("/")
     if library != "torchvision":
-        remedy = "write -o model.weights=default, or name the weights' tag in model.backbone (`finetune models`)"
+        remedy = (
+            f"write {setting('model.weights', 'default')}, or name the weights' tag as the backbone (`finetune models`)"
+        )
         raise UsageError(f"model.weights: {weights} names weights of torchvision, and {architecture} is not", remedy)
     from_torchvision.require_default(network, name)
     return "default"

@@ -16,7 +16,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from finetune.errors import ArtefactError, UsageError
+from finetune.errors import ArtefactError, UsageError, resuming
 from finetune.files import read_json, sha256_file, write_atomic, write_json
 from finetune.model.architectures import assemble
 from finetune.model.bundle_files import DESCRIPTION, IN_RUN, WEIGHTS
@@ -118,7 +118,7 @@ def find_bundle(path: Path) -> Path:
         if (folder / DESCRIPTION).is_file():
             return folder
     if (path / "recipe.yaml").is_file():
-        raise ArtefactError(f"{path}: this run has no model yet", f"let it finish: finetune resume {path}")
+        raise ArtefactError(f"{path}: this run has no model yet", f"let it finish: {resuming(path)}")
     what = "neither a model bundle nor a run folder" if path.is_dir() else "no such folder"
     raise UsageError(f"{path}: {what}", "name a run folder, or a folder with model.safetensors and model.json")
 

@@ -10,7 +10,7 @@ import timm
 from timm.models import PretrainedCfg, _registry, get_pretrained_cfg
 from torch import nn
 
-from finetune.errors import UsageError, did_you_mean
+from finetune.errors import FROM_SCRATCH, UsageError, did_you_mean, setting, settings
 from finetune.files import sha256_file
 from finetune.model.heads import last_layer
 from finetune.model.lineage import UNKNOWN, Base
@@ -100,9 +100,8 @@ def published(name: str) -> tuple[State, Base]:
     else:
         raise UsageError(
             f"model.weights: timm publishes no weights for {name}",
-            "name a weights file (-o model.weights=FILE), train from scratch (-o model.weights=none "
-            "-o 'model.unfreeze={all: 0}'), or choose one of "
-            "`finetune models`",
+            f"name a weights file ({setting('model.weights', 'FILE')}), train from scratch ({settings(FROM_SCRATCH)}), "
+            "or choose one of `finetune models`",
         )
     return read_weights(path), Base(f"timm/{name}", source, sha256_file(path), config.license or UNKNOWN)
 

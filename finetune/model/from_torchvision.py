@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import nn
 
-from finetune.errors import UsageError, did_you_mean
+from finetune.errors import UsageError, did_you_mean, setting
 from finetune.files import sha256_file
 from finetune.model.fitting import load_backbone
 from finetune.model.heads import last_layer
@@ -69,7 +69,7 @@ def require_default(name: str, weights: str) -> None:
     if sets[weights] is not sets.DEFAULT:
         raise UsageError(
             f"model.weights: {weights} is not torchvision's best for {name}, which {sets.DEFAULT.name} is",
-            f"write -o model.weights=default for that, or fetch {sets[weights].url} and give the file",
+            f"write {setting('model.weights', 'default')} for that, or fetch {sets[weights].url} and give the file",
         )
 
 

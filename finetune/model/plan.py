@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from finetune.errors import UsageError
+from finetune.errors import UsageError, setting
 from finetune.model.groups import match
 
 HEAD = "head"
@@ -182,7 +182,7 @@ def _require_learning(thaw: Mapping[str, int], epochs: int) -> None:
         when = "nothing ever learns" if first >= epochs else f"nothing learns before epoch {first}"
         raise UsageError(
             f"model.unfreeze: with this plan {when}",
-            "let something learn from epoch 0: model.unfreeze={head: 0} (unfreeze='head' in a script, --unfreeze head)",
+            f"let something learn from epoch 0: {setting('model.unfreeze', {'head': 0})}",
         )
 
 

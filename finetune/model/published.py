@@ -19,7 +19,7 @@ import huggingface_hub
 import huggingface_hub.constants
 import torch
 
-from finetune.errors import ArtefactError, ResourceError
+from finetune.errors import FROM_SCRATCH, ArtefactError, ResourceError, setting, settings
 from finetune.files import cache_folder, sha256_file, write_atomic, write_text
 
 OPEN_SECONDS = 20
@@ -182,7 +182,7 @@ def _unreachable(what: str, url: str, reason: object) -> ResourceError:
         f"model.weights: the published weights of {what} are not in the local cache and cannot be fetched from {url}: "
         f"{reason}",
         "fetch them once on a machine with network and copy its cache folder, or name what you have "
-        "(-o model.weights=FILE.safetensors, or -o model.backbone=CARD.yaml), or take the small network that comes "
-        "with this tool (-o model.backbone=models/small-resnet), or train from scratch (-o model.weights=none "
-        "-o 'model.unfreeze={all: 0}')",
+        f"({setting('model.weights', 'FILE.safetensors')}, or {setting('model.backbone', 'CARD.yaml')}), or take the "
+        f"small network that comes with this tool ({setting('model.backbone', 'models/small-resnet')}), or train from "
+        f"scratch ({settings(FROM_SCRATCH)})",
     )

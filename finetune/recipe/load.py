@@ -243,7 +243,8 @@ def _near_backbone(text: str, folder: Path) -> str:
     if library == "models" or not re.fullmatch(r"[\w.-]+", name):
         return did_you_mean(text, cards)
     kinds = difflib.get_close_matches(f"{library}/", ARCHITECTURES[:3], n=1) if slash else []
-    same = [f"{kind}{name.lower().replace('-', '_')}" for kind in kinds or ARCHITECTURES[:2]]
+    usual = re.sub(r"([a-z]{3,})_(\d)", r"\1\2", name.lower().replace("-", "_"))  # ResNet-50 is resnet50
+    same = [f"{kind}{usual}" for kind in kinds or ARCHITECTURES[:2]]
     return f" (did you mean {' or '.join(map(repr, same))}?)"
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from finetune.errors import ArtefactError, DivergedError
+from finetune.errors import ArtefactError, DivergedError, called
 from finetune.files import TEMPORARY, fsync_folder, read_json, sha256_file, write_json, written
 from finetune.model.weights import read_pickle
 from finetune.runs.names import BEST
@@ -131,7 +131,7 @@ class Checkpoints:
         if broken:
             raise ArtefactError(
                 [f"{item.path}: {item.reason}" for item in broken],
-                "no whole checkpoint is left, and nothing was deleted: start again with `finetune run`",
+                "no whole checkpoint is left, and nothing was deleted: start a new run",
             )
         return None
 
@@ -166,7 +166,10 @@ class Checkpoints:
         if not path.is_file():
             raise ArtefactError(f"{path}: no such checkpoint", f"name one of those in {self.folder}")
         if reason := self.reason_broken(path):
-            raise ArtefactError(f"{path}: {reason}", "resume without --from to use the newest whole checkpoint")
+            raise ArtefactError(
+                f"{path}: {reason}",
+                f"resume without {called('--from', 'checkpoint=')} to use the newest whole checkpoint",
+            )
         checkpoint: dict[str, Any] = read_pickle(path)
         missing = {"epoch", "step", "model_state_dict", "optimizer_state_dict", "loss"} - set(checkpoint)
         if missing:

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from finetune.data.output_paths import home_of_runs, require_outside
-from finetune.errors import ArtefactError, FinetuneError, ResourceError, Stopped, UsageError, from_os_error
+from finetune.errors import (
+    ArtefactError,
+    FinetuneError,
+    ResourceError,
+    Stopped,
+    UsageError,
+    from_os_error,
+    option,
+    resuming,
+)
 from finetune.files import TEMPORARY, make_folder, read_json, write_csv, write_json, write_text
 from finetune.runs.history import write_history
 from finetune.runs.names import RUN_JSON, RunNames
@@ -62,7 +71,7 @@ class RunFolder:
                     cls(out).lock(hold=False)  # says which process is at work, where one is; that is the better error
                 raise UsageError(
                     f"{out} is not empty; a run is never overwritten",
-                    f"give another --out, or go on with it: finetune resume {out}",
+                    f"give another {option('out', 'DIR')}, or go on with it: {resuming(out)}",
                 )
             make_folder(out)
             folder = cls(out.resolve())
@@ -87,7 +96,7 @@ class RunFolder:
         folder = cls(path.resolve())
         values = read_json(folder.names.run_json)
         if not isinstance(values, dict) or not isinstance(values.get("recipe"), dict):
-            raise ArtefactError(f"{folder.names.run_json}: it holds no recipe", "start again with `finetune run`")
+            raise ArtefactError(f"{folder.names.run_json}: it holds no recipe", "start a new run")
         folder.record = RunRecord.of(values)
         return folder
 
@@ -158,7 +167,7 @@ class RunFolder:
             yield
             self.update(status="finished", finished=_now())
         except Stopped as error:
-            error.remedy = f"Continue with: finetune resume {self.path}"
+            error.remedy = f"Continue with: {resuming(self.path)}"
             self._end(status="stopped", error=error.problems)
             raise
         except (Exception, KeyboardInterrupt) as error:

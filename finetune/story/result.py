@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.classifier.accept import path_of
-from finetune.errors import UsageError
+from finetune.errors import UsageError, resuming
 from finetune.files import escape_html, read_json
 from finetune.runs.folder import RunFolder
 from finetune.runs.history import read_history
@@ -103,7 +103,7 @@ class Run(os.PathLike[str]):
     def _written(self, file: Path) -> Path:
         """The file, which the run must have written by now."""
         if not file.is_file():
-            raise UsageError(f"{file}: not written yet", f"let the run finish: finetune resume {self.path}")
+            raise UsageError(f"{file}: not written yet", f"let the run finish: {resuming(self.path)}")
         return file
 
     def _table(self, file: Path) -> pd.DataFrame:

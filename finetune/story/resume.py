@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from finetune.classifier import Classifier
 from finetune.classifier.accept import path_of
 from finetune.distributed.join import join
-from finetune.errors import FinetuneError, UsageError
+from finetune.errors import FinetuneError, UsageError, called, spoken
 from finetune.runs.folder import RunFolder
 from finetune.runs.reporter import Reporter
 from finetune.story.other_ranks import run_as_other_rank
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+@spoken("recipe")
 def resume(
     run: str | os.PathLike[str],
     *,
@@ -67,10 +68,9 @@ def resume(
         reporter.say(f"{folder.path} is finished already: nothing to do")
         return Run(folder.path)
     if changes and not accept_changes:
-        raise UsageError(
-            [f"{folder.names.recipe}: {line}" for line in changes],
-            "put the recipe back as it was, or go on with the change: finetune resume --accept-changes",
-        )
+        change = called("finetune resume --accept-changes", "ft.resume(run, accept_changes=True)")
+        remedy = f"put the recipe back as it was, or go on with the change: {change}"
+        raise UsageError([f"{folder.names.recipe}: {line}" for line in changes], remedy)
     folder.lock()
     try:
         state = checkpoints_of(folder, recipe).latest(reporter.say, checkpoint)

@@ -26,6 +26,7 @@ from finetune.device import choose
 from finetune.distributed.join import join
 from finetune.distributed.launch import leave_folder
 from finetune.distributed.ranks import this_rank
+from finetune.errors import spoken
 from finetune.evaluate.evaluation import OUT_OF_FOLD, Evaluation, evaluate_images, evaluate_logits
 from finetune.model.freeze import freeze_hashes
 from finetune.model.lineage import Base
@@ -52,6 +53,7 @@ from finetune.train.state import patience_note
 from finetune.train.trainer import Trainer
 
 
+@spoken("recipe")
 def run(
     recipe: Recipe | Mapping[str, Any] | str | os.PathLike[str],
     *,
@@ -90,6 +92,7 @@ def run(
     return Run(folder.path)
 
 
+@spoken("recipe")
 def fit(
     folder: str | os.PathLike[str],
     backbone: str = "auto",

@@ -9,7 +9,7 @@ from typing import Any
 
 from finetune.data.output_paths import home_of_runs
 from finetune.deliver.compare import summarise_seeds
-from finetune.errors import Stopped
+from finetune.errors import Stopped, option
 from finetune.files import read_json
 from finetune.recipe.schema import Recipe
 from finetune.runs.folder import next_numbered
@@ -55,7 +55,7 @@ def run_seeds(
         try:
             done.append(_run_or_resume(recipe.model_copy(update={"seed": seed}), folder, freeze, reporter))
         except Stopped as error:
-            error.remedy = f"go on with the same command and --out {home}"
+            error.remedy = f"go on with the same command and {option('out', str(home))}"
             raise
     return summarise_seeds([run_of_seed.path for run_of_seed in done])
 

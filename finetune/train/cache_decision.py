@@ -201,7 +201,7 @@ def decide_table(
     if decision.reason and resumed_decision:
         raise ResourceError(
             f"train.cache: {decision.reason}; the run has used the cache so far; without it, other bits would come out",
-            "free memory or disk space as there was when it began, or start again with `finetune run`",
+            "free memory or disk space as there was when it began, or start a new run",
         )
     return decision
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from torch import nn
 
-from finetune.errors import UsageError
+from finetune.errors import UsageError, setting
 from finetune.model.cut import Cut
 from finetune.model.freeze import owner
 from finetune.model.plan import Phase
@@ -78,7 +78,7 @@ def _not_solvable(module: nn.Module, phase: Phase, settings: Settings) -> tuple[
     if linear_layer(module, phase.learning) is None:
         return (
             f"train.optimizer: lbfgs trains a linear head on a frozen backbone; {phase.title} lets more learn",
-            "use -o 'model.unfreeze={head: 0}' with head: linear, or optimizer: auto",
+            f"use {setting('model.unfreeze', {'head': 0})} with head: linear, or optimizer: auto",
         )
     if settings.loss != "cross_entropy" or settings.label_smoothing:
         return "train.loss: lbfgs knows cross_entropy without label smoothing only", "use optimizer: adamw"

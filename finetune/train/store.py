@@ -21,8 +21,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
+from finetune.append import is_abandoned
 from finetune.errors import FinetuneError
-from finetune.files import TEMPORARY, can_be_made, is_abandoned, write_atomic
+from finetune.files import TEMPORARY, can_be_made, write_atomic
 
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 SUFFIX = ".safetensors"

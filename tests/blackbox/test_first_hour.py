@@ -44,6 +44,8 @@ def test_the_first_line_comes_before_anything_is_read_and_the_last_can_be_pasted
         (["fit"], "'run'"),
         (["test"], "'evaluate'"),
         (["pridict"], "'predict'"),
+        (["trian", "job.yaml"], "'run'"),
+        (["run", "images", "--backbone", "ResNet-50"], "'timm/resnet50'"),
         (["run", "job.yaml", "--lr", "3"], "-o train.lr=VALUE"),
         (["run", "job.yaml", "--amp"], "train.precision"),
         (["run", "job.yaml", "--label_smoothing", "0.1"], "-o train.label_smoothing=VALUE"),
@@ -54,6 +56,20 @@ def test_the_nearest_thing_is_named(place: Path, cli: Any, arguments: list[str],
     done = cli(*arguments, cwd=place)
     assert done.rc == 2
     assert nearest in done.err
+
+
+def test_what_is_near_by_letters_alone_is_not_named(place: Path, cli: Any) -> None:
+    assert "--help'?" not in cli("run", "job.yaml", "--lr", "3", cwd=place).err
+
+
+def test_a_failed_check_is_one_json_object_and_one_line_a_problem(place: Path, cli: Any) -> None:
+    makers.put(place / "images/ant/000.jpg", b"no image")
+    done = cli("check", "images", "--json", cwd=place)
+    said = json.loads(done.out)
+    assert (done.rc, said["images"], said["error"]["exit_code"]) == (3, 15, 3)
+    assert said["findings"][0]["kind"] == "unreadable"
+    shown = cli("check", "images", cwd=place)
+    assert (shown.rc, (shown.out + shown.err).count("000.jpg")) == (3, 1)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import finetune as ft
 from finetune.data.layout import split_of
 from finetune.data.levels import QUANTILES, eight_bits, find_range
 from finetune.data.listing import list_folder
@@ -86,6 +87,7 @@ def test_a_test_folder_without_labels_is_a_note(tmp_path: Path, cli: Any, inside
         ["train/rose", "train/tulip"],
         ["rose", "tulip", "flowers/rose", "flowers/tulip"],
         ["train/images/cat", "train/images/dog", "val/images/cat", "val/images/dog"],
+        ["trainA/cat", "trainA/dog", "trainB/cat", "trainB/dog", "testA/cat", "testA/dog", "testB/cat", "testB/dog"],
     ],
 )
 def test_what_could_be_meant_in_two_ways_is_refused(tmp_path: Path, cli: Any, tree: list[str]) -> None:
@@ -108,6 +110,41 @@ def test_folders_that_are_classes_stay_classes(tmp_path: Path) -> None:
     assert list_folder(tmp_path / "toys").classes == ["bus", "car", "train"]
     makers.split_folders(tmp_path / "odd", {"dev": TWO, "test": TWO})
     assert list_folder(tmp_path / "odd", ["test", "dev"]).classes == ["dev", "test"]
+
+
+@pytest.mark.parametrize("pattern", ["birds_{}", "{}.v1", "my-{}-2024", "{}Birds", "Birds {}"])
+def test_a_word_that_all_splits_share_changes_nothing(tmp_path: Path, pattern: str) -> None:
+    names = {split: pattern.format(split) for split in ("train", "val", "test")}
+    makers.split_folders(tmp_path, {name: TWO for name in names.values()})
+    found = list_folder(tmp_path)
+    assert found.bases == names
+    assert found.classes == sorted(TWO)
+
+
+def test_classes_of_two_words_stay_classes(tmp_path: Path) -> None:
+    """Trains and test tubes are no splits, whatever folders there are in them."""
+    makers.split_folders(tmp_path, {"steam_train": {"old": 2}, "test_tube": {"new": 2}, "bus": {"red": 2}})
+    assert list_folder(tmp_path).classes == ["bus", "steam_train", "test_tube"]
+
+
+def test_folders_that_all_hold_the_same_are_said(tmp_path: Path) -> None:
+    makers.split_folders(tmp_path, dict.fromkeys(("entrenamiento", "prueba"), TWO))
+    found = list_folder(tmp_path)
+    assert found.classes == ["entrenamiento", "prueba"]
+    assert any("entrenamiento, prueba" in line and "train, val and test" in line for line in found.notes)
+
+
+def test_a_folder_beside_the_splits_is_called_a_folder(tmp_path: Path, cli: Any) -> None:
+    makers.split_folders(tmp_path / "d", {"train": TWO, "val": TWO, "extra": TWO})
+    assert "1 folder beside those of the splits is not used: extra" in cli("check", tmp_path / "d").out
+
+
+def test_images_of_one_content_are_counted(tmp_path: Path) -> None:
+    makers.class_folders(tmp_path, {"dog": 4})
+    for index in range(4):
+        makers.put(tmp_path / "cat" / f"{index}.jpg", makers.jpeg(100))
+    with pytest.raises(DataError, match="class 'cat' has 4 images of the same content"):
+        ft.ImageFolder(tmp_path).split(val=0.25, test=0, seed=0)
 
 
 @given(st.sampled_from(["train", "val", "test"]), st.data())

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from finetune.append import replace_folder
 from finetune.deliver.export.graph import OPSET, require_onnx
 from finetune.deliver.export.latency import Runner, measure
 from finetune.deliver.export.parity import Parity, compare_answers, compare_logits, require
@@ -24,7 +25,7 @@ from finetune.deliver.export.to_timm import load_timm, require_timm, write_timm
 from finetune.deliver.export.to_torch import PROGRAM, load_program, torch_program
 from finetune.device import own_randomness, versions
 from finetune.errors import UsageError
-from finetune.files import TEMPORARY, replace_folder, sha256_file, write_atomic, write_json
+from finetune.files import TEMPORARY, sha256_file, write_atomic, write_json
 from finetune.model.bundle import plain_state
 from finetune.model.network import Network
 from finetune.model.weights import tensors_sha256

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.deliver.vectors.distance import METRIC
-from finetune.errors import ArtefactError, ResourceError, UsageError
+from finetune.errors import ArtefactError, ResourceError, UsageError, called
 from finetune.files import make_folder, read_json, visible, write_json
 
 FORMAT = 1
@@ -65,11 +65,14 @@ def read_record(folder: Path) -> dict[str, Any]:
     """
     name = visible(str(folder))
     if not folder.exists():
-        raise UsageError(f"{name}: no such store", f"make it: finetune embed RUN FOLDER --to {name}")
+        raise UsageError(
+            f"{name}: no such store",
+            f"make it: {called(f'finetune embed RUN FOLDER --to {name}', f'ft.embed(run, folder, {name!r})')}",
+        )
     where = folder / RECORD
     if not where.is_file():
         what = "no vector store: it has no store.json" if folder.is_dir() else "a file, not a vector store"
-        raise ArtefactError(f"{name}: {what}", "name a store that `finetune embed … --to STORE` made")
+        raise ArtefactError(f"{name}: {what}", "name a store that `finetune embed` or `ft.embed` made")
     record = read_json(where)
     if not isinstance(record, dict) or not isinstance(record.get("format"), int):
         raise ArtefactError(f"{where}: not the record of a vector store", "make the store again with `finetune embed`")
