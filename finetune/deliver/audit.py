@@ -21,6 +21,7 @@ from finetune.data.near_duplicates import near_duplicates
 from finetune.data.scan import Scan
 from finetune.deliver.audit_cache import AuditCache
 from finetune.device import Compute
+from finetune.errors import setting
 from finetune.evaluate.encode import make_encoder
 from finetune.evaluate.label_errors import label_suspects
 from finetune.evaluate.told_apart import confusable_classes
@@ -147,9 +148,10 @@ def _near(rows: Rows, looks: Looks, features: np.ndarray) -> Iterator[Finding]:
 def _groups(rows: Rows) -> Iterator[Finding]:
     for name, members in name_groups(rows.paths).items():
         divided = rows.table["split"].iloc[members].nunique() > 1
+        group = setting("data.group", PATTERN)
         message = (
             f"{len(members)} images whose names belong together ({visible(name)}…)"
-            f"{', in several splits' if divided else ''}; keep groups in one split with -o 'data.group={PATTERN}'"
+            f"{', in several splits' if divided else ''}; keep groups in one split with {group}"
         )
         yield Finding(
             "group", "warning" if divided else "note", message, rows.absolute(*members), f"group {visible(name)}"

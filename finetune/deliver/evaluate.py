@@ -18,7 +18,7 @@ from finetune.data.wanted import Wanted
 from finetune.deliver.open_network import open_network, run_of
 from finetune.deliver.predict import rules_of
 from finetune.device import choose
-from finetune.errors import ArtefactError, DataError, UsageError
+from finetune.errors import ArtefactError, DataError, UsageError, option
 from finetune.evaluate.evaluation import OUT_OF_FOLD, Evaluation, evaluate_images
 from finetune.evaluate.metrics import compute_metrics
 from finetune.model.network import Network
@@ -141,5 +141,7 @@ def own_images(run: Path, split: str | None, network: Network) -> tuple[ImageSet
     split_name = split or ("test" if (table["split"] == "test").any() else "val")
     rows = table[table["split"] == split_name]
     if rows.empty:
-        raise DataError(f"{manifest}: no images in its {split_name} split", "choose another with --split")
+        raise DataError(
+            f"{manifest}: no images in its {split_name} split", f"choose another with {option('split', 'NAME')}"
+        )
     return reopen(data.get("source", "folder"), Path(data["folder"]), rows, network.classes), split_name

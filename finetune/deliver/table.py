@@ -22,7 +22,7 @@ import numpy as np
 
 from finetune.append import growing
 from finetune.deliver.predict import Prediction
-from finetune.errors import ArtefactError, ResourceError, UsageError
+from finetune.errors import ArtefactError, ResourceError, UsageError, resuming
 from finetune.files import cell, to_json, visible, write_atomic
 
 FORMATS = (".csv", ".jsonl", ".parquet")
@@ -83,7 +83,7 @@ class PredictionTable:
             if self.kind == ".parquet":
                 self._publish()
         except ResourceError as error:
-            error.remedy = error.remedy.replace("`finetune resume`", "--resume")
+            error.remedy = error.remedy.replace(resuming(), "--resume")
             raise
 
     def line(self, row: Prediction) -> bytes:

@@ -9,6 +9,7 @@ from finetune.data.samples.catalogue import ABOUT, write_sample
 from finetune.data.source import class_names as names_of
 from finetune.data.source import read_source
 from finetune.data.wanted import Wanted
+from finetune.errors import setting
 from finetune.recipe.schema import Recipe
 from finetune.runs.reporter import Reporter
 
@@ -24,7 +25,7 @@ def read_images(recipe: Recipe, reporter: Reporter, draw: bool = True) -> Datase
     section, folder = recipe.data, None if recipe.data.folder is None else Path(recipe.data.folder)
     if draw and section.sample is not None and folder is not None and not folder.exists():
         reporter.say(f"{folder} does not exist: writing the sample '{section.sample}' into it. {ABOUT[section.sample]}")
-        reporter.say("For your own photographs: one folder per class, -o data.folder=FOLDER")
+        reporter.say(f"For your own photographs: one folder per class, {setting('data.folder', 'FOLDER')}")
         write_sample(section.sample, folder)
     data = read_source(
         section.source,

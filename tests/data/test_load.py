@@ -124,7 +124,7 @@ def test_an_image_deleted_since_the_scan_is_named(images: ImageSet) -> None:
     assert caught.value.exit_code == 3
     assert str(images.paths[5]) in caught.value.problems[0]
     assert "ENOENT" in caught.value.problems[0]
-    assert "finetune resume" in caught.value.remedy
+    assert "ft.resume(run)" in caught.value.remedy
     assert decoding_threads() == []
 
 

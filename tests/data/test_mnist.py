@@ -181,7 +181,7 @@ def test_absent_and_offline_is_a_lack_of_resources_told_quickly(tmp_path: Path) 
     assert time.monotonic() - begun < 30
     assert caught.value.exit_code == 6
     assert str(tmp_path / "nowhere/MNIST/raw/train-images-idx3-ubyte") in caught.value.problems[0]
-    assert "data.folder=ROOT" in caught.value.remedy
+    assert "folder='ROOT'" in caught.value.remedy
     assert not (tmp_path / "nowhere").exists()
 
 

@@ -275,7 +275,7 @@ def test_an_architecture_without_published_weights_says_what_to_do() -> None:
     with pytest.raises(UsageError) as caught:
         build("timm/mobilenetv2_035", NAMES)
     assert "no weights" in caught.value.problems[0]
-    assert "model.weights=none" in caught.value.remedy
+    assert "weights='none', unfreeze={'all': 0}" in caught.value.remedy
 
 
 @pytest.mark.parametrize("backbone", ["timm/resnet50.a1_in1k", "torchvision/resnet18", "timm/gcvit_tiny"])
@@ -287,7 +287,7 @@ def test_published_weights_that_are_not_cached_are_a_resource_error(
     with pytest.raises(ResourceError) as caught:
         build(backbone, NAMES)
     assert caught.value.exit_code == 6
-    assert "model.weights=none" in caught.value.remedy
+    assert "weights='none', unfreeze={'all': 0}" in caught.value.remedy
     assert list(tmp_path.iterdir()) == []
 
 

@@ -128,7 +128,7 @@ def test_a_download_that_fails_leaves_nothing_and_says_what_to_do(
     monkeypatch.setattr(published, "OPEN_SECONDS", 1)
     with pytest.raises(ResourceError, match=words) as caught:
         url_weights(f"{server(answer)}/{name}")
-    assert "model.weights=none" in caught.value.remedy
+    assert "weights='none', unfreeze={'all': 0}" in caught.value.remedy
     assert files(tmp_path) == []
 
 

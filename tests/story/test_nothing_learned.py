@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -54,8 +56,9 @@ def test_layers_that_the_file_lacks_must_learn(partial: Path) -> None:
 def test_the_remedy_that_is_given_is_accepted(partial: Path) -> None:
     with pytest.raises(ft.FinetuneError) as refused:
         classifier(partial, "head").plan()
-    pattern = refused.value.remedy.split("--unfreeze ")[1].split(";")[0]
-    classifier(partial, ["head", pattern]).plan()
+    told = re.search(r"\(unfreeze=(.*?)\)", refused.value.remedy)
+    assert told is not None
+    classifier(partial, ast.literal_eval(told[1])).plan()
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def stopped(tiny: Path, tmp_path: Path, calls: int = 34) -> Path:
     with pytest.raises(Stopped) as caught:
         run(recipe(tiny, checkpoint={"every_steps": 1}), out=out, reporter=quiet(stop_after(calls)))
     assert caught.value.exit_code == 143
-    assert f"finetune resume {out}" in caught.value.remedy
+    assert f"ft.resume({str(out)!r})" in caught.value.remedy
     return out
 
 
@@ -228,7 +228,7 @@ def test_a_changed_recipe_is_refused_with_its_changes(tiny: Path, tmp_path: Path
         resume(out, reporter=quiet())
     assert len(caught.value.problems) == 2
     assert "train.lr: 0.01" in str(caught.value)
-    assert "--accept-changes" in caught.value.remedy
+    assert "ft.resume(run, accept_changes=True)" in caught.value.remedy
     resume(out, accept_changes=True, reporter=quiet())
     assert json.loads((out / "run.json").read_text())["status"] == "finished"
 

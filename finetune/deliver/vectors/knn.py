@@ -50,7 +50,7 @@ class NeighbourVote:
         self._encoder = make_encoder(network, compute, layer_in(network, self.store))
         self.store.require(
             Source("", network, True).identity(self._encoder),
-            f"embed the images with this network: finetune embed RUN FOLDER --to {path.with_name(path.name + '-2')}",
+            "embed the images with this network, into another store: `finetune embed` or `ft.embed`",
         )
         voters: list[Condition] = [Condition("class", "!=", "")]
         known = {row["split"] for batch in self.store.table.read(["split"], voters) for row in batch.to_pylist()}

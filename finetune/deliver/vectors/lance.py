@@ -31,7 +31,7 @@ PROBES = 24
 REFINE = 8
 """Candidates for each neighbour that are compared by their whole vectors, as the codes only tell roughly."""
 
-_BROKEN = "delete the store and make it again: finetune embed … --to STORE"
+_BROKEN = "delete the store and make it again with `finetune embed` or `ft.embed`"
 
 
 class LanceTable:

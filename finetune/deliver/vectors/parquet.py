@@ -28,7 +28,7 @@ LIST = "parts.json"
 PART_ROWS = 16_384
 """Rows that small parts are joined to: 80 MB at 1,280 features."""
 
-_BROKEN = "delete the store and make it again: finetune embed … --to STORE"
+_BROKEN = "delete the store and make it again with `finetune embed` or `ft.embed`"
 
 
 class ParquetTable:

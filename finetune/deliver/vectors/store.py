@@ -90,7 +90,7 @@ class VectorStore:
         folder = Path(path)
         if folder.is_file() or (folder.is_dir() and any(p.name != LOCK for p in folder.iterdir())):
             what = "a file" if folder.is_file() else "a folder with other things in it"
-            raise ArtefactError(f"{visible(str(path))}: no vector store, but {what}", "name a new folder with --to")
+            raise ArtefactError(f"{visible(str(path))}: no vector store, but {what}", "name a new folder")
         database = database or ("lancedb" if _has_lancedb() else "parquet")
         if database not in DATABASES:
             raise UsageError(f"database: {database}: unknown", f"choose {' or '.join(DATABASES)}")
