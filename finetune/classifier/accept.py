@@ -108,9 +108,9 @@ def options_of(value: object) -> dict[str, Any]:
 
 
 def whole_number(value: object, argument: str, least: int = 0) -> int:
-    """A whole number from `least` on; NumPy's are taken, too."""
+    """A whole number from `least` on, of 63 bits at most; NumPy's are taken, too."""
     number = getattr(value, "item", lambda: value)()
-    if isinstance(number, int) and not isinstance(number, bool) and number >= least:
+    if isinstance(number, int) and not isinstance(number, bool) and least <= number < 2**63:
         return number
     raise _refused(argument, value, f"a whole number from {least}", f"give one, such as {argument}={max(least, 1)}")
 

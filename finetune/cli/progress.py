@@ -28,25 +28,27 @@ def reporting(stop: StopFlag) -> Iterator[Reporter]:
         return
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    console = Console(stderr=True, highlight=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    from finetune.runs.time_left import TimeLeft
+
+    console, left = Console(stderr=True, highlight=False), TimeLeft()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TextColumn("{task.fields[info]}"), console=console, transient=True) as bar:
         task = bar.add_task("", total=None, info="", visible=False)
 
         def step(epoch: int, done: int, steps: int, loss: float, speed: float) -> None:
-            info = f"loss {loss:.4f}  {speed:.0f} images/s"
+            info = f"loss {loss:.4f}  {speed:.0f} images/s  {left.text()}"
             bar.update(task, description=f"epoch {epoch}", completed=done, total=steps, info=info, visible=True)
 
         def progress(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total, info="", visible=done < total)
+            bar.update(task, description=what, completed=done, total=total, info=left.text(), visible=done < total)
 
         def say(text: str) -> None:
             bar.update(task, visible=False)
             console.print(escape(text), soft_wrap=True)
 
-        yield Reporter(say=say, step=step, progress=progress, stop=stop, started=STARTED)
+        yield Reporter(say=say, step=step, progress=progress, stop=stop, started=STARTED, left=left)
 
 
 @contextmanager

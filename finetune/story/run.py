@@ -35,11 +35,12 @@ from finetune.recipe.without import recipe_values
 from finetune.report.cautions import cautions
 from finetune.report.faults import Faults
 from finetune.report.solved_or_tuned import gate_sentence
-from finetune.report.tables import per_class_text, plan_text
+from finetune.report.tables import per_class_text
 from finetune.runs.checkpoints import Checkpoints
 from finetune.runs.clock import Clock
 from finetune.runs.folder import RunFolder
 from finetune.runs.reporter import Reporter
+from finetune.story.announce import show_plan
 from finetune.story.images import read_images
 from finetune.story.other_ranks import require_same, run_as_other_rank, send_run_to_ranks
 from finetune.story.preflight import preflight_classifier
@@ -47,9 +48,7 @@ from finetune.story.recipes import prepare, save_recipe, with_decisions
 from finetune.story.result import Run
 from finetune.story.tuning import tuning
 from finetune.train.across_ranks import logits_of
-from finetune.train.preview import outline
 from finetune.train.rate_jump import rate_jump
-from finetune.train.state import patience_note
 from finetune.train.trainer import Trainer
 
 
@@ -158,7 +157,7 @@ def carry_out(
         restore(trainer, folder, state, changed, reporter)
     # where the data have changed, an old checkpoint cannot vouch for the frozen layers: they are hashed as they are now
     mark_checkpoints(trainer, folder, None if changed else state)
-    show_plan(trainer, reporter)
+    show_plan(trainer, len(data.parts()[-1][1]), reporter)
     publish_plan(folder, trainer)
     # the recipe in the folder runs again to the same network: what it left open is written out, now that it is decided
     save_recipe(folder, with_decisions(recipe, classifier, data, trainer))
@@ -173,7 +172,7 @@ def carry_out(
     evaluation, split = evaluate(recipe, trainer, data, reporter)
     clock.lap("judge")  # a key of `timings` in run.json that scripts read, so the name stays
     folder.update(timings=clock.laps)
-    reporter.progress("writing the report", 0, 1)
+    reporter.working("writing the report", 0, 1)
     reporter.notes(publish_report(folder, trainer, data, evaluation, split))
     trackers.report(folder.names, evaluation.metrics.as_dict(split))
     clock.lap("report")
@@ -249,15 +248,6 @@ def mark_checkpoints(trainer: Trainer, folder: RunFolder, state: Mapping[str, An
         "classes": trainer.network.classes,
         "architecture": trainer.network.architecture,
     }
-
-
-def show_plan(trainer: Trainer, reporter: Reporter) -> None:
-    """Say what is used and what learns when, about how long it takes, and what is worth knowing about it."""
-    for line in outline(trainer):
-        reporter.say(line)
-    reporter.say(f"\n{plan_text(*trainer.plan.table())}\n")
-    patience = patience_note(trainer.settings.early_stop, trainer.settings.select, len(trainer.plan.phases))
-    reporter.notes([*trainer.plan.warnings, *trainer.network.notes, *filter(None, [patience])])
 
 
 def make_trackers(folder: RunFolder, recipe: Recipe, reporter: Reporter) -> Trackers:

@@ -8,12 +8,19 @@ from collections.abc import Iterator
 import torch
 
 from finetune.model.plan import HEAD
+from finetune.runs.time_left import TRAINING, rounded
 from finetune.train.cache_decision import PhaseDecision
 from finetune.train.solvable import solves_head
 from finetune.train.trainer import Trainer
 
 TUNING_PASS = 0.5
 """A step of the last two layer groups, an image, as a share of a forward pass of the whole network: a rough figure."""
+
+REPORT_SECONDS = 5.0
+"""What figures, plots and the page take, with all else that no image is read for."""
+
+BACKWARD = 3.0
+"""Forward passes that a step of training takes where all layers learn: the gradients cost twice the answer."""
 
 
 def preview(trainer: Trainer) -> Iterator[PhaseDecision]:
@@ -26,7 +33,38 @@ def preview(trainer: Trainer) -> Iterator[PhaseDecision]:
         yield trainer.prepare(phase)[1]
 
 
-def outline(trainer: Trainer) -> list[str]:
+def expected_seconds(trainer: Trainer, evaluated: int) -> dict[str, float]:
+    """Stage of the run → seconds, in order; rough, until the pace of each is seen.
+
+    Of an epoch, the part that learns is counted by its parameters: what is frozen is computed once, beforehand.
+
+    Args:
+        trainer: about to train.
+        evaluated: how many images the network is evaluated on in the end.
+    """
+    per_image, images = _seconds_per_image(trainer), len(trainer.train) + len(trainer.val)
+    twice = 2 if trainer.settings.gate else 1  # before the head is solved, and before the groups above are tuned
+    return {
+        "computing frozen features": per_image * images * twice,
+        TRAINING: per_image * len(trainer.train) * _training_passes(trainer),
+        "evaluating": per_image * evaluated,
+        "writing the report": REPORT_SECONDS,
+    }
+
+
+def _training_passes(trainer: Trainer) -> float:
+    """Forward passes over the training images that take as long as all epochs."""
+    phases = trainer.plan.phases
+    if solves_head(trainer.network.module, phases, trainer.settings):
+        return 0.0
+    if trainer.settings.gate:
+        return TUNING_PASS * (trainer.plan.epochs - phases[1].start)
+    sizes = trainer.network.parameters
+    total = max(1, sum(sizes.values()))
+    return BACKWARD * sum(phase.epochs * sum(sizes[name] for name in phase.learning) / total for phase in phases)
+
+
+def outline(trainer: Trainer, seconds: float) -> list[str]:
     """The network, what of it learns, and where a head is solved about how long it all takes; a line each."""
     network, plan = trainer.network, trainer.plan
     height, width = network.preprocess.size
@@ -36,7 +74,6 @@ def outline(trainer: Trainer) -> list[str]:
     only_head = solves_head(network.module, plan.phases, trainer.settings)
     if not only_head and not trainer.settings.gate:
         return lines
-    passes = len(trainer.train) + len(trainer.val)
     reads = {"stages": "the last stages and the last output"}.get(network.features, "the last output")
     if only_head:
         lines.append(f"learns: the head only, solved exactly; it reads {reads}; all else stays frozen")
@@ -47,8 +84,7 @@ def outline(trainer: Trainer) -> list[str]:
         lines.append(
             f"then {', '.join(groups)} and the head for {epochs} epochs, kept only if better on validation images"
         )
-        passes = round(2 * passes + TUNING_PASS * epochs * len(trainer.train))
-    lines.append(f"time: about {_round(_seconds_per_image(trainer) * passes + 5)} to the report")
+    lines.append(f"time: about {rounded(seconds)} to the report")
     return lines
 
 
@@ -62,9 +98,3 @@ def _seconds_per_image(trainer: Trainer) -> float:
             trainer.module.eval()(images)
             seconds.append(time.perf_counter() - start)
     return min(seconds) / len(images)
-
-
-def _round(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(5, 5 * round(seconds / 5))} s"
-    return f"{round(seconds / 60)} min"

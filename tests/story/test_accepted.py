@@ -56,6 +56,7 @@ def fitted(data: Any) -> ft.Classifier:
         ({"preprocess": "big"}, "preprocess"),
         ({"seed": "x"}, "seed"),
         ({"seed": -1}, "seed"),
+        ({"seed": 2**70}, "seed"),
         ({"in_chans": "grey"}, "in_chans"),
     ],
 )

@@ -1,0 +1,67 @@
+"""How much longer a whole run takes: stages not begun by what was expected, the present one by its pace."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+ENOUGH = 0.02
+"""Share of a stage after which its own pace is believed."""
+
+TRAINING = "training"
+
+
+class TimeLeft:
+    """Seconds left of a run.
+
+    Args:
+        clock: seconds that only grow.
+
+    Attributes:
+        remaining: stage → seconds, in the order of the run; a stage that may come again keeps what it needs then.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._stage, self._began, self._from = "", 0.0, 0.0
+        self._epochs = 0
+        self.remaining: dict[str, float] = {}
+
+    def expect(self, seconds: Mapping[str, float], epochs: int) -> None:
+        """What each stage that is to come will take, in their order, and how many epochs the training has."""
+        self.remaining, self._epochs = dict(seconds), epochs
+
+    def at(self, stage: str, share: float) -> None:
+        """A stage has come to this share of its work, 0 to 1."""
+        now = self._clock()
+        if stage != self._stage:
+            self._stage, self._began, self._from = stage, now, share
+            self._skip_to(stage)
+        if share >= 1.0:
+            self.remaining[stage] = 0.0
+        elif share - self._from >= ENOUGH:
+            self.remaining[stage] = (now - self._began) / (share - self._from) * (1.0 - share)
+
+    def in_training(self, epoch: int, step: int, steps: int) -> None:
+        """So many epochs and steps of the next one are done."""
+        if self._epochs:
+            self.at(TRAINING, (epoch + step / max(1, steps)) / self._epochs)
+
+    def text(self) -> str:
+        """``about 3 min to the end``; empty where nothing is known of what comes."""
+        if not self._epochs:
+            return ""
+        return f"about {rounded(sum(self.remaining.values()))} to the end"
+
+    def _skip_to(self, stage: str) -> None:
+        """What was expected before `stage` and has not come, will not."""
+        if stage in self.remaining:
+            order = list(self.remaining)
+            self.remaining.update(dict.fromkeys(order[: order.index(stage)], 0.0))
+
+
+def rounded(seconds: float) -> str:
+    """Seconds as one would say them: ``15 s``, ``4 min``, ``2.5 h``."""
+    if seconds < 90:
+        return f"{max(5, 5 * round(seconds / 5))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
