@@ -132,8 +132,11 @@ def _counts(scan: Scan) -> Iterator[Finding]:
         count = int(counts.get(name, 0))
         if count == 0:
             yield Finding("empty class", "error", f"class {_quoted(name)}: {where} no images of it")
-        elif count == 1 and not scan.split_layout:
+        elif count == 1 and not scan.split_layout and counts.max() == 1:
             yield Finding("single image", "error", f"class {_quoted(name)}: a single image, which cannot be split")
+        elif count == 1 and not scan.split_layout:
+            message = "a single image, which is learned from; how well the class is recognised cannot be known"
+            yield Finding("single image", "warning", f"class {_quoted(name)}: {message}")
     few = [f"{visible(name)} ({counts[name]})" for name in scan.classes if 0 < counts.get(name, 0) < FEW]
     if few:
         message = f"fewer than {FEW} images, too few to learn from reliably: {', '.join(few)}"

@@ -19,7 +19,8 @@ def split(
     The contents of a class are ranked by sha256(seed, content hash), and the first ranks go to test, the next to val.
     So the split is a pure function of (content hashes, classes, fractions, seed): names and order of the files change
     nothing. Exact duplicates are one content and stay together. Every class has at least one image in train and one
-    in val and, with three contents or more, one in test where `test` > 0.
+    in val and, with three contents or more, one in test where `test` > 0. A class with a single content, beside others
+    that have more, is learned from: how well it is recognised cannot be known.
 
     Args:
         table: has the columns `class` and `sha256`, as `Scan.table`.
@@ -44,19 +45,20 @@ def split(
     for name, unit, _ in sorted(set(zip(table["class"], unit_of, table["sha256"], strict=True))):
         counts = contents.setdefault(name, {})
         counts[unit] = counts.get(unit, 0) + 1
-    if too_few := sorted(name for name, counts in contents.items() if len(counts) < 2):
+    alone = {name for name, counts in contents.items() if len(counts) < 2}
+    if too_few := sorted(alone) if units is not None or len(alone) == len(contents) else []:
         sizes = table["class"].value_counts()
         raise _cannot(f"{_named(name)} has {_single(int(sizes[name]), units)}: it cannot be split" for name in too_few)
     places: dict[str, str] = {}
-    # class after class, in the order of their names: a unit that several classes share goes where the first one puts it
-    for name in sorted(contents):
+    # class after class: a unit that several share goes where the first one puts it, and an only one is to learn
+    for name in sorted(contents, key=lambda name: (name not in alone, name)):
         _deal(contents[name], places, val, test, seed)
     where = {name: {places[content] for content in contents[name]} for name in sorted(contents)}
     problems = [
         f"{_named(name)} shares so many images with other classes that {split_name} gets none"
         for name, got in where.items()
         for split_name in ("train", "val")
-        if split_name not in got
+        if split_name not in got and not (split_name == "val" and name in alone)
     ]
     if problems:
         raise _cannot(problems)

@@ -43,7 +43,7 @@ def test_folders_that_cannot_be_trained_on(job: Path, cli: Any) -> None:
     refused(cli, job, "-o", "data.folder=empty", rc=3, culprit="empty")
     makers.class_folders(job / "one", {"only": 5})
     refused(cli, job, "-o", "data.folder=one", rc=3, culprit="only")
-    makers.class_folders(job / "single", {"many": 5, "single": 1})
+    makers.class_folders(job / "single", {"lone": 1, "single": 1})
     refused(cli, job, "-o", "data.folder=single", rc=3, culprit="'single'")
     makers.class_folders(job / "hollow", {"full": 5, "more": 5})
     (job / "hollow" / "nothing").mkdir()

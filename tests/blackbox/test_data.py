@@ -111,8 +111,12 @@ def test_D14_D15_D17_D18_classes_that_cannot_be_learned(tmp_path: Path, cli: Any
     refused(cli("check", "extra"), "class 'late': is in val/ but not in train/")
     makers.class_folders(tmp_path / "one", {"only": 5})
     refused(cli("check", "one"), "one class only, 'only'")
+    makers.class_folders(tmp_path / "lone", {"lone": 1, "single": 1})
+    refused(cli("check", "lone"), "class 'single': a single image")
     makers.class_folders(tmp_path / "single", {"many": 5, "single": 1})
-    refused(cli("check", "single"), "class 'single': a single image")
+    learned = cli("check", "single")
+    assert learned.rc == 0, learned.err
+    assert "class 'single': a single image, which is learned from" in learned.out
 
 
 def test_D19_D20_the_same_image_twice_names_both_paths(tmp_path: Path, cli: Any) -> None:

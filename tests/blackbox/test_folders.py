@@ -140,9 +140,9 @@ def test_a_folder_beside_the_splits_is_called_a_folder(tmp_path: Path, cli: Any)
 
 
 def test_images_of_one_content_are_counted(tmp_path: Path) -> None:
-    makers.class_folders(tmp_path, {"dog": 4})
-    for index in range(4):
-        makers.put(tmp_path / "cat" / f"{index}.jpg", makers.jpeg(100))
+    for name, seed in (("cat", 100), ("dog", 200)):
+        for index in range(4):
+            makers.put(tmp_path / name / f"{index}.jpg", makers.jpeg(seed))
     with pytest.raises(DataError, match="class 'cat' has 4 images of the same content"):
         ft.ImageFolder(tmp_path).split(val=0.25, test=0, seed=0)
 

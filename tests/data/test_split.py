@@ -83,11 +83,23 @@ def test_duplicates_never_straddle() -> None:
 
 
 def test_classes_that_cannot_be_split_are_all_named() -> None:
-    table = table_of({"a": 5, "b": 1, "c": 1})
+    table = table_of({"b": 1, "c": 1})
     table = pd.concat([table, table[table["class"] == "b"]], ignore_index=True)  # a copy is no second image
     with pytest.raises(DataError) as caught:
         split(table, 0.2, 0.2, 0)
     assert [line[:9] for line in caught.value.problems] == ["class 'b'", "class 'c'"]
+
+
+@given(st.integers(2, 9), st.integers(1, 4), st.integers(0, 5), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_a_class_with_one_image_is_learned_from(many: int, copies: int, seed: int, shared: bool) -> None:
+    table = table_of({"many": many, "lone": 1})
+    lone = table[table["class"] == "lone"]
+    table = pd.concat([table, *[lone] * (copies - 1), *([lone.assign(**{"class": "many"})] if shared else [])])
+    table = table.reset_index(drop=True)
+    got = split(table, 0.2, 0.2, seed)
+    assert set(got[table["class"] == "lone"]) == {"train"}
+    assert {"train", "val"} <= set(got[table["class"] == "many"])
 
 
 @pytest.mark.parametrize(("val", "test"), [(0, 0.2), (0.5, 0.5), (-0.1, 0), (0.2, -0.1), (float("nan"), 0)])
