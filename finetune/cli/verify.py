@@ -33,5 +33,5 @@ def verify(run: Path, as_json: bool) -> None:
             click.echo(f"{'whole ' if reason is None else 'BROKEN'}  {visible(str(path))}")
     if problem is not None:
         raise problem
-    if not as_json and not found:
+    if not as_json and not findings:
         click.echo("nothing published yet, so nothing is broken")
