@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from finetune.errors import UsageError
+from finetune.errors import UsageError, called, setting
 from finetune.evaluate.metrics import epoch_metrics
 from finetune.model.network import Network
 from finetune.train.out_of_fold import SpareHead
@@ -40,7 +40,8 @@ def require_enough(images: int) -> None:
         raise UsageError(
             f"train.gate: {images} validation images cannot tell a tuned network from a solved head, "
             f"it takes {FEWEST} at least",
-            "leave out --tune (train.gate: none), or set more images aside, as with -o data.split.val=0.3",
+            f"leave out {called('--tune', 'the gate')} (train.gate: none), or set more images aside, as with "
+            f"{setting('data.split.val', 0.3)}",
         )
 
 

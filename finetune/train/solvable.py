@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from torch import nn
 
-from finetune.errors import UsageError, setting
+from finetune.errors import UsageError, called, setting
 from finetune.model.cut import Cut
 from finetune.model.freeze import owner
 from finetune.model.plan import Phase
@@ -37,7 +37,7 @@ def choose_optimizer(module: nn.Module, phase: Phase, settings: Settings, cut: C
     if settings.gate and phase.index == 0:
         raise UsageError(
             "train.gate: what reaches the head of this network cannot be seen, so no head is solved",
-            "leave out --tune (train.gate: none), or take another backbone",
+            f"leave out {called('--tune', 'the gate')} (train.gate: none), or take another backbone",
         )
     if settings.optimizer == "auto":
         return "adamw"
@@ -61,7 +61,8 @@ def require_solvable(module: nn.Module, phases: Sequence[Phase], settings: Setti
 
 def _require_candidates(module: nn.Module, phases: Sequence[Phase], settings: Settings) -> None:
     """Refuse a gate without a solved head, or without anything that is trained after it."""
-    remedy = "leave out --tune (train.gate: none), or use -o train.optimizer=auto with head: linear and cross_entropy"
+    tuning, auto = called("--tune", "the gate"), setting("train.optimizer", "auto")
+    remedy = f"leave out {tuning} (train.gate: none), or use {auto} with head: linear and cross_entropy"
     if settings.optimizer != "auto":
         raise UsageError(f"train.gate: nothing is solved with train.optimizer: {settings.optimizer}", remedy)
     if problem := _not_solvable(module, phases[0], settings):
@@ -69,7 +70,8 @@ def _require_candidates(module: nn.Module, phases: Sequence[Phase], settings: Se
     if len(phases) == 1:
         raise UsageError(
             "train.gate: nothing is trained after the solved head",
-            "let more learn later, as with -o 'model.unfreeze={head: 0, last:2: 1}', or use train.gate: none",
+            f"let more learn later, as with {setting('model.unfreeze', {'head': 0, 'last:2': 1})}, or use "
+            "train.gate: none",
         )
 
 
