@@ -67,7 +67,7 @@ def test_a_failed_check_is_one_json_object_and_one_line_a_problem(place: Path, c
     done = cli("check", "images", "--json", cwd=place)
     said = json.loads(done.out)
     assert (done.rc, said["images"], said["error"]["exit_code"]) == (3, 15, 3)
-    assert said["findings"][0]["kind"] == "unreadable"
+    assert "unreadable" in {finding["kind"] for finding in said["findings"]}
     shown = cli("check", "images", cwd=place)
     assert (shown.rc, (shown.out + shown.err).count("000.jpg")) == (3, 1)
 
