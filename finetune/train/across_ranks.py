@@ -12,6 +12,7 @@ from finetune.distributed.ranks import this_rank
 from finetune.evaluate.evaluation import BATCH, forward_of
 from finetune.evaluate.loop import infer
 from finetune.model.network import Network
+from finetune.model.stages import read_last
 from finetune.speed.api import constant_weights
 from finetune.train.cached_inputs import CachedInputs
 from finetune.train.out_of_fold import (
@@ -52,6 +53,8 @@ def logits_of(
     ranks = this_rank()
     if ranks.alone:
         return None
+    if ranks.broadcast(network.features) == "last":
+        read_last(network)  # rank 0 may have given its head the plain shape when it published the network
     ranks.copy_from_main([*network.module.parameters(), *network.module.buffers()])
     own_images = ranks.shard(len(images))
     with compute.own_threads():
