@@ -59,7 +59,7 @@ def load_backbone(module: nn.Module, state: State, head: str | Sequence[str], so
     notes = [
         (missing, "not found in the file, so freshly initialised"),
         (unused, "not used: the network has nothing of this name"),
-        (old_head, "not used: the head is new"),
+        (old_head, "replaced by a new head, as expected"),
     ]
     taken_off = [f"{source}: {visible(prefix)!r} taken off the tensors' names"] if prefix else []
     return Loaded([*taken_off, *(f"{source}: {some(names)}: {what}" for names, what in notes if names)], missing)

@@ -57,7 +57,7 @@ def test_the_packages_are_found_without_being_imported() -> None:
 
 def test_all_of_the_backbone_is_found_and_the_new_head_is_new() -> None:
     network = build(str(PACKAGED[0]), ["a", "b"])
-    assert [note for note in network.notes if "the head is new" not in note] == []
+    assert [note for note in network.notes if "replaced by a new head" not in note] == []
     assert network.preprocess.size == (224, 224)
 
 
