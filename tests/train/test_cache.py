@@ -25,7 +25,7 @@ from finetune.train.store import Layout, Store, in_blocks
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages and pictures take longer than these runs and have tests of their own."""
-    monkeypatch.setitem(run.__globals__, "publish_report", lambda *_: [])
+    monkeypatch.setattr("finetune.story.run.publish_report", lambda *_: [])
 
 
 def train(folder: Path, out: Path, *, cache: Any, backbone: str = "timm/test_resnet", **changes: Any) -> Path:
@@ -128,7 +128,7 @@ def test_views_that_are_seen_once_and_never_again_are_not_kept(
 def test_validation_evaluates_by_what_is_kept_of_it_as_if_by_its_images(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    monkeypatch.setitem(run.__globals__, "evaluate_images", evaluated := Recorder(evaluate_images))
+    monkeypatch.setattr("finetune.story.run.evaluate_images", evaluated := Recorder(evaluate_images))
     folder = train(tiny, tmp_path / "o", cache="auto", precision="bf16", test=0, **changes)
     logits, kept = evaluated.arguments["logits"], evaluated.result
     assert logits is not None, "the images were looked at again"
@@ -142,7 +142,7 @@ def test_validation_evaluates_by_what_is_kept_of_it_as_if_by_its_images(
 def test_what_is_not_kept_is_evaluated_by_its_images(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    monkeypatch.setitem(run.__globals__, "evaluate_images", evaluated := Recorder(evaluate_images))
+    monkeypatch.setattr("finetune.story.run.evaluate_images", evaluated := Recorder(evaluate_images))
     train(tiny, tmp_path / "o", **{"cache": "auto", "test": 0, **changes})
     assert evaluated.arguments["logits"] is None
 

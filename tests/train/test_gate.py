@@ -147,7 +147,7 @@ def test_where_tuning_wins_the_last_epoch_is_kept(solved: Run, tuned: Run) -> No
 def test_the_recipe_of_the_run_runs_again_to_the_same_bits(
     solved: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(run.__globals__, "publish_report", lambda *_: [])
+    monkeypatch.setattr("finetune.story.run.publish_report", lambda *_: [])
     again = run(solved / "recipe.yaml", out=tmp_path / "again", reporter=QUIET)
     assert again.record.weights_sha256 == solved.record.weights_sha256
     assert again.record.gate == solved.record.gate
@@ -170,7 +170,7 @@ class StopAfter:
 def test_stopped_and_gone_on_with_it_comes_to_the_same_bits(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, solved: Run, tuned: Run, kept: str, steps: int
 ) -> None:
-    monkeypatch.setitem(run.__globals__, "publish_report", lambda *_: [])
+    monkeypatch.setattr("finetune.story.run.publish_report", lambda *_: [])
     monkeypatch.setattr(choice, "decide", lambda *values: {**decide(*values), "kept": kept})
     whole = {"solved": solved, "tuned": tuned}[kept]
     halt = StopAfter(steps)
@@ -252,7 +252,7 @@ def test_what_learns_is_said_once() -> None:
 
 def test_fit_takes_it_as_an_argument(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
-    monkeypatch.setitem(fit.__globals__, "run", lambda values, **more: given.update(more))
+    monkeypatch.setattr("finetune.story.run.run", lambda values, **more: given.update(more))
     fit(images, tune=True, overrides=["train.lr=0.5"])
     assert "train.gate=paired" in given["overrides"]
     assert given["overrides"][-1] == "train.lr=0.5"

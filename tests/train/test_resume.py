@@ -51,7 +51,7 @@ def recipe(folder: Path, **train: Any) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages and pictures take longer than these runs and have tests of their own."""
-    monkeypatch.setitem(run.__globals__, "publish_report", lambda *_: [])
+    monkeypatch.setattr("finetune.story.run.publish_report", lambda *_: [])
 
 
 def quiet(stop: Any = lambda: None) -> Reporter:

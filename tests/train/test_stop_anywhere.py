@@ -39,7 +39,7 @@ trains = st.fixed_dictionaries(
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages and pictures take longer than these runs and have tests of their own."""
-    monkeypatch.setitem(run.__globals__, "publish_report", lambda *_: [])
+    monkeypatch.setattr("finetune.story.run.publish_report", lambda *_: [])
 
 
 @pytest.fixture(scope="module")
