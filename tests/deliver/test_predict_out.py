@@ -142,7 +142,7 @@ def test_the_threshold_is_the_runs_own_or_the_one_found(
     assert labelled(threshold=1.0) == 0
     assert labelled("--threshold", "0", threshold=1.0) == 24
     assert labelled("--threshold", "auto", auto_threshold=1.0) == 0
-    with pytest.raises(UsageError, match="--threshold auto"):
+    with pytest.raises(UsageError, match="threshold: auto"):
         labelled("--threshold", "auto")
 
 

@@ -228,7 +228,7 @@ def test_position_embeddings_of_another_size_are_resampled(monkeypatch: pytest.M
         ("timm/hf-hub:someone/something", "finetune models"),
         ("timm/local-dir:/tmp", "finetune models"),
         ("", "folder"),
-        ("net.pth", "model.weights=net.pth"),
+        ("net.pth", "weights='net.pth'"),
         ("./nowhere", "path"),
         ("nowhere.yaml", "path"),
     ],

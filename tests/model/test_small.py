@@ -78,7 +78,7 @@ def test_the_notebooks_checkpoint_is_a_weights_file(notebook: tuple[FullyConnect
     assert all(torch.equal(found[name], given[name]) for name in given if not name.startswith("fc3"))
     assert found["fc3.weight"].shape == (3, 64)
     assert network.pretrained
-    assert any("fc3.weight" in note and "head is new" in note for note in network.notes)
+    assert any("fc3.weight" in note and "replaced by a new head" in note for note in network.notes)
 
 
 @pytest.mark.parametrize("name", ["logistic", "perceptron"])

@@ -229,7 +229,7 @@ def test_the_head_is_left_alone_and_everything_else_loads() -> None:
     assert torch.equal(now["0.weight"], given["0.weight"])
     assert len(notes) == 1
     assert "3.weight" in notes[0]
-    assert "head is new" in notes[0]
+    assert "replaced by a new head" in notes[0]
 
 
 def test_what_is_missing_and_what_is_unused_is_said() -> None:
