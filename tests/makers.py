@@ -9,6 +9,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -70,6 +71,21 @@ def split_folders(root: Path, splits: Mapping[str, Mapping[str, int]]) -> Path:
     for index, (split, counts) in enumerate(splits.items()):
         class_folders(root / split, counts, seed=100_000 * (index + 1))
     return root
+
+
+def tiny_recipe(folder: Path, test: float, model: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe for an untrained network of 32x32 pixels, in full precision; `model` and `train` add keys."""
+    network = {
+        "backbone": "timm/test_resnet",
+        "weights": "none",
+        "weights_missing": "allow",
+        "preprocess": {"size": 32},
+    }
+    return {
+        "data": {"folder": str(folder), "split": {"val": 0.25, "test": test}, "augment": "none"},
+        "model": {**network, **model},
+        "train": {"precision": "fp32", **train},
+    }
 
 
 def tree_hash(root: Path) -> str:

@@ -55,8 +55,8 @@ def _zip(path: Path) -> tuple[str, str] | None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()[:LOOK]
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
-        return None  # its reader says what is broken
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):  # damaged: its reader says how
+        return None
     inside = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
         return "a TorchScript program, which is code", f"load it in a process that may run it, and {_CONVERT}"

@@ -123,7 +123,7 @@ class Store:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
             table, seconds = load_file(path)["rows"], float(metadata["seconds"])
-        except (SafetensorError, OSError, KeyError, ValueError):
+        except (SafetensorError, OSError, KeyError, ValueError):  # damaged or gone: it is computed anew
             return None
         if table.shape != (rows, layout.width) or table.dtype != layout.dtype:
             return None

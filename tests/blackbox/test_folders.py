@@ -59,7 +59,8 @@ def test_train_and_test_alone_give_up_images_for_validation(tmp_path: Path, cli:
     makers.split_folders(tmp_path / "d", {"training": {"cat": 12, "dog": 12}, "holdout": TWO})
     data = ImageFolder(tmp_path / "d").split(val=0.25, test=0.25)
     assert {name: len(part) for name, part in data.parts()} == {"train": 18, "val": 6, "test": 12}
-    assert set(data.test.table["path"].str.split("/").str[0]) == {"holdout"}  # type: ignore[union-attr]
+    assert data.test is not None
+    assert set(data.test.table["path"].str.split("/").str[0]) == {"holdout"}
     assert any("validation are taken out of training/" in note for note in data.notes)
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,8 +59,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def chances(prediction: object) -> list[float]:
-    return list(prediction.probabilities.values())  # type: ignore[attr-defined]
+def chances(prediction: Any) -> list[float]:
+    return list(prediction.probabilities.values())
 
 
 @pytest.mark.parametrize("name", ["plain.jpg", "large.jpg", "turned.jpg", "grey.png", "clear.png", "deep.png"])
@@ -166,9 +167,9 @@ def test_the_networks_own_threshold_counts_in_scripts_as_it_does_in_the_command(
 
 
 @pytest.mark.parametrize("asked", ["auto", "own", -0.1, 1.5, True, [0.5]])
-def test_a_threshold_that_is_none_is_refused(classifier: Classifier, folder: Path, asked: object) -> None:
+def test_a_threshold_that_is_none_is_refused(classifier: Classifier, folder: Path, asked: Any) -> None:
     with pytest.raises(UsageError, match="threshold: "):
-        classifier.predict(folder / "plain.jpg", threshold=asked)  # type: ignore[arg-type]
+        classifier.predict(folder / "plain.jpg", threshold=asked)
 
 
 def test_threads_share_a_predictor(predictor: Predictor, folder: Path) -> None:

@@ -85,6 +85,14 @@ def images(root: Path) -> Path:
     return root
 
 
+def tiny_classifier(classes: list[str], **options: Any) -> Any:
+    """An untrained network of 32x32 pixels, in full precision."""
+    import finetune as ft
+
+    fixed = {"weights": "none", "weights_missing": "allow", "preprocess": {"size": 32}}
+    return ft.Classifier("timm/test_resnet", classes, device="cpu", precision="fp32", **fixed, **options)
+
+
 def train(root: Path, unfreeze: dict[str, int], folder: Path | None = None, stop_at: int = 0, **settings: Any) -> Any:
     """Train a tiny network; weights, history, and at which step it was stopped.
 
@@ -104,16 +112,7 @@ def train(root: Path, unfreeze: dict[str, int], folder: Path | None = None, stop
     from finetune.runs.checkpoints import Checkpoints
 
     data = ft.ImageFolder(root).split()
-    clf = ft.Classifier(
-        "timm/test_resnet",
-        data.classes,
-        weights="none",
-        weights_missing="allow",
-        unfreeze=unfreeze,
-        preprocess={"size": 32},
-        device="cpu",
-        precision="fp32",
-    )
+    clf = tiny_classifier(data.classes, unfreeze=unfreeze)
     steps: list[int] = []
     config = train_config(batch_size=8, batchnorm="keep", **{"lr": 0.05, "weight_decay": 0.01, **settings})
     checkpoints = Checkpoints(folder) if folder is not None and this_rank().main else None
@@ -169,16 +168,7 @@ def answers(root: Path) -> Any:
     from finetune.train.across_ranks import logits_of
 
     data = ft.ImageFolder(root).split()
-    clf = ft.Classifier(
-        "timm/test_resnet",
-        data.classes,
-        weights="none",
-        weights_missing="allow",
-        preprocess={"size": 32},
-        device="cpu",
-        precision="fp32",
-        seed=this_rank().rank,
-    )
+    clf = tiny_classifier(data.classes, seed=this_rank().rank)
     images = load_images(data.val, clf.network.preprocess)
     together = logits_of(clf.network, images, clf.compute)
     if together is not None:

@@ -77,7 +77,7 @@ def test_sigterm_drains_and_no_request_is_lost(bundle: Path) -> None:
                     answered[number] += 1
                     if response.getheader("connection") == "close":
                         return
-            except Exception as error:
+            except Exception as error:  # any failure of a client is one answer lost, and is told below
                 lost.append(error)
                 return
             finally:

@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.survive.tools import Job, Process
+from tests.survive.tools import Done, Job, Process
 
 RANKS = 4
+ENDS = (0, RANKS - 1)
 RUN = ("run", "job.yaml", "--out", "o", "--nproc", RANKS, "--device", "cpu")
 HOSTS = ("finetune-a", "finetune-b")
 """Network namespaces that stand in for machines."""
@@ -34,30 +35,24 @@ def ranks_of(folder: Path | str) -> dict[int, int]:
 
 def r01_one_is_asked_to_stop(folder: Path) -> str:
     job, reference = _job(folder)
-    for rank in (0, RANKS - 1):
-        job.fresh()
-        process = job.start(*_named(job))
-        os.kill(_at_work(job, process)[rank], signal.SIGTERM)
-        done = job.end(process)
+    for rank in ENDS:
+        done = _signalled(job, rank, signal.SIGTERM)
         assert done.rc == 143, done.said
         assert done.said.count("Saved at step") == 1, done.said
         assert "Traceback" not in done.said, done.said
         assert job.do("resume", "o", "--nproc", RANKS).rc == 0
         job.require_same(reference)
-    return f"rank 0 and rank {RANKS - 1} of {RANKS}: 143 after one save, resumed to the reference"
+    return f"the first and the last of {RANKS} ranks: 143 after one save, resumed to the reference"
 
 
 def r02_one_is_killed(folder: Path) -> str:
     job, reference = _job(folder)
-    for rank in (0, RANKS - 1):
-        job.fresh()
-        process = job.start(*_named(job))
-        os.kill(_at_work(job, process)[rank], signal.SIGKILL)
-        done = job.end(process)
+    for rank in ENDS:
+        done = _signalled(job, rank, signal.SIGKILL)
         assert done.rc == 0, done.said
         assert "resuming at step" in done.said
         job.require_same(reference)
-    return f"rank 0 and rank {RANKS - 1} of {RANKS}: all started again and came to the reference"
+    return f"the first and the last of {RANKS} ranks: all started again and came to the reference"
 
 
 def r03_two_machines(folder: Path) -> str:
@@ -134,9 +129,13 @@ def _job(folder: Path) -> tuple[Job, str]:
     return job, job.sha256("reference")
 
 
-def _named(job: Job) -> tuple[object, ...]:
-    """The command, with a run folder by which its processes are found."""
-    return tuple(str(job.folder / "o") if word == "o" else word for word in RUN)
+def _signalled(job: Job, rank: int, signum: int) -> Done:
+    """A new run, one of whose ranks gets a signal once some steps have been saved."""
+    job.fresh()
+    # a path of its own, by which its processes are found
+    process = job.start(*(str(job.folder / "o") if word == "o" else word for word in RUN))
+    os.kill(_at_work(job, process)[rank], signum)
+    return job.end(process)
 
 
 def _at_work(job: Job, process: Process) -> dict[int, int]:

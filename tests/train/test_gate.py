@@ -31,22 +31,9 @@ EPOCHS = 3
 
 
 def recipe(folder: Path, test: float = 0.0, tune: bool = True, **train: Any) -> dict[str, Any]:
-    return {
-        "data": {"folder": str(folder), "split": {"val": 0.25, "test": test}, "augment": "none"},
-        "model": {
-            "backbone": "timm/test_resnet",
-            "weights": "none",
-            "weights_missing": "allow",
-            "preprocess": {"size": 32},
-            "features": "auto",
-            "unfreeze": {"head": 0, "last:2": 1} if tune else {"head": 0},
-        },
-        "train": {
-            "precision": "fp32",
-            **({"gate": "paired", "epochs": EPOCHS, "batch_size": 8, "batchnorm": "keep"} if tune else {}),
-            **train,
-        },
-    }
+    model = {"features": "auto", "unfreeze": {"head": 0, "last:2": 1} if tune else {"head": 0}}
+    gate = {"gate": "paired", "epochs": EPOCHS, "batch_size": 8, "batchnorm": "keep"} if tune else {}
+    return makers.tiny_recipe(folder, test, model, {**gate, **train})
 
 
 def answers(labels: np.ndarray, right: np.ndarray) -> np.ndarray:

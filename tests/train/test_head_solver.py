@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -25,9 +27,9 @@ def digits(per_class: int, spare: int = 50, seed: int = 0) -> tuple[np.ndarray, 
     return x[train].astype(np.float32), y[train], x[test].astype(np.float32), y[test]
 
 
-def solved(x: np.ndarray, y: np.ndarray, classes: int = 10, **given: object) -> Solved:
+def solved(x: np.ndarray, y: np.ndarray, classes: int = 10, **given: Any) -> Solved:
     units = given.pop("units", np.arange(len(y)))
-    return solve_head(x, y, units, given.pop("widths", (x.shape[1],)), classes=classes, **given)  # type: ignore[arg-type]
+    return solve_head(x, y, units, given.pop("widths", (x.shape[1],)), classes=classes, **given)
 
 
 def answers(head: Solved, x: np.ndarray) -> np.ndarray:

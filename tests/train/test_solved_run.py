@@ -28,18 +28,7 @@ QUIET = Reporter(say=lambda text: None)
 
 
 def recipe(folder: Path, test: float = 0.0, **model: Any) -> dict[str, Any]:
-    return {
-        "data": {"folder": str(folder), "split": {"val": 0.25, "test": test}, "augment": "none"},
-        "model": {
-            "backbone": "timm/test_resnet",
-            "weights": "none",
-            "weights_missing": "allow",
-            "preprocess": {"size": 32},
-            "unfreeze": {"head": 0},
-            **model,
-        },
-        "train": {"precision": "fp32"},
-    }
+    return makers.tiny_recipe(folder, test, {"unfreeze": {"head": 0}, **model}, {})
 
 
 @pytest.fixture(scope="module")
