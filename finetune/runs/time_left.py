@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 ENOUGH = 0.02
 """Share of a stage after which its own pace is believed."""
 
-TRAINING = "training"
+FEATURES, TRAINING, EVALUATING = "computing frozen features", "training", "evaluating"
+"""Stages whose time is that of the network's passes over images."""
 
 
 class TimeLeft:
@@ -25,11 +26,13 @@ class TimeLeft:
         self._clock = clock
         self._stage, self._began, self._from = "", 0.0, 0.0
         self._epochs = 0
+        self._expected: dict[str, float] = {}
+        self._trained = False
         self.remaining: dict[str, float] = {}
 
     def expect(self, seconds: Mapping[str, float], epochs: int) -> None:
         """What each stage that is to come will take, in their order, and how many epochs the training has."""
-        self.remaining, self._epochs = dict(seconds), epochs
+        self.remaining, self._expected, self._epochs = dict(seconds), dict(seconds), epochs
 
     def at(self, stage: str, share: float) -> None:
         """A stage has come to this share of its work, 0 to 1."""
@@ -40,10 +43,14 @@ class TimeLeft:
         if share >= 1.0:
             self.remaining[stage] = 0.0
         elif share - self._from >= ENOUGH:
-            self.remaining[stage] = (now - self._began) / (share - self._from) * (1.0 - share)
+            seconds = (now - self._began) / (share - self._from)
+            self.remaining[stage] = seconds * (1.0 - share)
+            if stage == FEATURES:
+                self._correct(seconds)
 
     def in_training(self, epoch: int, step: int, steps: int) -> None:
         """So many epochs and steps of the next one are done."""
+        self._trained = True
         if self._epochs:
             self.at(TRAINING, (epoch + step / max(1, steps)) / self._epochs)
 
@@ -52,6 +59,12 @@ class TimeLeft:
         if not self._epochs:
             return ""
         return f"about {rounded(sum(self.remaining.values()))} to the end"
+
+    def _correct(self, seconds: float) -> None:
+        """Expect later passes over images to be off by as much as the features were, which took `seconds`."""
+        if not self._trained and (expected := self._expected.get(FEATURES)):
+            for stage in {TRAINING, EVALUATING} & self._expected.keys():
+                self.remaining[stage] = self._expected[stage] * seconds / expected
 
     def _skip_to(self, stage: str) -> None:
         """What was expected before `stage` and has not come, will not."""

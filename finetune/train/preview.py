@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from finetune.model.plan import HEAD
-from finetune.runs.time_left import TRAINING, rounded
+from finetune.runs.time_left import EVALUATING, FEATURES, TRAINING, rounded
 from finetune.train.cache_decision import PhaseDecision
 from finetune.train.solvable import solves_head
 from finetune.train.trainer import Trainer
@@ -45,9 +45,9 @@ def expected_seconds(trainer: Trainer, evaluated: int) -> dict[str, float]:
     per_image, images = _seconds_per_image(trainer), len(trainer.train) + len(trainer.val)
     twice = 2 if trainer.settings.gate else 1  # before the head is solved, and before the groups above are tuned
     return {
-        "computing frozen features": per_image * images * twice,
+        FEATURES: per_image * images * twice,
         TRAINING: per_image * len(trainer.train) * _training_passes(trainer),
-        "evaluating": per_image * evaluated,
+        EVALUATING: per_image * evaluated,
         "writing the report": REPORT_SECONDS,
     }
 

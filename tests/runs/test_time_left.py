@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.runs.reporter import PlainCount, Reporter
-from finetune.runs.time_left import TRAINING, TimeLeft, rounded
+from finetune.runs.time_left import FEATURES, TRAINING, TimeLeft, rounded
 
 STAGES = {"features": 10.0, TRAINING: 100.0, "evaluating": 5.0, "report": 5.0}
 
@@ -58,6 +58,23 @@ def test_what_did_not_come_is_not_waited_for_and_what_comes_again_is() -> None:
     assert sum(left.remaining.values()) == pytest.approx(5.0 + 40.0 + 10.0)
     left.at("report", 0.0)
     assert sum(left.remaining.values()) == pytest.approx(5.0)
+
+
+def test_features_that_come_faster_than_expected_correct_what_follows_until_it_has_a_pace_of_its_own() -> None:
+    clock = Clock()
+    left = TimeLeft(clock)
+    left.expect({FEATURES: 40.0, TRAINING: 400.0, "evaluating": 8.0, "report": 5.0}, 4)
+    left.at(FEATURES, 0.0)
+    clock.now = 5.0
+    left.at(FEATURES, 0.5)
+    assert left.remaining == pytest.approx({FEATURES: 5.0, TRAINING: 100.0, "evaluating": 2.0, "report": 5.0})
+    left.in_training(0, 0, 10)
+    clock.now = 25.0
+    left.in_training(1, 0, 10)
+    left.at(FEATURES, 0.0)  # of the second phase
+    clock.now = 65.0
+    left.at(FEATURES, 1.0 - 1e-9)
+    assert left.remaining[TRAINING] == pytest.approx(60.0)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "5 s"), (17, "15 s"), (89, "90 s"), (150, "2 min"), (9000, "2.5 h")])
