@@ -41,7 +41,13 @@ def runs(folder: Path, sort: str, as_csv: bool, as_json: bool) -> None:
             images = "-" if row["n"] is None else f"{row['n']:,} {row['split']}"
             finished = str(row["finished"] or "-")[:16].replace("T", " ")
             figures = [number(row["accuracy"], 4) + interval, number(row["macro_f1"]), images]
-            return [row["run"], str(row["status"]), Path(str(row["backbone"] or "-")).name, *figures, finished]
+            return [
+                row["run"],
+                str(row["status"]),
+                Path(str(row["backbone"] or "-")).name.removesuffix(".yaml"),
+                *figures,
+                finished,
+            ]
 
         heads = ["run", "status", "backbone", "accuracy", "macro F1", "images", "finished"]
         click.echo("\n".join(table_text(heads, [cells(row) for row in rows])))

@@ -30,7 +30,7 @@ def verify(run: Path, as_json: bool) -> None:
         print_json({"run": shown(run), "whole": not broken, "artefacts": listed}, problem)
     else:
         for path, reason in findings:
-            click.echo(f"{'whole ' if reason is None else 'BROKEN'}  {visible(str(path))}")
+            click.echo(f"{'ok    ' if reason is None else 'BROKEN'}  {visible(str(path))}")
     if problem is not None:
         raise problem
     if not as_json and not findings:

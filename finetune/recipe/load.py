@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
@@ -65,6 +66,13 @@ def from_mapping(value: Mapping[str, Any], source: str = "recipe", overrides: Se
     return _checked(yaml.Document(_plain(value), {}, []), source, overrides)
 
 
+def _beside(path: Path) -> list[str]:
+    """Names of the recipes and folders beside a path; none where its folder is not there either."""
+    with contextlib.suppress(OSError):
+        return [entry.name for entry in path.parent.iterdir() if entry.is_dir() or entry.suffix in (".yaml", ".yml")]
+    return []
+
+
 def _text(path: Path) -> str:
     try:
         mode = path.stat().st_mode
@@ -78,10 +86,10 @@ def _text(path: Path) -> str:
             raise UsageError(f"{path}: a picture, not a recipe", remedy)
     except FileNotFoundError as error:
         known = [recipe for recipe in shipped() if recipe.name != path.name]
-        near = did_you_mean(path.name, [recipe.name for recipe in known])
+        near = did_you_mean(path.name, [*_beside(path), *(recipe.name for recipe in known)])
         if same := [recipe for recipe in shipped() if recipe.name == path.name]:
             near = f" here; there is {same[0]}"
-        raise UsageError(f"{path}: no such recipe{near}", "`finetune init FOLDER` writes one") from error
+        raise UsageError(f"{path}: no such recipe or folder{near}", "`finetune init FOLDER` writes a recipe") from error
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read: {error}", "give a recipe: a YAML file") from error
     try:

@@ -27,7 +27,7 @@ def cautions(table: pd.DataFrame, split: str, training: pd.DataFrame | None = No
     Args:
         table: of all images as in `data.csv`, or of the evaluated ones where `training` is given.
         split: what was evaluated.
-        training: the images that were learned from, if they are not in `table`.
+        training: the images that a run was trained and selected by, if they are not in `table`.
     """
     found = []
     if split == "val":
@@ -44,8 +44,9 @@ def cautions(table: pd.DataFrame, split: str, training: pd.DataFrame | None = No
     if split not in ("train", "out_of_fold") and len(evaluated):
         seen = int(evaluated["sha256"].isin(set(learned["sha256"])).sum())
         if seen:
+            known = "training images" if training is None else "training or validation images of the run"
             found.append(
-                f"Leak: {seen:,} of these {len(evaluated):,} images are also among the training images (same content), "
+                f"Leak: {seen:,} of these {len(evaluated):,} images are also among the {known} (same content), "
                 "so the figures flatter. Remove one of each pair"
             )
     everything = table if training is None else evaluated

@@ -49,6 +49,7 @@ def test_the_first_line_comes_before_anything_is_read_and_the_last_can_be_pasted
         (["run", "job.yaml", "--lr", "3"], "-o train.lr=VALUE"),
         (["run", "job.yaml", "--amp"], "train.precision"),
         (["run", "job.yaml", "--label_smoothing", "0.1"], "-o train.label_smoothing=VALUE"),
+        (["run", "imags"], "did you mean 'images'"),
         (["models", "zzz"], "no model of this name"),
     ],
 )

@@ -35,7 +35,7 @@ def test_leaks_and_contradictions_are_counted() -> None:
     assert torn.startswith("2 of these 3 images are in more than one class")
 
 
-def test_other_images_may_have_been_learnt_from() -> None:
+def test_other_images_may_have_been_learned_from() -> None:
     others = table([("ant", "", "a"), ("ant", "", "x")])
     (line,) = cautions(others, "", table(CLEAN)[:2])
     assert line.startswith("Leak: 1 of these 2 images")

@@ -73,6 +73,12 @@ def test_evaluate_repeats_them_without_looking_at_an_image(whole: Run) -> None:
     assert evaluation.metrics.loss == pytest.approx(whole.metrics["loss"], abs=1e-9)
 
 
+def test_a_folder_with_the_runs_own_images_is_known_validation_included(whole: Run, images: Path) -> None:
+    evaluation, _ = evaluate(whole, images, reporter=QUIET)
+    (leak,) = evaluation.cautions
+    assert leak.startswith("Leak: 24 of these 24 images are also among the training or validation images")
+
+
 def test_the_head_reads_stages_and_the_record_names_them(whole: Run) -> None:
     features = whole.record.features
     assert features is not None
