@@ -59,7 +59,7 @@ def test_N01_divergence_stops_at_its_step_and_what_was_saved_is_whole(job: Path,
 
 def test_N01_N02_what_is_no_number_is_neither_saved_nor_taken(job: Path, cli: Any) -> None:
     result = cli("run", "job.yaml", "--out", "o", *STEADY, *PROBE, "-o", "train.lr=1e300", cwd=job)
-    no_traceback(result, 5, "error: train.lr: ", "at step 0 (epoch 0), lr 1e+300", "remedy: ")
+    no_traceback(result, 5, "error: train.lr: ", "at step 0 (epoch 1), lr 1e+300", "remedy: ")
     state = {name: value.clone() for name, value in timm.create_model("test_resnet").state_dict().items()}
     name = "layer1.0.conv1.weight"
     state[name].view(-1)[7] = float("nan")

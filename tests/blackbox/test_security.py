@@ -255,16 +255,19 @@ def test_S01_S02_S03_S09_nothing_leads_elsewhere_or_is_believed(job: Path, cli: 
     inside = {path.name for path in job.iterdir()}
     (job / "real").mkdir()
     (job / "link").symlink_to("real")
-    trace = job / "trace"
+    trace, scratch = job / "trace", job.parent / f"{job.name}-tmp"
+    scratch.mkdir()
     calls = "trace=open,openat,creat,mkdir,mkdirat,rename,renameat,renameat2,link,linkat,symlink,symlinkat"
     strace = ["strace", "-f", "-qq", "--seccomp-bpf", "-e", calls, "-o", str(trace)] if shutil.which("strace") else []
     one = ("--epochs", "1", "-o", "model.unfreeze={head: 0}")
-    result = measured("run", "job.yaml", "--out", "link/o", *one, cwd=job, before=strace)
+    result = measured("run", "job.yaml", "--out", "link/o", *one, cwd=job, before=strace, TMPDIR=str(scratch))
     assert result.rc == 0, result.err
+    assert not list(scratch.iterdir()), "`tempfile` tries the folder with a file; nothing stays there"
     assert {path.name for path in (job / "real").iterdir()} == {"o"}
     assert {path.name for path in job.iterdir()} - {"trace", ".out", ".err"} == inside | {"real", "link"}
     assert not (job.parent / "x").exists()
-    allowed = (str(job / "real" / "o"), os.path.realpath(os.environ["FINETUNE_CACHE"]), "/dev/shm/sem.", "/dev/null")
+    cache = os.path.realpath(os.environ["FINETUNE_CACHE"])
+    allowed = (str(job / "real" / "o"), cache, str(scratch), "/dev/shm/sem.", "/dev/null")
     for line in trace.read_text().splitlines() if strace else ():
         made = "O_CREAT" in line or re.search(r" (mkdir|creat|rename|link|symlink)\w*\(", line)
         if made and " = -1 " not in line:
