@@ -80,6 +80,7 @@ class Classifier:
         load: bool = True,
     ) -> None:
         from finetune.model.backbones import build
+        from finetune.model.groups import match
         from finetune.train.decide import learns_by_default
 
         thaw, seed = accept.unfreeze_of(unfreeze), accept.whole_number(seed, "seed")
@@ -98,6 +99,8 @@ class Classifier:
         self._take(network, seed, device, precision)
         self.unfreeze = with_default(thaw, learns_by_default(network))
         self.freeze = accept.patterns_of(freeze, "freeze")
+        for pattern in (*self.unfreeze, *self.freeze):
+            match(pattern, network.groups, network.parameters)  # a typo shows here, not when it learns
         self._allow_random = weights_missing == "allow" or not load  # a checkpoint's run has been asked already
 
     @classmethod

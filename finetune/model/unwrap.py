@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from finetune.files import visible
@@ -23,6 +24,7 @@ PLAIN = {"state_dict", "model_state_dict", "model"}
 """Keys so usual that taking what is under them is not worth a word, unless there was a choice."""
 
 DEPTH = 4
+"""Levels of wrapping that are opened."""
 
 
 def unwrap(content: Any) -> tuple[Mapping[Any, Any], list[str]]:
@@ -35,7 +37,7 @@ def unwrap(content: Any) -> tuple[Mapping[Any, Any], list[str]]:
             return {}, notes
         inside = {key: value for key, value in content.items() if _holds_tensors(value) and not _of_training(key)}
         key = next((key for key in WRAPPERS if key in inside), None)
-        if key is None and inside and not any(isinstance(value, Tensor) for value in content.values()):
+        if key is None and inside and not any(is_tensor(value) for value in content.values()):
             key = max(inside, key=lambda name: _count(inside[name]))
         if key is None:
             break
@@ -46,12 +48,17 @@ def unwrap(content: Any) -> tuple[Mapping[Any, Any], list[str]]:
     return (content, notes) if isinstance(content, Mapping) else ({}, notes)
 
 
-def _holds_tensors(value: Any, depth: int = 3) -> bool:
+def is_tensor(value: Any) -> bool:
+    """Whether it is a tensor, or an array of numbers, as which some scripts save them."""
+    return isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "fiu")
+
+
+def _holds_tensors(value: Any, depth: int = DEPTH) -> bool:
     if isinstance(value, (list, tuple)) and len(value) == 1:
         value = value[0]
     if not isinstance(value, Mapping) or depth == 0:
         return False
-    return any(isinstance(item, Tensor) or _holds_tensors(item, depth - 1) for item in value.values())
+    return any(is_tensor(item) or _holds_tensors(item, depth - 1) for item in value.values())
 
 
 def _of_training(key: Any) -> bool:
@@ -60,4 +67,4 @@ def _of_training(key: Any) -> bool:
 
 
 def _count(value: Any) -> int:
-    return sum(isinstance(item, Tensor) for item in value.values()) if isinstance(value, Mapping) else 0
+    return sum(is_tensor(item) for item in value.values()) if isinstance(value, Mapping) else 0

@@ -22,7 +22,7 @@ from finetune.errors import ArtefactError
 from finetune.files import visible
 from finetune.model.foreign import looks_like_safetensors, what_else
 from finetune.model.harmless import harmless
-from finetune.model.unwrap import unwrap
+from finetune.model.unwrap import is_tensor, unwrap
 
 State = dict[str, Tensor]
 
@@ -46,7 +46,8 @@ def read_weights(path: Path) -> State:
 def read_noted(path: Path) -> tuple[State, list[str]]:
     """The tensors of a weights file, on the CPU, floating-point ones as float32, and what was taken off around them.
 
-    Plain state dicts, those wrapped in one of `unwrap.WRAPPERS`, and names with `PREFIXES` are all understood.
+    Plain state dicts, those of NumPy arrays, those wrapped in one of `unwrap.WRAPPERS`, and names with `PREFIXES` are
+    all understood.
 
     Args:
         path: safetensors or what PyTorch writes, told apart by the content; the latter is read with
@@ -66,7 +67,7 @@ def read_noted(path: Path) -> tuple[State, list[str]]:
     except OSError as error:
         raise ArtefactError(f"{path}: not readable: {error.strerror or error}", _BROKEN) from error
     tensors, notes = unwrap(content)
-    state = {_bare(name): value for name, value in tensors.items() if isinstance(value, Tensor)}
+    state = {_bare(name): torch.as_tensor(value) for name, value in tensors.items() if is_tensor(value)}
     _check_count(path, len(state))
     if not state:
         raise ArtefactError(f"{path}: holds no tensors", "give a file with a network's state dict in it")

@@ -125,9 +125,11 @@ def _evidence(context: Context, run: Mapping[str, Any], faults: Faults) -> dict[
     unsound = part("calibration", "", overconfidence, sure) if sure else ""
     by_images = context.metrics.get("learning_curve")
     few = len(rows) <= HEAT_MAP_UP_TO
+    weighted = look_up(run.get("recipe"), "data.class_weights") == "balanced"
+    against = (context.metrics, data, picks.very_sure, curves, unsound, weighted)
     return {
         "sentences": part("the verdict", [""], words.verdict, context.metrics, context.confusion, context.selected_on),
-        "worries": part("what to worry about", [], worries, context.metrics, data, picks.very_sure, curves, unsound),
+        "worries": part("what to worry about", [], worries, *against),
         "confusions": part("frequent mistakes", [], words.confusions, context.confusion, rows),
         "mergers": part("classes to merge", [], words.mergers, context.confusion, rows),
         "heat": part("the confusion matrix", [], heat_map, context.confusion, rows, picks) if few else [],

@@ -19,6 +19,7 @@ def worries(
     sure_mistakes: int,
     curves: str,
     calibration: str,
+    weighted: bool = False,
 ) -> list[str]:
     """All that applies, each a sentence without its stop.
 
@@ -28,11 +29,12 @@ def worries(
         sure_mistakes: wrong answers given with a confidence of at least `VERY_SURE`.
         curves: over- or underfitting, as `learning.fitting` says it.
         calibration: as `confidence.overconfidence` says it.
+        weighted: the classes had weights in training.
     """
     found = [*metrics.get("cautions", ())]
     found += _no_better_than_nothing(metrics)
     found += _small_classes(metrics["per_class"])
-    found += _imbalance(data)
+    found += _imbalance(data, weighted)
     found += [line for line in (curves, calibration) if line]
     if sure_mistakes:
         several = f"In {sure_mistakes:,} mistakes it was" if sure_mistakes > 1 else "In one mistake it was"
@@ -58,7 +60,7 @@ def _small_classes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"{which} fewer than {TOO_FEW} images here, too few to trust the scores of single classes: {named}"]
 
 
-def _imbalance(data: Mapping[str, Any]) -> list[str]:
+def _imbalance(data: Mapping[str, Any], weighted: bool) -> list[str]:
     counts = {name: count for name, count in ((data.get("counts") or {}).get("train") or {}).items() if count}
     if len(counts) < 2:
         return []
@@ -66,7 +68,8 @@ def _imbalance(data: Mapping[str, Any]) -> list[str]:
     times = counts[large] / counts[small]
     if times < UNBALANCED:
         return []
+    remedy = "more images of the small one would help" if weighted else "see data.class_weights"
     return [
         f"Unbalanced: {visible(large)} has {times:.0f} times as many training images as {visible(small)} "
-        f"({counts[large]:,} and {counts[small]:,}); see data.class_weights"
+        f"({counts[large]:,} and {counts[small]:,}); {remedy}"
     ]

@@ -93,6 +93,8 @@ def test_names_of_another_network_are_still_another_architecture(tmp_path: Path)
         *(lambda s, key=key: {key: s} for key in ("weights", "params", "state_dict_ema", "anything_else")),
         lambda s: [s],
         lambda s: {"model": [s]},
+        lambda s: {name: value.numpy() for name, value in s.items()},
+        lambda s: {"run": {"module": {"net": {"state_dict": s}}}},
         lambda s: {"checkpoint": {"model": {"state_dict": s}}, "optimizer": {"state": {0: {"m": torch.ones(2)}}}},
     ],
 )

@@ -79,6 +79,9 @@ def test_worries_are_those_that_apply() -> None:
     for sign in ("not clearly better", "1 of 3 classes have fewer than 20", "c1", "20 times as many", "In 3 mistakes"):
         assert sign in text
     assert {"Overfitting", "too sure"} <= set(told)
+    assert "see data.class_weights" in text
+    weighted = worries(metrics_of([30, 40]), {"counts": {"train": {"a": 200, "b": 10}}}, 0, "", "", weighted=True)
+    assert "data.class_weights" not in "\n".join(weighted)
 
 
 def history(pairs: list[tuple[float, float]]) -> list[dict[str, float]]:

@@ -48,6 +48,8 @@ def fitted(data: Any) -> ft.Classifier:
         ({"unfreeze": {"head": "x"}}, "unfreeze"),
         ({"unfreeze": {3: 0}}, "unfreeze"),
         ({"unfreeze": {"head": -1}}, "unfreeze"),
+        ({"unfreeze": "hed"}, "hed"),
+        ({"freeze": "stemm"}, "stemm"),
         ({"freeze": 3}, "freeze"),
         ({"freeze": [3]}, "freeze"),
         ({"head": 0.5}, "head"),
