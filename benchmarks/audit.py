@@ -8,6 +8,7 @@ are planted again, re-encoded, resized, cropped, brighter or darker, or mirrored
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
 import shutil
@@ -102,10 +103,12 @@ def planted_row(folder: Path, rng: random.Random) -> str:
 
 
 def main() -> None:
-    home = os.environ.get("FINETUNE_DATA")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("sets", metavar="SET", nargs="*", default=["vehicles"])
+    sets, home = parser.parse_args().sets, os.environ.get("FINETUNE_DATA")
     if not home:
         sys.exit("set FINETUNE_DATA to the folder that holds `vehicles` and the other sets")
-    for name in sys.argv[1:] or ["vehicles"]:
+    for name in sets:
         for row in (flipped_row, planted_row):
             with tempfile.TemporaryDirectory() as place:
                 copy = Path(shutil.copytree(Path(home) / name, Path(place) / "images"))

@@ -8,11 +8,11 @@ tokenizer, rulers (`# ---`) left out, so that text in strings does not count.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import io
 import re
 import statistics
-import sys
 import tokenize
 from collections import defaultdict
 from pathlib import Path
@@ -83,4 +83,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "finetune"))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("finetune"))
+    main(parser.parse_args().folder)

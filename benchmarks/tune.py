@@ -1,8 +1,8 @@
 """Does `--tune` pay after the solved head, and is there a rule that says so beforehand?
 
-    FINETUNE_DATA=DIR python benchmarks/tune.py --work DIR --table docs/log/tune.md     # an hour on one quiet core
+    FINETUNE_DATA=DIR python benchmarks/tune.py --work DIR --table FILE     # an hour on one quiet core
 
-The nine sets of `defaults.py` at 10, 30 and all images a class. A fifth of them is validation; the solved head of all
+The sets of `nine_sets.py` at 10, 30 and all images a class. A fifth of them is validation; the solved head of all
 of them and the network tuned on the rest are tested on images kept apart, whichever the gate keeps. What the frozen
 blocks make of an image is computed once a set and kept in the work folder. Every finished cell is a line of a file
 there, so that a stopped benchmark goes on where it was; --table writes the tables from the lines that are there.
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from defaults import FOLDERS, MOST, SEEDS, SETS, dealt, folder_of
+from nine_sets import MOST, SETS, dealt, folder_of, require_sets
 from sklearn.metrics import f1_score
 
 from finetune import ImageFolder
@@ -42,6 +41,7 @@ from finetune.train.solve import put_head
 from finetune.train.state import Settings, step_batches
 
 SHOTS = {"10": 10, "30": 30, "all": None}
+SEEDS = range(3)
 UNFREEZE = {"head": 0, "last:2": 1}
 BATCH = 32
 
@@ -65,11 +65,11 @@ class Images:
     classes: list[str]
 
 
-def read(name: str, data: Path, work: Path) -> Images:
+def read(name: str, work: Path) -> Images:
     """The images of a set; computed once, with at most `MOST` a class of it."""
     kept = work / "values" / f"{name}.pt"
     if not kept.is_file():
-        folder = ImageFolder(folder_of(name, data, work))
+        folder = ImageFolder(folder_of(name, work))
         network = build(asked.backbone, folder.classes, features="stages")
         compute, plan = choose(), plan_of(network)
         head, line = (learner_of(network, plan, place, Settings(optimizer="auto"), compute).cut for place in (0, 1))
@@ -245,10 +245,7 @@ def _rule(name: str, says: np.ndarray, gains: np.ndarray, lines: list[Mapping[st
 
 
 def main() -> int:
-    data = Path(os.environ.get("FINETUNE_DATA", "data"))
-    if missing := [FOLDERS[name] for name in asked.sets if name in FOLDERS and not (data / FOLDERS[name]).is_dir()]:
-        print(f"{', '.join(missing)}: not in {data}; set FINETUNE_DATA, or name --sets", file=sys.stderr)
-        return 1
+    require_sets(asked.sets)
     results = asked.work / f"tune-{asked.lr:g}-{asked.backbone_lr:g}-{asked.epochs}.jsonl"
     results.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.loads(line) for line in results.read_text().splitlines()] if results.is_file() else []
@@ -258,7 +255,7 @@ def main() -> int:
             for shots in asked.shots:
                 if (name, shots, number) in done:
                     continue
-                found = cell(read(name, data, asked.work), number, SHOTS[shots])
+                found = cell(read(name, asked.work), number, SHOTS[shots])
                 lines.append({"set": name, "shots": shots, "seed": number, **found})
                 with open(results, "a", encoding="utf-8") as file:
                     file.write(json.dumps(lines[-1]) + "\n")
