@@ -195,7 +195,8 @@ Written by `benchmarks/defaults.py`, {date}.
 
 *default* chooses by cross-validation between the last output and that with the last three stages, learns from all
 images but those of the test, every class with the same weight, and takes its sharpness from answers out of fold. The
-others leave a part out; the last two are what a notebook has, on the same network's last output."""
+others leave a part out; the last two are what a notebook has, on the same network's last output. A log-loss of inf: to
+the true class of some image it gave a probability of 0."""
 
 
 def main() -> int:

@@ -65,7 +65,7 @@ def vehicles(*more: str) -> Arm:
         model__unfreeze="{head: 0, layer4: 0}",
         train__optimizer="adamw",
     )
-    return lambda folder: ran(folder, "recipes/vehicles.yaml", *RESNET, *shared, *more)
+    return lambda folder: ran(folder, "recipes/vehicles-small.yaml", *RESNET, *shared, *more)
 
 
 def mnist(folder: Path) -> float:

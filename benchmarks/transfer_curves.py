@@ -28,7 +28,7 @@ From scratch, too few steps would make transfer look better than it is. A resnet
 seed: accuracy 0.29 after 100 steps and 0.27 after 300 with 20 images per class, but 0.41 after 12 epochs and 0.50 after
 24 with 50. Hence at least 100 steps and 24 epochs, but these no longer than 500 steps. The tuned arm has half of these
 epochs; models/small-resnet at 64 pixels on the sample, all images, two seeds: accuracy 0.51 after 3 epochs, 0.56 after
-12, and 0.67 after 12 with the rates of recipes/vehicles.yaml.
+12, and 0.67 after 12 with the rates of recipes/vehicles-small.yaml.
 """
 
 from __future__ import annotations

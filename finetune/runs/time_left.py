@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 ENOUGH = 0.02
 """Share of a stage after which its own pace is believed."""
@@ -25,14 +25,16 @@ class TimeLeft:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._stage, self._began, self._from = "", 0.0, 0.0
-        self._epochs = 0
+        self._done: list[float] = []
         self._expected: dict[str, float] = {}
         self._trained = False
         self.remaining: dict[str, float] = {}
 
-    def expect(self, seconds: Mapping[str, float], epochs: int) -> None:
-        """What each stage that is to come will take, in their order, and how many epochs the training has."""
-        self.remaining, self._expected, self._epochs = dict(seconds), dict(seconds), epochs
+    def expect(self, seconds: Mapping[str, float], work: Sequence[float]) -> None:
+        """What each stage that is to come will take, in their order, and the work of each epoch beside the others."""
+        self.remaining, self._expected = dict(seconds), dict(seconds)
+        whole = sum(work)
+        self._done = [sum(work[:epoch]) / whole if whole else epoch / len(work) for epoch in range(len(work) + 1)]
 
     def at(self, stage: str, share: float) -> None:
         """A stage has come to this share of its work, 0 to 1."""
@@ -40,6 +42,8 @@ class TimeLeft:
         if stage != self._stage:
             self._stage, self._began, self._from = stage, now, share
             self._skip_to(stage)
+        if share <= self._from:  # no pace yet: what was done until now was no work of this stage
+            self._began = now
         if share >= 1.0:
             self.remaining[stage] = 0.0
         elif share - self._from >= ENOUGH:
@@ -51,12 +55,13 @@ class TimeLeft:
     def in_training(self, epoch: int, step: int, steps: int) -> None:
         """So many epochs and steps of the next one are done."""
         self._trained = True
-        if self._epochs:
-            self.at(TRAINING, (epoch + step / max(1, steps)) / self._epochs)
+        if self._done:
+            before, after = self._done[epoch], self._done[min(epoch + 1, len(self._done) - 1)]
+            self.at(TRAINING, before + (after - before) * step / max(1, steps))
 
     def text(self) -> str:
         """``about 3 min to the end``; empty where nothing is known of what comes."""
-        if not self._epochs:
+        if not self._done:
             return ""
         return f"about {rounded(sum(self.remaining.values()))} to the end"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from finetune.report.tables import plan_text
 from finetune.runs.reporter import Reporter
-from finetune.train.preview import expected_seconds, outline
+from finetune.train.preview import expected_seconds, outline, passes
 from finetune.train.state import patience_note
 from finetune.train.trainer import Trainer
 
@@ -12,7 +12,7 @@ from finetune.train.trainer import Trainer
 def show_plan(trainer: Trainer, evaluated: int, reporter: Reporter) -> None:
     """Say what is used and what learns when, about how long it takes, and what is worth knowing about it."""
     seconds = expected_seconds(trainer, evaluated)
-    reporter.left.expect(seconds, trainer.plan.epochs)
+    reporter.left.expect(seconds, passes(trainer))
     for line in outline(trainer, sum(seconds.values())):
         reporter.say(line)
     reporter.say(f"\n{plan_text(*trainer.plan.table())}\n")

@@ -43,25 +43,30 @@ def expected_seconds(trainer: Trainer, evaluated: int) -> dict[str, float]:
         evaluated: how many images the network is evaluated on in the end.
     """
     per_image, images = _seconds_per_image(trainer), len(trainer.train) + len(trainer.val)
-    twice = 2 if trainer.settings.gate else 1  # before the head is solved, and before the groups above are tuned
+    work = passes(trainer)
+    twice = 2 if 0.0 in work and any(work) else 1  # before the head is solved, and before the groups above are tuned
     return {
         FEATURES: per_image * images * twice,
-        TRAINING: per_image * len(trainer.train) * _training_passes(trainer),
+        TRAINING: per_image * len(trainer.train) * sum(work),
         EVALUATING: per_image * evaluated,
         "writing the report": REPORT_SECONDS,
     }
 
 
-def _training_passes(trainer: Trainer) -> float:
-    """Forward passes over the training images that take as long as all epochs."""
-    phases = trainer.plan.phases
-    if solves_head(trainer.network.module, phases, trainer.settings):
-        return 0.0
-    if trainer.settings.gate:
-        return TUNING_PASS * (trainer.plan.epochs - phases[1].start)
+def passes(trainer: Trainer) -> list[float]:
+    """How many forward passes over the training images each epoch takes as long as; none where a head is solved."""
     sizes = trainer.network.parameters
     total = max(1, sum(sizes.values()))
-    return BACKWARD * sum(phase.epochs * sum(sizes[name] for name in phase.learning) / total for phase in phases)
+    work: list[float] = []
+    for phase in trainer.plan.phases:
+        if solves_head(trainer.network.module, [phase], trainer.settings):
+            one = 0.0
+        elif trainer.settings.gate:
+            one = TUNING_PASS
+        else:
+            one = BACKWARD * sum(sizes[name] for name in phase.learning) / total
+        work += [one] * phase.epochs
+    return work
 
 
 def outline(trainer: Trainer, seconds: float) -> list[str]:

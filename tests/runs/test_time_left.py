@@ -23,7 +23,7 @@ class Clock:
 
 def begun(clock: Clock, epochs: int = 4) -> TimeLeft:
     left = TimeLeft(clock)
-    left.expect(STAGES, epochs)
+    left.expect(STAGES, [1.0] * epochs)
     return left
 
 
@@ -63,7 +63,7 @@ def test_what_did_not_come_is_not_waited_for_and_what_comes_again_is() -> None:
 def test_features_that_come_faster_than_expected_correct_what_follows_until_it_has_a_pace_of_its_own() -> None:
     clock = Clock()
     left = TimeLeft(clock)
-    left.expect({FEATURES: 40.0, TRAINING: 400.0, "evaluating": 8.0, "report": 5.0}, 4)
+    left.expect({FEATURES: 40.0, TRAINING: 400.0, "evaluating": 8.0, "report": 5.0}, [1.0] * 4)
     left.at(FEATURES, 0.0)
     clock.now = 5.0
     left.at(FEATURES, 0.5)
@@ -77,6 +77,22 @@ def test_features_that_come_faster_than_expected_correct_what_follows_until_it_h
     assert left.remaining[TRAINING] == pytest.approx(60.0)
 
 
+def test_the_epoch_in_which_the_head_is_solved_tells_nothing_of_those_that_train() -> None:
+    clock = Clock()
+    left = TimeLeft(clock)
+    left.expect(STAGES, [0.0, 1.0, 1.0])
+    left.in_training(0, 0, 1)
+    clock.now = 30.0
+    left.in_training(1, 0, 10)
+    assert left.remaining[TRAINING] == 100.0
+    clock.now = 40.0
+    left.in_training(2, 0, 10)
+    assert left.remaining[TRAINING] == pytest.approx(10.0)
+    left.expect(STAGES, [0.0])  # nothing else: a run that only solves
+    left.in_training(1, 0, 1)
+    assert left.remaining[TRAINING] == 0.0
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(0, "5 s"), (17, "15 s"), (89, "90 s"), (150, "2 min"), (9000, "2.5 h")])
 def test_it_is_said_as_people_say_it(seconds: float, text: str) -> None:
     assert rounded(seconds) == text
@@ -87,7 +103,7 @@ def test_lines_in_a_pipe_tell_the_time_of_the_whole_run() -> None:
     reporter = Reporter(say=said.append)
     assert isinstance(reporter.progress, PlainCount)
     assert reporter.progress.left is reporter.left
-    reporter.left.expect(STAGES, 2)
+    reporter.left.expect(STAGES, [1.0, 1.0])
     figures = dict.fromkeys(("lr", "train_loss", "val_loss", "val_accuracy", "val_macro_f1", "images_per_second"), 1.0)
     for epoch in range(2):
         reporter.hooks()["tick"](epoch, 1, 2, 1.0, 1.0)
