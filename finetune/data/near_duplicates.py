@@ -9,14 +9,19 @@ same kind of thing agree in their features and their broad brightness, but not i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.nn.functional import avg_pool2d, grid_sample
+from torch.nn.functional import avg_pool2d
 
 SIDE = 64
-"""Side of the grey thumbnails, in pixels."""
+"""Side of the grey thumbnails, in pixels; the small ones have half of it."""
+
+SLIGHT, WIDE, MARGIN = 1, 6, 3
+"""Reach of the slight blur and of the broad one, and the border that no comparison uses, in pixels of a thumbnail; the
+slight one is as many pixels in a smaller one, which makes up for crops that are tried a pixel off."""
 
 COARSE = 16
 """Side of the thumbnails that candidates are looked for in."""
@@ -30,13 +35,16 @@ ALIKE = 0.8
 SAME = 0.965
 """Correlation of fine structure from which on two images are the same picture."""
 
-WORTH = 0.3
-"""Correlation of the fine structure as it lies below which no crop is tried: unrelated pictures stay below 0.2."""
+WORTH = 0.5
+"""Correlation of the small thumbnails as they lie below which no crop is tried."""
 
-CLOSE = 0.75
-"""Correlation after the first search from which on the crop is searched more finely."""
+ROUGHLY = 0.9
+"""Correlation of the small thumbnails from which on those of full size are compared."""
 
-SHARES = (1.0, 0.975, 0.95, 0.925, 0.9)
+CLOSE = 0.87
+"""Correlation after the first search from which on the crop is searched more finely: that adds up to 0.08."""
+
+SHARES = (0.975, 0.95, 0.925, 0.9)
 """Sides of the crops that are tried, as shares of the picture's."""
 
 FINE = 0.0125
@@ -73,20 +81,18 @@ def near_duplicates(grey: Array, features: Array, sizes: list[tuple[int, int]], 
     pairs = [(a, b) for a, b in sorted(_candidates(grey, features)) if hashes[a] != hashes[b]]
     duplicates = []
     images = torch.from_numpy(grey)
+    small = avg_pool2d(images, 2)
     for start in range(0, len(pairs), 64):
-        chunk = pairs[start : start + 64]
-        first, second = images[[a for a, _ in chunk]], images[[b for _, b in chunk]]
+        chunk = torch.tensor(pairs[start : start + 64])
         # the cheap question first: pictures that do not agree at all as they lie are no crops of each other either
-        as_it_lies = torch.tensor([best.score for best in _agreement(first, second, BOXES[:1])])
-        near = (as_it_lies >= WORTH).nonzero().flatten().tolist()
-        if near:
-            # either may be the crop of the other
-            forth = _search(first[near], second[near])
-            back = _search(second[near], first[near])
-            for position, one, other in zip(near, forth, back, strict=True):
-                best, (a, b) = max(one, other), chunk[position]
-                if best.score >= SAME:
-                    duplicates.append(Pair(a, b, _kind(grey, sizes, a, b, best), best.score))
+        as_it_lies = _agreement(small[chunk[:, 0]], small[chunk[:, 1]], [WHOLE])
+        near = chunk[torch.tensor([best.score for best in as_it_lies]) >= WORTH]
+        # either may be the crop of the other
+        forth, back = _search(images, small, near), _search(images, small, near.flip(1))
+        for (first, second), *found in zip(near.tolist(), forth, back, strict=True):
+            best = max(found)
+            if best.score >= SAME:
+                duplicates.append(Pair(first, second, _kind(grey, sizes, first, second, best), best.score))
     return sorted(duplicates, key=lambda pair: (-pair.score, pair.first, pair.second))
 
 
@@ -116,51 +122,88 @@ class _Match(NamedTuple):
     mirrored: bool = False
 
 
-BOXES = [(share, x * (1 - share), y * (1 - share)) for share in SHARES for x in (-1, 0, 1) for y in (-1, 0, 1)]
-"""Crops that are tried: share of the side, and centre from -1 to 1; the first is the whole picture."""
+Box = tuple[float, float, float]
+"""A crop: share of the side, and its centre from -1 to 1, x and y."""
+
+WHOLE: Box = (1.0, 0.0, 0.0)
+
+BOXES = [WHOLE] + [
+    (share, x * (1 - share), y * (1 - share)) for share in SHARES for x in (-1, 0, 1) for y in (-1, 0, 1)
+]
+"""Crops that are tried; the first is the whole picture."""
 
 
-def _search(whole: torch.Tensor, part: torch.Tensor) -> list[_Match]:
-    """For each pair the best crop of `whole`, searched more finely where the pictures nearly agree."""
-    matches = _agreement(whole, part, BOXES[8:])
+def _search(images: torch.Tensor, small: torch.Tensor, pairs: torch.Tensor) -> list[_Match]:
+    """The best crop of the first image of each pair: looked for in small, where that is good at full size, then finely.
+
+    Args:
+        images: float32 [N, SIDE, SIDE].
+        small: the same at half the side.
+        pairs: int64 [P, 2], places in them.
+    """
+    matches = _agreement(small[pairs[:, 0]], small[pairs[:, 1]], BOXES) if len(pairs) else []
     for row, best in enumerate(matches):
+        whole, part = (images[place][None] for place in pairs[row])
+        if best.score >= ROUGHLY:
+            best = matches[row] = _agreement(whole, part, BOXES)[0]
         if best.score >= CLOSE and best.share < 1:
             steps = (-FINE, 0.0, FINE)
             shares = [best.share + step for step in steps]
             boxes = [(share, best.x + 2 * x, best.y + 2 * y) for share in shares for x in steps for y in steps]
-            matches[row] = max(best, *_agreement(whole[row : row + 1], part[row : row + 1], boxes))
+            matches[row] = max(best, *_agreement(whole, part, boxes))
     return matches
 
 
-def _agreement(whole: torch.Tensor, part: torch.Tensor, boxes: list[tuple[float, float, float]]) -> list[_Match]:
+def _agreement(whole: torch.Tensor, part: torch.Tensor, boxes: list[Box]) -> list[_Match]:
     """For each pair the best match of a crop of `whole`, one of `boxes`, with all of `part` or its mirror image."""
-    targets = [_structure(part), _structure(part.flip(2))]
-    best = [_Match(-1.0)] * len(whole)
-    for share, x, y in boxes:
-        cropped = _structure(_crop(whole, share, x, y))
-        for mirrored, target in enumerate(targets):
-            scores = (cropped * target).sum(dim=1).tolist()
-            matches = [_Match(score, share, x, y, bool(mirrored)) for score in scores]
-            best = [max(pair) for pair in zip(best, matches, strict=True)]
-    return best
+    targets = torch.stack([_structures(image, [WHOLE])[:, 0] for image in (part, part.flip(2))], dim=2)
+    scores = (_structures(whole, boxes) @ targets).flatten(1)  # [pairs, boxes * 2]
+    best, places = scores.max(dim=1)
+    matches = []
+    for score, place in zip(best.tolist(), places.tolist(), strict=True):
+        share, x, y = boxes[place // 2]
+        matches.append(_Match(score, share, x, y, bool(place % 2)))
+    return matches
 
 
-def _crop(images: torch.Tensor, share: float, x: float, y: float) -> torch.Tensor:
-    """A part of each image at the size of the whole; x and y are its centre, -1 to 1."""
-    if share == 1:
-        return images
-    steps = (torch.arange(SIDE) * 2 + 1) / SIDE - 1
-    rows, columns = torch.meshgrid(steps * share + y, steps * share + x, indexing="ij")
-    grid = torch.stack((columns, rows), dim=-1).expand(len(images), -1, -1, -1)
-    return grid_sample(images[:, None], grid, mode="bilinear", padding_mode="border", align_corners=False)[:, 0]
+def _structures(images: torch.Tensor, boxes: list[Box]) -> torch.Tensor:
+    """The fine structure of crops of square images, without their border: unit vectors [images, boxes, pixels].
+
+    A crop, at the size of the whole, is blurred slightly, and its broad brightness is taken off: left in, it would make
+    two skies correlate, whatever stands below them. All of that is linear, rows and columns each by themselves.
+    """
+    side = images.shape[-1]
+    down = list(dict.fromkeys((share, y) for share, _, y in boxes))  # many crops share their rows
+    place = [down.index((share, y)) for share, _, y in boxes]
+    blurred, broad = (
+        (torch.stack([_filters(side, *rows)[kind] for rows in down]) @ images[:, None])[:, place]
+        @ torch.stack([_filters(side, share, x)[kind] for share, x, _ in boxes]).mT
+        for kind in (0, 1)
+    )
+    found = (blurred - broad).flatten(2)
+    return _unit(found.flatten(0, 1)).view_as(found)
 
 
-def _structure(images: torch.Tensor) -> torch.Tensor:
-    """Images as unit vectors [N, SIDE * SIDE], slightly blurred and without their broad brightness."""
-    blurred = avg_pool2d(images[:, None], 3, 1, 1, count_include_pad=False)
-    # left in, the broad brightness would make two skies correlate, whatever stands below them
-    broad = avg_pool2d(blurred, 13, 1, 6, count_include_pad=False)
-    return _unit((blurred - broad)[:, 0, 3:-3, 3:-3].flatten(1))
+@lru_cache(maxsize=1024)
+def _filters(side: int, share: float, centre: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """What crops a row of `side` pixels and blurs it slightly, and what does so broadly, as matrices [pixels, side]."""
+    wide, margin = WIDE * side // SIDE, MARGIN * side // SIDE
+    slightly = _means(side, SLIGHT) @ _cropped(side, share, centre)
+    return slightly[margin : side - margin], (_means(side, wide) @ slightly)[margin : side - margin]
+
+
+def _cropped(side: int, share: float, centre: float) -> torch.Tensor:
+    """What takes a part of a row of pixels at the size of the whole, bilinearly; its centre from -1 to 1."""
+    steps = (torch.arange(side) * 2 + 1) / side - 1
+    places = (((steps * share + centre + 1) * side - 1) / 2).clamp(0, side - 1)
+    return (1 - (places[:, None] - torch.arange(side)).abs()).clamp_min(0)
+
+
+def _means(side: int, reach: int) -> torch.Tensor:
+    """What replaces each pixel of a row by the mean of those within reach, fewer at the edges."""
+    places = torch.arange(side)
+    near = ((places[:, None] - places).abs() <= reach).float()
+    return near / near.sum(dim=1, keepdim=True)
 
 
 def _unit(rows: torch.Tensor) -> torch.Tensor:
