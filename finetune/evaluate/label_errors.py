@@ -14,6 +14,12 @@ NEIGHBOURS = 10
 DENIED = 0.2
 """Share of the neighbours that may have the label that is given."""
 
+OFTEN_MISTAKEN = 0.03
+"""Share of the images of two classes taken for the other from which on one more says little about its label."""
+
+AGREED = 0.5
+"""Share of the neighbours that must have the likely label then, and none the given one."""
+
 
 @dataclass(frozen=True)
 class Suspect:
@@ -53,7 +59,7 @@ def label_suspects(features: Array, labels: Array, answers: Array) -> list[Suspe
 
     As confident learning has it (Northcutt, Jiang and Chuang 2021), another class must reach the confidence that it
     has on average where it is given; and the nearest neighbours must deny the given label as well, which leaves out
-    images that are merely hard.
+    images that are merely hard. Of two classes that are often taken for each other, all neighbours must deny it.
 
     Args:
         features: float [N, features].
@@ -64,11 +70,23 @@ def label_suspects(features: Array, labels: Array, answers: Array) -> list[Suspe
         return []
     shares = neighbour_shares(features, labels)
     usual = np.array([answers[labels == name, name].mean() for name in range(answers.shape[1])])
+    mistaken = mistaken_shares(labels, answers)
     suspects = []
     for index, (given, likely) in enumerate(zip(labels.tolist(), answers.argmax(axis=1).tolist(), strict=True)):
+        hard = mistaken[given, likely] > OFTEN_MISTAKEN
+        denied = shares[index, given] <= (0.0 if hard else DENIED)
         ahead = shares[index, likely] - shares[index, given]
-        if likely == given or answers[index, likely] < usual[likely] or shares[index, given] > DENIED or ahead <= 0:
+        agreed = ahead > 0 and not (hard and shares[index, likely] < AGREED)
+        if likely == given or answers[index, likely] < usual[likely] or not denied or not agreed:
             continue
         score = float(answers[index, likely] - answers[index, given] + ahead)
         suspects.append(Suspect(index, given, likely, float(answers[index, likely]), score))
     return sorted(suspects, key=lambda suspect: (-suspect.score, suspect.index))
+
+
+def mistaken_shares(labels: Array, answers: Array) -> Array:
+    """For each two classes the share of their images that are taken for the other, float64 [classes, classes]."""
+    taken, sizes = np.zeros((answers.shape[1],) * 2), np.bincount(labels, minlength=answers.shape[1])
+    np.add.at(taken, (labels, answers.argmax(axis=1)), 1)
+    shares: Array = (taken + taken.T) / np.maximum(sizes[:, None] + sizes, 1)
+    return shares
