@@ -123,7 +123,7 @@ def embedding(photos: Path, backbone: str, folder: Path) -> None:
     with torch.inference_mode():
         for file in files[:400]:
             with Image.open(file) as image:
-                pixels = torch.from_numpy(source.network.preprocess.evaluate(image.convert("RGB"))[None])
+                pixels = torch.from_numpy(source.network.preprocess.evaluate(image.convert("RGB"))[None].copy())
             source.network.module(source.network.preprocess.normalise(pixels))
     print(json.dumps({"embed": "plain loop", "images_per_second": 400 / (time.perf_counter() - before)}))
 

@@ -25,10 +25,10 @@ INDEX_FROM = 20_000
 PER_PARTITION = 2048
 """Vectors of a partition on average."""
 
-PROBES = 24
+PROBES = 96
 """Partitions that a query looks into."""
 
-REFINE = 8
+REFINE = 32
 """Candidates for each neighbour that are compared by their whole vectors, as the codes only tell roughly."""
 
 _BROKEN = "delete the store and make it again with `finetune embed` or `ft.embed`"
