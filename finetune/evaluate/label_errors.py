@@ -17,8 +17,8 @@ DENIED = 0.2
 OFTEN_MISTAKEN = 0.03
 """Share of the images of two classes taken for the other from which on one more says little about its label."""
 
-AGREED = 0.5
-"""Share of the neighbours that must have the likely label then, and none the given one."""
+DENIED_THEN, AGREED_THEN = 0.1, 0.7
+"""Shares of the neighbours that may have the given label then, and that must have the likely one."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def label_suspects(features: Array, labels: Array, answers: Array) -> list[Suspe
 
     As confident learning has it (Northcutt, Jiang and Chuang 2021), another class must reach the confidence that it
     has on average where it is given; and the nearest neighbours must deny the given label as well, which leaves out
-    images that are merely hard. Of two classes that are often taken for each other, all neighbours must deny it.
+    images that are merely hard. Of two classes that are often taken for each other, nearly all neighbours must.
 
     Args:
         features: float [N, features].
@@ -74,9 +74,9 @@ def label_suspects(features: Array, labels: Array, answers: Array) -> list[Suspe
     suspects = []
     for index, (given, likely) in enumerate(zip(labels.tolist(), answers.argmax(axis=1).tolist(), strict=True)):
         hard = mistaken[given, likely] > OFTEN_MISTAKEN
-        denied = shares[index, given] <= (0.0 if hard else DENIED)
+        denied = shares[index, given] <= (DENIED_THEN if hard else DENIED)
         ahead = shares[index, likely] - shares[index, given]
-        agreed = ahead > 0 and not (hard and shares[index, likely] < AGREED)
+        agreed = ahead > 0 and not (hard and shares[index, likely] < AGREED_THEN)
         if likely == given or answers[index, likely] < usual[likely] or not denied or not agreed:
             continue
         score = float(answers[index, likely] - answers[index, given] + ahead)
