@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.classifier import accept
 from finetune.classifier.images import checked_data_keys, evaluate_images, labelled_images
-from finetune.classifier.training import freeze_plan, make_trainer, require_split
+from finetune.classifier.training import freeze_plan, make_trainer, require_layers, require_split
 from finetune.files import visible
 from finetune.recipe.flags import with_default
 from finetune.recipe.section import train_config
@@ -80,7 +80,6 @@ class Classifier:
         load: bool = True,
     ) -> None:
         from finetune.model.backbones import build
-        from finetune.model.groups import match
         from finetune.train.decide import learns_by_default
 
         thaw, seed = accept.unfreeze_of(unfreeze), accept.whole_number(seed, "seed")
@@ -99,8 +98,7 @@ class Classifier:
         self._take(network, seed, device, precision)
         self.unfreeze = with_default(thaw, learns_by_default(network))
         self.freeze = accept.patterns_of(freeze, "freeze")
-        for pattern in (*self.unfreeze, *self.freeze):
-            match(pattern, network.groups, network.parameters)  # a typo shows here, not when it learns
+        require_layers(network, (*self.unfreeze, *self.freeze))
         self._allow_random = weights_missing == "allow" or not load  # a checkpoint's run has been asked already
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,18 @@ def freeze_plan(
     if not allow_random:
         require_learned(network, plan)
     return plan
+
+
+def require_layers(network: Network, patterns: Iterable[str]) -> None:
+    """Refuse patterns that name no layer: a typo shows when the classifier is made, not when it learns.
+
+    Raises:
+        UsageError: a pattern that matches nothing.
+    """
+    from finetune.model.groups import match
+
+    for pattern in patterns:
+        match(pattern, network.groups, network.parameters)
 
 
 def require_learned(network: Network, plan: FreezePlan) -> None:
