@@ -56,7 +56,7 @@ class Classifier:
         load: False where a checkpoint brings the weights: none are read, and all else is as if they had been.
 
     Raises:
-        UsageError: an unknown backbone or option. ArtefactError: weights that are broken or of another architecture.
+        UsageError: an unknown backbone, layer or option. ArtefactError: weights that are broken or of another network.
         ResourceError: published weights that cannot be fetched, a device that is not there.
     """
 
@@ -269,16 +269,15 @@ class Classifier:
         from finetune.deliver.predict import pictures_of
 
         pictures = pictures_of(source)
-        images = len(pictures) if isinstance(pictures, list) else 1
-        return self.predictor(images, threshold=threshold).predict(pictures)
+        return self.predictor(len(pictures) if isinstance(pictures, list) else 1, threshold=threshold).predict(pictures)
 
     def predictor(self, images: int = 1_000, *, threshold: float | str | None = "bundle") -> Predictor:
         """A predictor for many calls (about `images` pictures in all), from any thread, with the present weights."""
         from finetune.deliver.predict import threshold_of
         from finetune.deliver.predictor import Predictor
 
-        threshold = threshold_of(self.network, threshold)
-        return Predictor(self.network, self.compute.in_fp32(), threshold=threshold, images=images)
+        limit = threshold_of(self.network, threshold)
+        return Predictor(self.network, self.compute.in_fp32(), threshold=limit, images=images)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write a model bundle (`model.safetensors`, `model.json`, `README.md`) that `load` and every command take."""
