@@ -153,23 +153,25 @@ def page(lines: list[dict], backbone: str) -> str:
 
 
 Means = dict[str, dict[str, float]]
-"""Figure → set → its mean over the splits."""
+"""Figure → set → its mean over the splits; `spread` is the standard deviation of the macro F1 over them."""
 
 
 def means_of(cells: list[dict], arm: str) -> Means:
     own: dict[str, list[dict[str, float]]] = {}
     for line in cells:
         own.setdefault(line["set"], []).append(line["arms"][arm])
-    return {key: {name: float(np.mean([one[key] for one in rows])) for name, rows in own.items()} for key in FIGURES}
+    found = {key: {name: float(np.mean([one[key] for one in rows])) for name, rows in own.items()} for key in FIGURES}
+    found["spread"] = {name: float(np.std([one["macro_f1"] for one in rows], ddof=1)) for name, rows in own.items()}
+    return found
 
 
 def table(means: dict[str, Means], sets: list[str]) -> list[str]:
     """The rows of one number of images a class."""
-    rows = [f"| | mean | {' | '.join(sets)} | worst | {' | '.join(list(FIGURES.values())[1:])} |"]
-    rows.append("| --- |" + " --- |" * (len(sets) + 1 + len(FIGURES)))
+    rows = [f"| | mean | spread | {' | '.join(sets)} | worst | {' | '.join(list(FIGURES.values())[1:])} |"]
+    rows.append("| --- |" + " --- |" * (len(sets) + 2 + len(FIGURES)))
     for arm, own in means.items():
         scores = own["macro_f1"]
-        row = [f"{np.mean(list(scores.values())):.3f}"]
+        row = [f"{np.mean(list(scores.values())):.3f}", f"{np.mean(list(own['spread'].values())):.3f}"]
         row += [f"{scores[name]:.3f}" if name in scores else "" for name in sets]
         row += [f"{min(scores.values()):.3f}"]
         row += [f"{np.mean(list(own[key].values())):.{1 if key == 'seconds' else 3}f}" for key in list(FIGURES)[1:]]
@@ -189,8 +191,9 @@ HEAD = """# What a folder gives without any option
 
 `finetune run FOLDER` keeps the best network at hand frozen ({backbone}) and solves a head on what it makes of the
 images. How good that is, and what its parts add: macro F1 on images kept apart, mean of the splits of each of {sets}
-sets, with the worst set, the log-loss, the calibration error (ECE, 15 bins), what that would be on average if every
-confidence were true (so few images never show 0), and the processor seconds of the head alone.
+sets, with its spread (standard deviation over the splits of a set, mean of the sets), the worst set, the log-loss, the
+calibration error (ECE, 15 bins), what that would be on average if every confidence were true (so few images never show
+0), and the processor seconds of the head alone.
 Written by `benchmarks/defaults.py`, {date}.
 
 *default* chooses by cross-validation between the last output and that with the last three stages, learns from all

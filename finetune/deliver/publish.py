@@ -23,6 +23,7 @@ from finetune.evaluate.grouping import grouping
 from finetune.evaluate.learning_curve import learning_curve
 from finetune.model.bundle import save_bundle
 from finetune.model.freeze import freeze_hashes, freeze_proof
+from finetune.model.lineage import short_path
 from finetune.model.network import Network
 from finetune.model.stages import feature_groups, read_last, reads_only_last
 from finetune.model.weights import tensors_sha256
@@ -169,7 +170,7 @@ def publish_report(folder: RunFolder, trainer: Trainer, data: Dataset, evaluatio
     about = {
         **folder.record.as_dict(),
         "name": recipe["name"],
-        "backbone": recipe["model"]["backbone"],
+        "backbone": short_path(recipe["model"]["backbone"]).removesuffix(".yaml"),
         "best_epoch": (trainer.position.best or {}).get("epoch"),
         "seed": recipe["seed"],
         "folder": str(folder.path),
