@@ -108,8 +108,8 @@ def verdict(metrics: Mapping[str, Any], matrix: NDArray[np.int64], selected_on: 
     if len(rows) > 1 and metrics["accuracy"] < 1:
         sentences.append(_weakest(worst_first(rows)))
     return sentences + [
-        Markup("The most frequent mistake: {} taken for {}, {:,} of {:,}.").format(
-            _name(one.truth), _name(one.predicted), one.count, one.support
+        Markup("The most frequent mistake: {:,} of {:,} images of {} were taken for {}.").format(
+            one.count, one.support, _name(one.truth), _name(one.predicted)
         )
         for one in confusions(matrix, rows, most=1)
     ]
@@ -171,21 +171,21 @@ def _baseline(metrics: Mapping[str, Any]) -> Markup:
 
 
 def _weakest(rows: Sequence[Mapping[str, Any]]) -> Markup:
-    """The weakest class that can be evaluated, and those that have too few images to tell; `rows` worst first."""
+    """The weakest class, and where it has too few images to tell, the weakest of the others; `rows` worst first."""
     enough = [row for row in rows if row["support"] >= TOO_FEW]
-    few = [row for row in rows if row["support"] < TOO_FEW]
     if not enough:
         return Markup("No class has {} images or more here: too few images to trust per-class scores.").format(TOO_FEW)
-    worst, span = enough[0], ""
-    if worst["f1_low"] is not None:
-        span = f" ({worst['f1_low']:.2f} to {worst['f1_high']:.2f})"
-    which = f"weakest class with at least {TOO_FEW} images" if few else "weakest class"
-    text = Markup("The {} is {}: F1 {}{}.").format(which, _name(worst["class"]), number(worst["f1"], 2), span)
-    if not few:
-        return text
-    names = Markup(", ").join(_name(row["class"]) for row in few[:3])
-    more = f" and {len(few) - 3} more" if len(few) > 3 else ""
-    return text + Markup(" Too few to tell: {}{}.").format(names, more)
+    worst = rows[0]
+    text = Markup("The weakest class is {}: F1 {}").format(_name(worst["class"]), _f1(worst))
+    if worst["support"] >= TOO_FEW:
+        return text + "."
+    others = Markup(", but on {:,} images only; of those with at least {} images it is {}: {}.")
+    return text + others.format(worst["support"], TOO_FEW, _name(enough[0]["class"]), _f1(enough[0]))
+
+
+def _f1(row: Mapping[str, Any]) -> str:
+    span = "" if row["f1_low"] is None else f" ({row['f1_low']:.2f} to {row['f1_high']:.2f})"
+    return number(row["f1"], 2) + span
 
 
 def _name(text: str) -> Markup:

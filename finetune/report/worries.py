@@ -7,7 +7,7 @@ from typing import Any
 
 from finetune.files import visible
 from finetune.report.gallery import VERY_SURE
-from finetune.report.tables import TOO_FEW
+from finetune.report.tables import TOO_FEW, worst_first
 
 UNBALANCED = 8
 """Times as many training images in the largest class as in the smallest, from which on it is said."""
@@ -52,12 +52,12 @@ def _no_better_than_nothing(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _small_classes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    few = [visible(row["class"]) for row in rows if row["support"] < TOO_FEW]
+    few = [visible(row["class"]) for row in worst_first(rows) if row["support"] < TOO_FEW]
     if not few:
         return []
-    named = ", ".join(few[:4]) + (f" and {len(few) - 4} more" if len(few) > 4 else "")
+    named = ", ".join(few[:6]) + (f" and {len(few) - 6} more" if len(few) > 6 else "")
     which = "Every class has" if len(few) == len(rows) else f"{len(few)} of {len(rows)} classes have"
-    return [f"{which} fewer than {TOO_FEW} images here, too few to trust the scores of single classes: {named}"]
+    return [f"{which} fewer than {TOO_FEW} evaluated images, too few to trust the scores of single classes: {named}"]
 
 
 def _imbalance(data: Mapping[str, Any], weighted: bool) -> list[str]:

@@ -60,7 +60,7 @@ def write(folder: Path, classes: int, n: int, **run: Any) -> Path:
 
 
 def metrics_of(supports: list[int], accuracy: float = 0.9) -> dict[str, Any]:
-    rows = [{"class": f"c{index}", "support": support} for index, support in enumerate(supports)]
+    rows = [{"class": f"c{index}", "support": support, "f1": accuracy} for index, support in enumerate(supports)]
     n = sum(supports)
     return {"n": n, "per_class": rows, "base_rate": max(supports) / n, "accuracy_ci95": [accuracy - 0.05, 1.0]}
 

@@ -76,10 +76,11 @@ def test_a_result_no_better_than_the_largest_class_is_called_that() -> None:
     assert "not clearly better" not in good
 
 
-def test_the_weakest_class_is_one_that_can_be_evaluated() -> None:
+def test_a_weakest_class_of_few_images_is_named_with_the_weakest_that_can_be_evaluated() -> None:
     told = " ".join(verdict(SHIPS.as_dict("test"), SHIPS.confusion, False))
-    assert "The weakest class with at least 20 images is <bdi>ketch</bdi>" in told
-    assert "Too few to tell: <bdi>schooner</bdi>." in told
+    assert "The weakest class is <bdi>schooner</bdi>: F1 " in told
+    assert "but on 9 images only; of those with at least 20 images it is <bdi>ketch</bdi>: " in told
+    assert "4 of 25 images of <bdi>ketch</bdi> were taken for <bdi>ferry</bdi>" in told
 
 
 def test_a_percentage_is_not_rounded_up_to_all() -> None:
