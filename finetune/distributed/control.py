@@ -17,6 +17,9 @@ BEAT = "finetune/beat"
 GRACE = 3.0
 """Seconds: ranks that wait for the same one give up within moments of each other."""
 
+ROLL_CALL = 1.0
+"""Seconds for all ranks that gave up to say that they live, before it is asked which has been silent for longest."""
+
 
 class Control:
     """The connection to the other ranks, set up when this process joined them.
@@ -56,6 +59,9 @@ def waiting_for(rank: int, world: int, what: str) -> Iterator[None]:
     except (dist.DistError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError) or not _is_about_ranks(error):
             raise
+        CONTROL.told = 0.0
+        _beat(rank, what)  # else one that said so just before the missing one would be taken for it
+        time.sleep(ROLL_CALL)
         missing = _missing(rank, world, what)
         if rank == 0:  # the store ends with this process: the others may still ask it who is missing
             time.sleep(GRACE)
