@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from finetune.errors import UsageError, called, setting
+from finetune.evaluate.compare import compare_answers
 from finetune.evaluate.metrics import epoch_metrics
 from finetune.model.network import Network
 from finetune.train.out_of_fold import SpareHead
@@ -58,8 +59,6 @@ def decide(labels: np.ndarray, solved: np.ndarray, tuned: np.ndarray) -> dict[st
         solved, with 95 % intervals), `p` of McNemar's exact test, `only_solved` and `only_tuned` (images on which one
         alone is right).
     """
-    from finetune.evaluate.compare import compare_answers  # scipy.stats takes a second to import, few runs have a gate
-
     first, second = (logits.argmax(axis=1)[None] for logits in (solved, tuned))
     found = compare_answers(labels, first, second, solved.shape[1])
     better = found.macro_f1 > 0 and found.accuracy > 0 and found.p < SURE and bool(np.isfinite(tuned).all())
