@@ -276,8 +276,8 @@ class Classifier:
         from finetune.deliver.predict import threshold_of
         from finetune.deliver.predictor import Predictor
 
-        limit = threshold_of(self.network, threshold)
-        return Predictor(self.network, self.compute.in_fp32(), threshold=limit, images=images)
+        threshold = threshold_of(self.network, threshold)
+        return Predictor(self.network, self.compute.in_fp32(), threshold=threshold, images=images)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write a model bundle (`model.safetensors`, `model.json`, `README.md`) that `load` and every command take."""
