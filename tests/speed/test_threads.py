@@ -42,7 +42,7 @@ def together(*jobs: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
             torch.set_num_threads(1)  # OpenMP's number is a thread's own
             barrier.wait(30)
             found[number] = job()
-        except BaseException as error:  # whatever a thread raises is raised again by the test
+        except BaseException as error:  # whatever a thread raises, the test shows it
             failed.append(error)
 
     threads = [threading.Thread(target=work, args=pair) for pair in enumerate(jobs)]
